@@ -1,0 +1,149 @@
+package relay
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// readChunk is how much a reader takes at once: a few full frames, so that one
+// read and one flush serve many calls.
+const readChunk = 64 << 10
+
+// byteBuf is a growable buffer that travels through a pool; the pointer keeps
+// the pool from allocating a slice header at every Put.
+type byteBuf struct{ b []byte }
+
+var (
+	readBufs  = sync.Pool{New: func() any { return &byteBuf{make([]byte, readChunk)} }}
+	writeBufs = sync.Pool{New: func() any { return &byteBuf{make([]byte, 0, 8<<10)} }}
+)
+
+// maxPooledWrite keeps one huge burst from living in the pool for ever.
+const maxPooledWrite = 512 << 10
+
+func getWriteBuf() *byteBuf { return writeBufs.Get().(*byteBuf) }
+
+func putWriteBuf(b *byteBuf) {
+	if b == nil || cap(b.b) > maxPooledWrite {
+		return
+	}
+	b.b = b.b[:0]
+	writeBufs.Put(b)
+}
+
+// budget counts the bytes held in chunks for one purpose over all connections.
+type budget struct {
+	used  atomic.Int64
+	limit int64 // bytes
+}
+
+func (b *budget) over() bool { return b.used.Load() > b.limit }
+
+// chunk sizes: most requests and answers fit in the small one, large tensors
+// take the large one.
+const (
+	smallChunk = 8 << 10
+	largeChunk = 64 << 10
+)
+
+type chunk struct {
+	next *chunk
+	r, w int
+	b    []byte
+}
+
+var (
+	smallChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, smallChunk)} }}
+	largeChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, largeChunk)} }}
+)
+
+func putChunk(c *chunk) {
+	c.next, c.r, c.w = nil, 0, 0
+	if len(c.b) == largeChunk {
+		largeChunks.Put(c)
+	} else {
+		smallChunks.Put(c)
+	}
+}
+
+// chunks is a queue of bytes in pooled pieces, charged to a budget by the memory
+// it takes, not by the bytes in it: 1-byte writes share a chunk. The zero value
+// is empty. Not safe for concurrent use.
+type chunks struct {
+	head, tail *chunk
+	n          int // bytes in the queue
+	charged    int // bytes of chunk memory charged to the budget
+}
+
+// append copies p to the end of the queue.
+func (q *chunks) append(p []byte, b *budget) {
+	q.n += len(p)
+	for len(p) > 0 {
+		t := q.tail
+		if t == nil || t.w == len(t.b) {
+			if t == nil && len(p) <= smallChunk {
+				t = smallChunks.Get().(*chunk)
+			} else {
+				t = largeChunks.Get().(*chunk)
+			}
+			if q.tail == nil {
+				q.head = t
+			} else {
+				q.tail.next = t
+			}
+			q.tail = t
+			q.charged += len(t.b)
+			b.used.Add(int64(len(t.b)))
+		}
+		c := copy(t.b[t.w:], p)
+		t.w += c
+		p = p[c:]
+	}
+}
+
+// front returns the first contiguous bytes of the queue, nil when it is empty.
+func (q *chunks) front() []byte {
+	if q.head == nil {
+		return nil
+	}
+	return q.head.b[q.head.r:q.head.w]
+}
+
+// pop drops the first n bytes, which front must have returned.
+func (q *chunks) pop(n int, b *budget) {
+	h := q.head
+	h.r += n
+	q.n -= n
+	if h.r < h.w {
+		return
+	}
+	if q.n == 0 || h.w == len(h.b) {
+		q.head = h.next
+		if q.head == nil {
+			q.tail = nil
+		}
+		q.charged -= len(h.b)
+		b.used.Add(-int64(len(h.b)))
+		putChunk(h)
+	}
+}
+
+// each calls f for every contiguous piece without consuming it.
+func (q *chunks) each(f func([]byte)) {
+	for c := q.head; c != nil; c = c.next {
+		if c.r < c.w {
+			f(c.b[c.r:c.w])
+		}
+	}
+}
+
+// free gives everything back.
+func (q *chunks) free(b *budget) {
+	for c := q.head; c != nil; {
+		next := c.next
+		putChunk(c)
+		c = next
+	}
+	b.used.Add(-int64(q.charged))
+	*q = chunks{}
+}

@@ -1,0 +1,158 @@
+package relay
+
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// Policy decides what happens to calls. The relay calls it on connection readers
+// and on its timer, with the call locked: a method must not block, and must not
+// call back into the relay except through the *Call it was given. All methods
+// for one call are serialised; different calls run concurrently.
+type Policy interface {
+	// Opened is asked once, when a call's header fields have arrived. It answers
+	// with [To], [Refuse], or [Wait] for the body.
+	Opened(c *Call) Verdict
+
+	// Body sees each piece of the request body in order if c.Inspect is set; end marks
+	// the last one. It returns what goes on in p's place: p itself unless it has
+	// to change; the result is only read until the next call of Body. While the
+	// call has not been sent anywhere, the verdict says what to do as for Opened;
+	// afterwards only Wait (go on) and Refuse (end the call) have a meaning.
+	Body(c *Call, p []byte, end bool) ([]byte, Verdict)
+
+	// Failed is asked when an attempt has ended badly and nothing of an answer has
+	// reached the client: [To] for another attempt (valid only if
+	// c.Replayable()), [Pass] to hand the outcome to the client, or [Refuse].
+	Failed(c *Call, o Outcome) Verdict
+
+	// Over is told exactly once per call, whatever ended it.
+	Over(c *Call, o Outcome)
+}
+
+type verdictKind uint8
+
+const (
+	verdictWait verdictKind = iota
+	verdictTo
+	verdictRefuse
+	verdictPass
+)
+
+// Verdict is a policy's answer. The zero value is Wait.
+type Verdict struct {
+	kind   verdictKind
+	to     *Dispatch
+	status *Status
+}
+
+// Wait asks for more of the body.
+func Wait() Verdict { return Verdict{} }
+
+// To sends the call to an upstream. The relay reads d until the attempt is over.
+func To(d *Dispatch) Verdict { return Verdict{kind: verdictTo, to: d} }
+
+// Refuse ends the call with a status made by the gateway.
+func Refuse(s *Status) Verdict { return Verdict{kind: verdictRefuse, status: s} }
+
+// Pass hands a failed attempt's outcome to the client as it is.
+func Pass() Verdict { return Verdict{kind: verdictPass} }
+
+// Dispatch describes one attempt.
+type Dispatch struct {
+	Upstream *Upstream
+	// Request holds fields set on the request; incoming fields of the same names
+	// are not forwarded. Fields with Sensitive set are never put into a
+	// compression table: use it for values that are new with every call.
+	Request []hpack.HeaderField
+	// Answer holds fields added to the first HEADERS block of the answer.
+	Answer []hpack.HeaderField
+	// Rewrite, if set, changes the request body of this attempt. It sees the
+	// whole body from its start.
+	Rewrite Rewriter
+	// BodyChanges says that the body's length may differ from what the client
+	// announced: content-length is not forwarded.
+	BodyChanges bool
+	// Unary holds the answer's HEADERS back until its first DATA or its trailers,
+	// so that an error after early headers can still go elsewhere.
+	Unary bool
+	// Replay keeps the request's bytes for further attempts, within the limits.
+	Replay bool
+	// KeepReserved passes the upstream's own sluice-* fields on.
+	KeepReserved bool
+}
+
+// Rewriter changes the bytes of one attempt's request body. Append is called with
+// consecutive pieces and appends what goes upstream to dst.
+type Rewriter interface {
+	Append(dst, p []byte) []byte
+}
+
+// Status is a gRPC status made by the gateway, sent as a trailers-only answer or,
+// when an answer is under way, as its trailers.
+type Status struct {
+	Code    uint32 // google.rpc.Code
+	Message string
+	// Details is a serialized google.rpc.Status for grpc-status-details-bin; may
+	// be empty.
+	Details []byte
+	// Fields are further fields of the answer.
+	Fields []hpack.HeaderField
+	// HTTP is the HTTP status, 0 meaning 200. With another one, the answer is
+	// plain HTTP: the caller does not speak gRPC.
+	HTTP int
+}
+
+// OutcomeKind says how an attempt or a call ended.
+type OutcomeKind uint8
+
+// The kinds of outcome.
+const (
+	// Answered: a complete answer with its own status in Code.
+	Answered OutcomeKind = iota
+	// Unprocessed: the upstream said that it never looked at the call
+	// (REFUSED_STREAM, or above GOAWAY's last stream); free to repeat.
+	Unprocessed
+	// Reset: the upstream reset the stream.
+	Reset
+	// Lost: the upstream connection broke.
+	Lost
+	// Unreachable: no connection could be had.
+	Unreachable
+	// Invalid: the upstream's answer was no gRPC answer.
+	Invalid
+	// DeadlineExceeded: the call's deadline passed, or a stream was idle too long.
+	DeadlineExceeded
+	// Canceled: the client reset the call or its connection broke.
+	Canceled
+	// Refused: the policy or the relay refused the call.
+	Refused
+	// Evicted: the call was ended to free its buffers.
+	Evicted
+)
+
+var outcomeNames = [...]string{"answered", "unprocessed", "reset", "lost", "unreachable", "invalid",
+	"deadline exceeded", "canceled", "refused", "evicted"}
+
+// String returns the kind's name.
+func (k OutcomeKind) String() string { return outcomeNames[k] }
+
+// Outcome is how an attempt or a call ended.
+type Outcome struct {
+	Kind OutcomeKind
+	// Code is the gRPC status code that the client gets for it.
+	Code uint32
+	// Message goes with Code.
+	Message string
+	// Reset is the upstream's HTTP/2 error code if Kind is Reset.
+	Reset http2.ErrCode
+	// Upstream is where the attempt went, nil if it went nowhere.
+	Upstream *Upstream
+	// Started and Ended bracket the attempt; FirstByte is when the first HEADERS
+	// of its answer came, zero if none did.
+	Started, FirstByte, Ended time.Time
+	// Committed says that something of the answer had reached the client.
+	Committed bool
+}
