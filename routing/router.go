@@ -1,0 +1,23 @@
+package routing
+
+import "sync/atomic"
+
+// Router holds the current [Table]. Any number of goroutines may read it; one
+// writer publishes. The zero value is not usable, see [NewRouter].
+type Router struct{ current atomic.Pointer[Table] }
+
+// NewRouter returns a Router with an empty table of revision 0, so that readers
+// need no special case for the time before the first [Router.Publish].
+func NewRouter() *Router {
+	r := new(Router)
+	r.current.Store(newTable(nil, 0))
+	return r
+}
+
+// Current returns the snapshot for one call. Load it once and pass it on: two
+// loads may straddle a change and disagree about the weights.
+func (r *Router) Current() *Table { return r.current.Load() }
+
+// Publish makes t the table of all calls that start from now on. Calls that
+// loaded the table before keep theirs.
+func (r *Router) Publish(t *Table) { r.current.Store(t) }

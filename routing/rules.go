@@ -1,0 +1,139 @@
+package routing
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+)
+
+// rules gathers problems with rules that join several fields.
+type rules struct{ problems []problem }
+
+// checkRules applies the rules that the schema cannot say simply.
+func checkRules(doc *routingv1.Document) []problem {
+	var r rules
+	root := path{}.field("routes")
+	models, services := owners{}, owners{}
+	for i, route := range doc.GetRoutes() {
+		at := root.index(i)
+		r.distinct(models, at.field("model"), route.GetModel(), "a model that no other route has")
+		for j, s := range route.GetServices() {
+			r.distinct(services, at.field("services").index(j), s, "a service that is listed once")
+		}
+		r.versions(at, route)
+		r.weights(at, route)
+		r.timeout(at, route.GetTimeout())
+		r.unsupported(at, route)
+	}
+	return r.problems
+}
+
+func (r *rules) report(at path, got, want string, args ...any) {
+	r.problems = append(r.problems, problem{at: at, got: got, want: fmt.Sprintf(want, args...)})
+}
+
+// owners remembers where a name was seen first.
+type owners map[string]path
+
+// distinct reports a name that was seen before. An empty name is the schema's
+// business.
+func (r *rules) distinct(seen owners, at path, name, want string) {
+	if name == "" {
+		return
+	}
+	if first, ok := seen[name]; ok {
+		r.report(at, quote(name), "%s: it is %s already", want, first)
+		return
+	}
+	seen[name] = at
+}
+
+func (r *rules) versions(at path, route *routingv1.Route) {
+	names := owners{}
+	for i, v := range route.GetVersions() {
+		at := at.field("versions").index(i)
+		r.distinct(names, at.field("name"), v.GetName(), "a name that no other version of the route has")
+		endpoints := owners{}
+		for j, e := range v.GetEndpoints() {
+			at := at.field("endpoints").index(j)
+			if err := checkEndpoint(e); err != nil {
+				r.report(at, quote(e), "%s: %v", endpointForms, err)
+				continue
+			}
+			r.distinct(endpoints, at, e, "an endpoint that is listed once")
+		}
+	}
+}
+
+func (r *rules) weights(at path, route *routingv1.Route) {
+	at = at.field("weights")
+	var names []string
+	for _, v := range route.GetVersions() {
+		names = append(names, v.GetName())
+	}
+	allNamed := !slices.Contains(names, "") // a missing name is the schema's business
+	var sum uint64
+	for _, name := range slices.Sorted(maps.Keys(route.GetWeights())) {
+		if allNamed && !slices.Contains(names, name) {
+			r.report(at.key(name), quote(name), "one of the route's versions (%s)", list(names))
+		}
+		sum += uint64(route.GetWeights()[name])
+	}
+	switch {
+	case sum == 0:
+		got := "nothing"
+		if len(route.GetWeights()) > 0 {
+			got = "only 0"
+		}
+		r.report(at, got, "a weight above 0 for at least one version")
+	case sum > math.MaxUint32:
+		r.report(at, fmt.Sprintf("a sum of %d", sum), "weights that add up to at most %d", uint32(math.MaxUint32))
+	}
+}
+
+// MaxTimeout is the longest deadline of a call where the route sets none.
+const MaxTimeout = 300 * time.Second
+
+func (r *rules) timeout(at path, t *routingv1.Timeout) {
+	if t.GetDefault() == nil {
+		return
+	}
+	longest, origin := MaxTimeout, "which holds unless the route sets timeout.max"
+	if t.GetMax() != nil {
+		longest, origin = t.GetMax().AsDuration(), "timeout.max"
+	}
+	if d := t.GetDefault().AsDuration(); d > longest {
+		r.report(at.field("timeout").field("default"), t.GetDefault().AsDuration().String(), "at most %s, %s", longest, origin)
+	}
+}
+
+// unsupported refuses what would otherwise be accepted and have no effect.
+func (r *rules) unsupported(at path, route *routingv1.Route) {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"fallback", route.GetFallback() != nil},
+		{"shadow", len(route.GetShadow()) > 0},
+		{"limits", route.GetLimits() != nil},
+		{"breaker", route.GetBreaker() != nil},
+	} {
+		if f.set {
+			r.report(at.field(f.name), "a setting", "it left out: %s is not supported by this version of sluice yet", f.name)
+		}
+	}
+}
+
+// list joins names for an error, and cuts the list where it gets long.
+func list(names []string) string {
+	const most = 10
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,92 @@
+package routing
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+)
+
+// Table is an immutable routing state: all routes as of one revision.
+type Table struct {
+	revision     uint64
+	revisionText string
+	byModel      map[string]*Route
+	byService    map[string]*Route
+	models       []string // sorted
+}
+
+// Build makes a table of a document. The document is validated first and not
+// kept; what is wrong with it is returned as by [Validate].
+func Build(doc *routingv1.Document, revision uint64) (*Table, error) {
+	if err := Validate(doc); err != nil {
+		return nil, err
+	}
+	routes := make([]*Route, 0, len(doc.GetRoutes()))
+	for _, r := range doc.GetRoutes() {
+		routes = append(routes, newRoute(r))
+	}
+	return newTable(routes, revision), nil
+}
+
+// newTable indexes routes whose models and services are known to be distinct.
+// Routes know nothing of their table, so that tables can share them.
+func newTable(routes []*Route, revision uint64) *Table {
+	t := &Table{
+		revision:     revision,
+		revisionText: strconv.FormatUint(revision, 10),
+		byModel:      make(map[string]*Route, len(routes)),
+		byService:    make(map[string]*Route),
+	}
+	for _, r := range routes {
+		t.byModel[r.Model] = r
+		for _, s := range r.Services {
+			t.byService[s] = r
+		}
+	}
+	t.models = slices.Sorted(maps.Keys(t.byModel))
+	return t
+}
+
+// Revision returns the number of this routing state. It is 0 until a state has
+// been loaded, and grows by one with every change.
+func (t *Table) Revision() uint64 { return t.revision }
+
+// RevisionText returns [Table.Revision] in decimal, ready for a header.
+func (t *Table) RevisionText() string { return t.revisionText }
+
+// Len returns the number of routes.
+func (t *Table) Len() int { return len(t.models) }
+
+// Route returns the route of a model, compared byte for byte.
+func (t *Table) Route(model string) (*Route, bool) {
+	r, ok := t.byModel[model]
+	return r, ok
+}
+
+// RouteBytes is [Table.Route] for a name that still lies in a receive buffer;
+// it does not allocate.
+func (t *Table) RouteBytes(model []byte) (*Route, bool) {
+	r, ok := t.byModel[string(model)]
+	return r, ok
+}
+
+// RouteForService returns the route that lists the full gRPC service name,
+// compared byte for byte.
+func (t *Table) RouteForService(service string) (*Route, bool) {
+	r, ok := t.byService[service]
+	return r, ok
+}
+
+// Routes yields the routes in the order of their models' names.
+func (t *Table) Routes() iter.Seq[*Route] {
+	return func(yield func(*Route) bool) {
+		for _, m := range t.models {
+			if !yield(t.byModel[m]) {
+				return
+			}
+		}
+	}
+}
