@@ -1,0 +1,98 @@
+// Command backend is the model server all measurements share: a grpc-go server
+// that answers every method with a fixed Open Inference Protocol answer and
+// decodes nothing, so that as much of the machine as possible is left to what
+// is being measured.
+//
+// It prints one line of JSON with its two addresses once it serves, and stops
+// on SIGTERM or SIGINT. GET /counters on the second address returns what it
+// has seen, as [counters.Snapshot].
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"sluice/bench/counters"
+	"sluice/bench/rawcodec"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "backend:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("backend", flag.ContinueOnError)
+	listen := flags.String("listen", "127.0.0.1:0", "address for gRPC, plaintext HTTP/2")
+	report := flags.String("report", "127.0.0.1:0", "address for GET /counters")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+
+	data, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer data.Close()
+	side, err := net.Listen("tcp", *report)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	defer side.Close()
+
+	seen := counters.New()
+	answerer, err := newAnswerer(seen)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(rawcodec.Codec{}),
+		grpc.UnknownServiceHandler(answerer.serve),
+		grpc.MaxRecvMsgSize(64<<20),
+		// Fixed windows: the server's own estimation sends a PING with every
+		// batch of data, which would be charged to the proxies unevenly.
+		grpc.InitialWindowSize(1<<20),
+		grpc.InitialConnWindowSize(16<<20),
+	)
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+
+	mux := http.NewServeMux()
+	mux.Handle("GET /counters", seen)
+	reporter := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+
+	failed := make(chan error, 2)
+	go func() { failed <- server.Serve(data) }()
+	go func() { failed <- reporter.Serve(side) }()
+	defer server.Stop()
+	defer reporter.Close()
+
+	addresses := counters.Addresses{Data: data.Addr().String(), Report: side.Addr().String()}
+	if err := json.NewEncoder(stdout).Encode(addresses); err != nil {
+		return fmt.Errorf("announce: %w", err)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return errors.Join(errors.New("a server stopped early"), err)
+	}
+}

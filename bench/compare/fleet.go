@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"sluice/bench/counters"
+	"sluice/bench/peer"
+	"sluice/bench/process"
+)
+
+// startPatience is how long a process may take until it answers a call.
+const startPatience = 10 * time.Second
+
+// fleet is the backend and the peers in front of it, all running.
+type fleet struct {
+	folder    string
+	backend   *process.Process
+	addresses counters.Addresses
+	members   []*member
+}
+
+// member is a peer that has been started, or the backend's own address for a
+// peer with nothing to start.
+type member struct {
+	peer    peer.Peer
+	address string
+	process *process.Process // nil for direct
+}
+
+// name returns the peer's name.
+func (m *member) name() string { return m.peer.Name() }
+
+// startFleet builds and starts the backend, then each peer. On an error
+// everything already started is stopped.
+func startFleet(ctx context.Context, root, folder string, peers []peer.Peer) (_ *fleet, err error) {
+	f := &fleet{folder: folder}
+	defer func() {
+		if err != nil {
+			f.stop()
+		}
+	}()
+	if err := f.startBackend(ctx, root); err != nil {
+		return nil, err
+	}
+	for _, p := range peers {
+		if err := f.add(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// startBackend builds the backend, starts it and reads its addresses.
+func (f *fleet) startBackend(ctx context.Context, root string) error {
+	binary := filepath.Join(f.folder, "backend")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./bench/backend")
+	build.Dir = root
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build backend: %w\n%s", err, output)
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start backend: %w", err)
+	}
+	defer reader.Close()
+	f.backend, err = process.Start(process.Command{Path: binary}, binary+".log", writer)
+	writer.Close() // the backend has its own; ours would keep the pipe open after it
+	if err != nil {
+		return err
+	}
+	if err := reader.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
+		return fmt.Errorf("start backend: %w", err)
+	}
+	line, err := bufio.NewReader(reader).ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("start backend: %w: %s", err, f.backend.Log())
+	}
+	if err := json.Unmarshal(line, &f.addresses); err != nil {
+		return fmt.Errorf("start backend: %w", err)
+	}
+	return nil
+}
+
+// add starts one peer and waits until a call through it is answered correctly.
+func (f *fleet) add(ctx context.Context, p peer.Peer) error {
+	m := &member{peer: p, address: f.addresses.Data}
+	site := peer.Site{Folder: filepath.Join(f.folder, p.Name()), Backend: f.addresses.Data}
+	var err error
+	if site.Listen, err = freeAddress(); err != nil {
+		return err
+	}
+	launch := p.Launch(site)
+	if launch.Command != nil {
+		if err := writeFiles(site.Folder, launch.Files); err != nil {
+			return fmt.Errorf("%s: %w", p.Name(), err)
+		}
+		m.address = site.Listen
+		m.process, err = process.Start(*launch.Command, filepath.Join(site.Folder, "log"), nil)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name(), err)
+		}
+	}
+	f.members = append(f.members, m)
+	return m.awaitAnswer(ctx)
+}
+
+// awaitAnswer calls until the right answer comes, the process ends, or patience does.
+func (m *member) awaitAnswer(ctx context.Context) error {
+	deadline, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	var ended <-chan struct{}
+	if m.process != nil {
+		ended = m.process.Ended()
+	}
+	for {
+		err := verify(deadline, m.address)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("%s ended at once: %s", m.name(), m.process.Log())
+		case <-deadline.Done():
+			return errors.Join(fmt.Errorf("%s does not answer: %w", m.name(), err), m.said())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// said returns what the process logged, as an error to join to another.
+func (m *member) said() error {
+	if m.process == nil || m.process.Log() == "" {
+		return nil
+	}
+	return fmt.Errorf("%s said: %s", m.name(), m.process.Log())
+}
+
+// stop ends every process of the fleet.
+func (f *fleet) stop() {
+	for _, m := range f.members {
+		if m.process != nil {
+			m.process.Stop()
+		}
+	}
+	if f.backend != nil {
+		f.backend.Stop()
+	}
+}
+
+// writeFiles creates a peer's folder with its files. Others may read it: a
+// proxy started by root gives its workers to another user.
+func writeFiles(folder string, files []peer.File) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := os.WriteFile(filepath.Join(folder, file.Name), []byte(file.Content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freeAddress returns a loopback address nobody listens on. Somebody may take it
+// before the peer does; the peer then says so and the run fails.
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+// printLaunch writes how a peer is started, with stand-ins for ports and paths.
+func printLaunch(w io.Writer, p peer.Peer, version string) {
+	launch := p.Launch(peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001"})
+	fmt.Fprintf(w, "# %s (%s)\n", p.Name(), version)
+	if launch.Command == nil {
+		fmt.Fprint(w, "nothing is started\n\n")
+		return
+	}
+	fmt.Fprintln(w, launch.Command)
+	for _, file := range launch.Files {
+		fmt.Fprintf(w, "\n## FOLDER/%s\n%s", file.Name, file.Content)
+	}
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/bench/peer"
+)
+
+// options are the command line.
+type options struct {
+	peers       []string // empty: all that are installed
+	scenarios   []scenario
+	rounds      int
+	seconds     time.Duration // one measurement aims at this
+	warmUp      time.Duration
+	output      string // table or json
+	reference   string
+	showConfigs bool
+	keep        bool
+	sluiceEnv   []string
+	extra       []*peer.Sluice
+	idle        int
+	neverRead   int
+	streams     int
+	hold        time.Duration
+}
+
+// usage is what -h prints before the flags.
+const usage = `Measures Sluice and other proxies in front of the same gRPC backend.
+
+  make bench                                    the standard table
+  make bench ARGS="-peers sluice,nghttpx -shapes 4x32 -sizes 4KiB -rounds 5"
+  make bench ARGS="-idle-memory 900 -peers sluice"
+  make bench ARGS="-never-read 200 -peers sluice"
+
+Progress goes to standard error, results to standard output.
+
+`
+
+// parse reads the command line. A usage error has been printed to stderr.
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{}
+	flags := flag.NewFlagSet("compare", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		flags.PrintDefaults()
+	}
+	flags.Func("peers", "`names` to measure, separated by commas (default: all installed but haproxy-tcp)", func(v string) error {
+		o.peers = strings.Split(v, ",")
+		return nil
+	})
+	flags.IntVar(&o.rounds, "rounds", 3, "`rounds` in which each peer is measured once")
+	seconds := flags.Float64("seconds", 3, "`seconds` one measurement aims at")
+	flags.DurationVar(&o.warmUp, "warm-up", time.Second, "`time` of load before a peer's first measurement of a kind; a third of it before later ones")
+	sizes := flags.String("sizes", "4KiB,64KiB", "request `sizes`, framed")
+	shapes := flags.String("shapes", "4x8,4x32,100x4", "connections x streams, a `list`")
+	flags.StringVar(&o.output, "o", "table", "output `format`: table or json")
+	flags.StringVar(&o.reference, "reference", "sluice", "`peer` that is divided by the others in the ratios")
+	flags.BoolVar(&o.showConfigs, "show-configs", false, "print how each peer is started and configured, and stop")
+	flags.BoolVar(&o.keep, "keep", false, "keep the folder with configurations and logs")
+	flags.Func("sluice-env", "`KEY=value` for Sluice's environment; may be repeated", func(v string) error {
+		if !strings.Contains(v, "=") {
+			return fmt.Errorf("want KEY=value")
+		}
+		o.sluiceEnv = append(o.sluiceEnv, v)
+		return nil
+	})
+	flags.Func("sluice", "`NAME=PATH` of a further Sluice binary to measure; may be repeated", func(v string) error {
+		extra, err := peer.ParseNamed(v)
+		o.extra = append(o.extra, extra)
+		return err
+	})
+	flags.IntVar(&o.idle, "idle-memory", 0, "measure memory with this `number` of idle connections instead of speed")
+	flags.IntVar(&o.neverRead, "never-read", 0, "measure memory with this `number` of clients that never read instead of speed")
+	flags.IntVar(&o.streams, "never-read-streams", 100, "calls per client that never reads, a `number`")
+	flags.DurationVar(&o.hold, "hold", 10*time.Second, "how `long` clients that never read stay")
+
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	o.seconds = time.Duration(*seconds * float64(time.Second))
+	var err error
+	if o.scenarios, err = parseScenarios(*sizes, *shapes); err == nil {
+		err = o.validate(flags.Args())
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "compare: %v\ntry: go run ./bench/compare -h\n", err)
+		return nil, err
+	}
+	return o, nil
+}
+
+// limits of what a run may be asked for: this is a bench for one machine.
+const (
+	maxRounds     = 100
+	maxDuration   = time.Minute
+	maxIdle       = 5_000 // each connection takes two or three descriptors of a proxy
+	maxNeverRead  = 1_000
+	maxNeverReads = 500 // calls: their requests must fit the initial connection window
+)
+
+// validate reports the first setting that is out of bounds.
+func (o *options) validate(rest []string) error {
+	within := func(name string, got, low, high int) error {
+		if got < low || got > high {
+			return fmt.Errorf("-%s: got %d, want %d to %d", name, got, low, high)
+		}
+		return nil
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	}
+	for _, err := range []error{
+		within("rounds", o.rounds, 1, maxRounds),
+		within("idle-memory", o.idle, 0, maxIdle),
+		within("never-read", o.neverRead, 0, maxNeverRead),
+		within("never-read-streams", o.streams, 1, maxNeverReads),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	for name, d := range map[string]time.Duration{"seconds": o.seconds, "warm-up": o.warmUp, "hold": o.hold} {
+		if d < 100*time.Millisecond || d > maxDuration {
+			return fmt.Errorf("-%s: got %v, want 100ms to %v", name, d, maxDuration)
+		}
+	}
+	if !slices.Contains([]string{"table", "json"}, o.output) {
+		return fmt.Errorf("-o: got %q, want table or json", o.output)
+	}
+	return nil
+}

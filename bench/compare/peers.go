@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sluice/bench/peer"
+)
+
+// optional are peers that are measured only when named: they show a bound, not
+// an alternative.
+var optional = []string{"haproxy-tcp"}
+
+// known returns every peer there is, in the order of the tables.
+func (o *options) known(root, folder string) []peer.Peer {
+	peers := []peer.Peer{&peer.Sluice{Source: root, Folder: folder, Env: o.sluiceEnv}}
+	for _, extra := range o.extra {
+		extra.Env = o.sluiceEnv
+		peers = append(peers, extra)
+	}
+	return append(peers, peer.Nghttpx{}, peer.HAProxy{}, peer.Nginx{}, peer.HAProxy{TCP: true}, peer.Direct{})
+}
+
+// choose locates the peers asked for. One that is not installed is skipped and
+// reported as such; any other trouble is an error, a peer named that does not
+// exist too.
+func (o *options) choose(ctx context.Context, all []peer.Peer) (chosen []peer.Peer, versions []peerVersion, skipped []skippedPeer, err error) {
+	var names []string
+	for _, p := range all {
+		names = append(names, p.Name())
+	}
+	for _, name := range o.peers {
+		if !slices.Contains(names, name) {
+			return nil, nil, nil, fmt.Errorf("-peers: got %q, want some of %s", name, strings.Join(names, ","))
+		}
+	}
+	for _, p := range all {
+		wanted := slices.Contains(o.peers, p.Name())
+		if len(o.peers) == 0 {
+			wanted = !slices.Contains(optional, p.Name())
+		}
+		if !wanted {
+			continue
+		}
+		version, err := p.Locate(ctx)
+		if errors.Is(err, peer.ErrMissing) {
+			skipped = append(skipped, skippedPeer{p.Name(), err.Error()})
+			continue
+		}
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		chosen = append(chosen, p)
+		versions = append(versions, peerVersion{p.Name(), version})
+	}
+	if len(chosen) == 0 {
+		return nil, nil, nil, errors.New("no peer is left to measure")
+	}
+	return chosen, versions, skipped, nil
+}

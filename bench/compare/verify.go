@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"sluice/bench/payload"
+	"sluice/bench/rawcodec"
+)
+
+// verifySizes are the framed request sizes a peer has to carry before it is
+// measured: one that fits any window and one that needs credit to be returned.
+var verifySizes = []int{4 << 10, 512 << 10}
+
+// verify makes one call of each size with a real gRPC client, which unlike
+// h2load looks at the status and at every byte of the answer.
+func verify(ctx context.Context, address string) error {
+	want, err := payload.Answer(payload.AnswerSize)
+	if err != nil {
+		return err
+	}
+	connection, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawcodec.Codec{})),
+	)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", address, err)
+	}
+	defer connection.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for _, size := range verifySizes {
+		request, err := payload.Request(size)
+		if err != nil {
+			return err
+		}
+		answer := rawcodec.Message{Keep: true}
+		err = connection.Invoke(ctx, payload.InferMethod, &rawcodec.Message{Body: payload.Message(request)}, &answer)
+		if err != nil {
+			return fmt.Errorf("call of %s: %w", sizeText(size), err)
+		}
+		if !bytes.Equal(answer.Body, payload.Message(want)) {
+			return fmt.Errorf("call of %s: the answer has %d bytes and is not the backend's", sizeText(size), len(answer.Body))
+		}
+	}
+	return nil
+}

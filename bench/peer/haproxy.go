@@ -1,0 +1,58 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/bench/process"
+)
+
+// HAProxy forwards calls with HTTP/2 on both sides or, in TCP mode, copies
+// bytes without looking: the floor below which no proxy that reads its traffic
+// can be expected to come.
+type HAProxy struct{ TCP bool }
+
+// Name returns "haproxy" or "haproxy-tcp".
+func (h HAProxy) Name() string {
+	if h.TCP {
+		return "haproxy-tcp"
+	}
+	return "haproxy"
+}
+
+// Locate asks the program on PATH for its version.
+func (HAProxy) Locate(ctx context.Context) (string, error) {
+	return versionOf(ctx, `version (\S+)`, "haproxy", "-v")
+}
+
+// Launch starts HAProxy in the foreground as one process with one thread.
+func (h HAProxy) Launch(site Site) Launch {
+	mode, http2, reuse := "http", " proto h2", "    http-reuse always\n"
+	if h.TCP {
+		mode, http2, reuse = "tcp", "", ""
+	}
+	// HAProxy has no setting for the connection window: it opens it wide.
+	config := fmt.Sprintf(`global
+    nbthread 1
+    maxconn 8000
+    tune.h2.max-concurrent-streams %d
+    tune.h2.initial-window-size %d
+
+defaults
+    mode %s
+    timeout connect 5s
+    timeout client 10m
+    timeout server 10m
+
+frontend calls
+    bind %s%s
+    default_backend models
+
+backend models
+%s    server backend %s%s
+`, maxStreams, streamWindow, mode, site.Listen, http2, reuse, site.Backend, http2)
+	return Launch{
+		Files:   []File{{"haproxy.cfg", config}},
+		Command: &process.Command{Path: "haproxy", Args: []string{"-db", "-f", site.Folder + "/haproxy.cfg"}},
+	}
+}

@@ -1,0 +1,73 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/bench/process"
+)
+
+// Nginx forwards calls with grpc_pass.
+type Nginx struct{}
+
+// Name returns "nginx".
+func (Nginx) Name() string { return "nginx" }
+
+// Locate asks the program on PATH for its version.
+func (Nginx) Locate(ctx context.Context) (string, error) {
+	return versionOf(ctx, `nginx/(\S+)`, "nginx", "-v")
+}
+
+// Launch starts nginx in the foreground: a master and one worker. It opens one
+// upstream connection per concurrent call, so the idle pool must hold as many
+// as there are calls, or connections would be closed and opened all the time.
+func (Nginx) Launch(site Site) Launch {
+	config := fmt.Sprintf(`daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid %[1]s/nginx.pid;
+error_log stderr warn;
+
+events {
+    worker_connections 16000;
+}
+
+http {
+    access_log off;
+    client_body_temp_path %[1]s/body;
+    proxy_temp_path %[1]s/proxy;
+    fastcgi_temp_path %[1]s/fastcgi;
+    uwsgi_temp_path %[1]s/uwsgi;
+    scgi_temp_path %[1]s/scgi;
+
+    upstream models {
+        server %[2]s;
+        keepalive %[3]d;
+        keepalive_requests %[4]d;
+        keepalive_timeout 10m;
+    }
+
+    server {
+        listen %[5]s http2;
+        http2_max_concurrent_streams %[3]d;
+        http2_body_preread_size %[6]d;
+        keepalive_requests %[4]d;
+        keepalive_timeout 10m;
+        client_max_body_size 0;
+        grpc_read_timeout 10m;
+        grpc_send_timeout 10m;
+
+        location / {
+            grpc_pass grpc://models;
+        }
+    }
+}
+`, site.Folder, site.Backend, maxStreams, unlimited, site.Listen, streamWindow)
+	return Launch{
+		Files: []File{{"nginx.conf", config}},
+		Command: &process.Command{
+			Path: "nginx",
+			Args: []string{"-p", site.Folder, "-e", "stderr", "-c", site.Folder + "/nginx.conf"},
+		},
+	}
+}

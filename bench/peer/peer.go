@@ -1,0 +1,82 @@
+// Package peer knows the ways a request can reach the backend: Sluice, other
+// proxies, or none. Each peer says how it wants to be started and nothing is
+// started here, so that its configuration can be read before it is trusted.
+//
+// All peers get the same terms: one worker (Sluice, which has no such setting,
+// gets GOMAXPROCS from the caller or keeps Go's default), HTTP/2 with prior
+// knowledge on both sides, kept upstream connections, flow-control windows of
+// the size Sluice uses, room for 1,000 streams per connection, no limit on body
+// sizes or on requests per connection, and no access log.
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+
+	"sluice/bench/process"
+)
+
+const (
+	// streamWindow and connectionWindow are flow-control windows in bytes,
+	// given to every peer that can set them.
+	streamWindow     = 256 << 10
+	connectionWindow = 4 << 20
+
+	// maxStreams is the number of concurrent streams a connection may have.
+	maxStreams = 1000
+
+	// unlimited stands for "more requests than any run sends" where a proxy
+	// would otherwise close a connection after its thousandth request.
+	unlimited = 1_000_000_000
+)
+
+// ErrMissing says that a peer's program is not installed.
+var ErrMissing = errors.New("not installed")
+
+// Peer is one way to the backend. Locate is called once, before Launch.
+type Peer interface {
+	// Name returns the name used in flags and tables.
+	Name() string
+	// Locate finds the program and returns its version. The error wraps
+	// ErrMissing if the program is not there.
+	Locate(ctx context.Context) (version string, err error)
+	// Launch says how to start the peer.
+	Launch(Site) Launch
+}
+
+// Site is where a peer is to run.
+type Site struct {
+	Folder  string // absolute; the peer's own
+	Listen  string // host:port to accept on
+	Backend string // host:port to forward to
+}
+
+// Launch is what to start. Without a command there is nothing to start and
+// requests go to the backend itself.
+type Launch struct {
+	Files   []File
+	Command *process.Command
+}
+
+// File is a file that must exist in the site's folder before the start.
+type File struct{ Name, Content string }
+
+// versionOf runs a program and returns the part of its output that pattern's
+// first group matches.
+func versionOf(ctx context.Context, pattern, program string, args ...string) (string, error) {
+	output, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("%s: %w", program, ErrMissing)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", program, err, output)
+	}
+	found := regexp.MustCompile(pattern).FindSubmatch(output)
+	if found == nil {
+		return "", fmt.Errorf("%s: no version in %q", program, output)
+	}
+	return string(found[1]), nil
+}

@@ -1,0 +1,101 @@
+package peer
+
+import (
+	"context"
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"sluice/bench/payload"
+	"sluice/bench/process"
+)
+
+// Sluice is the gateway itself, either built from the working tree or a binary
+// that is already there, so that two builds can be set against each other.
+type Sluice struct {
+	Label  string   // the name in flags and tables; empty means "sluice"
+	Binary string   // empty: build from Source into Folder
+	Source string   // root of the module
+	Folder string   // where a binary is built
+	Env    []string // "KEY=value", added to its environment
+}
+
+// Name returns the label.
+func (s *Sluice) Name() string {
+	if s.Label == "" {
+		return "sluice"
+	}
+	return s.Label
+}
+
+// Locate builds the binary unless one was given, and returns the revision it
+// was built from.
+func (s *Sluice) Locate(ctx context.Context) (string, error) {
+	if s.Binary == "" {
+		s.Binary = filepath.Join(s.Folder, "sluice")
+		build := exec.CommandContext(ctx, "go", "build", "-o", s.Binary, "./cmd/sluice")
+		build.Dir = s.Source
+		if output, err := build.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build sluice: %w\n%s", err, output)
+		}
+	}
+	info, err := buildinfo.ReadFile(s.Binary)
+	if err != nil {
+		return "", fmt.Errorf("sluice binary: %w", err)
+	}
+	version := "unknown revision"
+	for _, setting := range info.Settings {
+		switch {
+		case setting.Key == "vcs.revision":
+			version = setting.Value[:min(12, len(setting.Value))]
+		case setting.Key == "vcs.modified" && setting.Value == "true":
+			version += " with changes"
+		}
+	}
+	return version + ", " + info.GoVersion, nil
+}
+
+// Launch starts the gateway with one route that has one version.
+func (s *Sluice) Launch(site Site) Launch {
+	routes := fmt.Sprintf(`routes:
+  - model: %s
+    versions:
+      - name: a
+        endpoints: ["%s"]
+    weights: {a: 100}
+`, payload.Model, site.Backend)
+	return Launch{
+		Files: []File{{"routes.yaml", routes}},
+		Command: &process.Command{
+			Path: s.Binary,
+			Args: []string{
+				"serve",
+				"--listen", site.Listen,
+				"--admin", "127.0.0.1:0",
+				"--routes", site.Folder + "/routes.yaml",
+			},
+			// Its own state folder: what a run leaves behind must not be what
+			// the next one, or the user's own gateway, starts from.
+			Env: append([]string{"XDG_STATE_HOME=" + site.Folder}, s.Env...),
+		},
+	}
+}
+
+// ParseNamed reads NAME=PATH, an extra Sluice binary under a name of its own.
+func ParseNamed(text string) (*Sluice, error) {
+	name, path, ok := strings.Cut(text, "=")
+	if !ok || name == "" || path == "" {
+		return nil, fmt.Errorf("extra binary: got %q, want NAME=PATH", text)
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("extra binary %s: %w", name, err)
+	}
+	if _, err := os.Stat(absolute); err != nil {
+		return nil, fmt.Errorf("extra binary %s: %w", name, err)
+	}
+	return &Sluice{Label: name, Binary: absolute}, nil
+}
