@@ -11,8 +11,8 @@ import (
 	"os"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	"github.com/jhump/protoreflect/desc"
-	"github.com/jhump/protoreflect/desc/protoprint"
+	"github.com/jhump/protoreflect/v2/protoprint"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 func main() {
@@ -28,10 +28,6 @@ func main() {
 
 // export prints the schema below folder, under the path other schemas import it by.
 func export(folder string) error {
-	file, err := desc.WrapFile(validate.File_buf_validate_validate_proto)
-	if err != nil {
-		return fmt.Errorf("read the descriptor of %s: %w", validate.File_buf_validate_validate_proto.Path(), err)
-	}
 	var printer protoprint.Printer
-	return printer.PrintProtosToFileSystem([]*desc.FileDescriptor{file}, folder)
+	return printer.PrintProtosToFileSystem([]protoreflect.FileDescriptor{validate.File_buf_validate_validate_proto}, folder)
 }
