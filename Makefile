@@ -25,7 +25,7 @@ test: conformance-tools ## Run all tests under the race detector.
 	go test -race ./...
 
 .PHONY: check
-check: bin/golangci-lint bin/buf generated-is-current ## Formatting, vet, lint, schemas, generated code, go.mod.
+check: bin/golangci-lint generated-is-current breaking ## Formatting, vet, lint, schemas, generated code, go.mod.
 	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
 	  [[ -z "$$unformatted" ]] || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go build ./...
@@ -35,6 +35,10 @@ check: bin/golangci-lint bin/buf generated-is-current ## Formatting, vet, lint, 
 	bin/buf lint
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
+
+.PHONY: vuln
+vuln: bin/govulncheck ## Known vulnerabilities in what the program calls; asks vuln.go.dev.
+	bin/govulncheck ./...
 
 .PHONY: bench
 bench: ## Compare the gateway with other proxies: make bench ARGS="...".
@@ -59,6 +63,16 @@ generated-is-current: $(GENERATORS) $(VALIDATE)
 	@rm -rf .cache/generated && bin/buf generate --output .cache/generated
 	@sums() { cd "$$1" && find . -name '*.pb.go' -exec sha256sum {} + | sort -k 2; }; \
 	  diff <(sums proto) <(sums .cache/generated/proto) || { echo "generated code is not current; try: make generate"; exit 1; }
+
+# The routing document is also what is stored: what a release wrote, later ones must read. Until there is
+# a release, this guards what is not committed yet. BASE is any commit.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD)
+
+.PHONY: breaking
+breaking: bin/buf $(VALIDATE)
+	@rm -rf .cache/base && mkdir -p .cache/base/.cache && cp -r .cache/proto .cache/base/.cache/
+	@git archive $(BASE) buf.yaml proto | tar -x -C .cache/base
+	bin/buf breaking --against .cache/base
 
 $(VALIDATE): tools/go.mod tools/validateproto/main.go
 	cd tools && go run ./validateproto $(CURDIR)/.cache/proto
