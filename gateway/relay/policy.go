@@ -28,6 +28,10 @@ type Policy interface {
 	// c.Replayable()), [Pass] to hand the outcome to the client, or [Refuse].
 	Failed(c *Call, o Outcome) Verdict
 
+	// Status dresses a status that the relay makes, or that stands for an attempt
+	// without an answer, with what callers of this gateway expect to find.
+	Status(c *Call, kind OutcomeKind, code uint32, msg string) *Status
+
 	// Over is told exactly once per call, whatever ended it.
 	Over(c *Call, o Outcome)
 }

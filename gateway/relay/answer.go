@@ -1,0 +1,311 @@
+package relay
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// reservedPrefix marks the fields that only a gateway sets.
+const reservedPrefix = "sluice-"
+
+// answer is what an answer's fields say to the relay.
+type answer struct {
+	httpStatus int
+	grpc       bool // content-type says so
+	hasStatus  bool
+	code       uint32
+	message    string
+}
+
+func parseAnswer(l *fieldList) (a answer, problem string) {
+	if l.problem != "" {
+		return a, l.problem
+	}
+	if l.tooBig {
+		return a, fmt.Sprintf("more than %d bytes or %d header fields", l.maxBytes, l.maxFields)
+	}
+	for i := range l.fields {
+		f := &l.fields[i]
+		switch f.Name {
+		case ":status":
+			n, err := strconv.ParseUint(f.Value, 10, 16)
+			if err != nil || len(f.Value) != 3 {
+				return a, "invalid :status"
+			}
+			a.httpStatus = int(n)
+		case "content-type":
+			a.grpc = isGRPC(f.Value)
+		case "grpc-status":
+			n, err := strconv.ParseUint(f.Value, 10, 32)
+			if err != nil {
+				return a, "invalid grpc-status"
+			}
+			a.hasStatus, a.code = true, uint32(n)
+		case "grpc-message":
+			a.message = f.Value
+		default:
+			if f.Name[0] == ':' {
+				return a, "unknown pseudo-field " + f.Name
+			}
+		}
+	}
+	return a, ""
+}
+
+// isGRPC accepts application/grpc, alone or followed by + or ;.
+func isGRPC(contentType string) bool {
+	rest, ok := strings.CutPrefix(contentType, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// answerHeaders takes a header block that arrived on s.
+func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done || c.att == nil || s != &c.att.stream || c.answered {
+		return
+	}
+	c.progressAt.Store(w.now.UnixNano())
+	a := c.att
+	ans, problem := parseAnswer(l)
+	switch {
+	case problem != "":
+		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: "+problem)
+	case !a.headers && !end && ans.httpStatus >= 100 && ans.httpStatus < 200:
+		// Informational answers mean nothing to gRPC.
+	case !a.headers && ans.httpStatus == 0:
+		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: no :status")
+	case !a.headers && !ans.hasStatus && (ans.httpStatus != 200 || !ans.grpc):
+		c.invalidAnswer(w, httpToCode(ans.httpStatus), fmt.Sprintf("upstream answered with HTTP status %d and no gRPC status", ans.httpStatus))
+	case a.headers && (!end || ans.httpStatus != 0):
+		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: HEADERS in mid-answer")
+	case end:
+		a.headers = true
+		if a.first.IsZero() {
+			a.first = w.now
+		}
+		c.trailers(w, &ans, l.fields)
+	default:
+		a.headers, a.first = true, w.now
+		if a.d.Unary && !c.sentAnswer {
+			a.heldBack = true
+			a.answer = append(a.buf[:0], l.fields...)
+			return
+		}
+		c.commit(w, l.fields, false)
+	}
+}
+
+// invalidAnswer fails the attempt for an answer that is not gRPC.
+func (c *Call) invalidAnswer(w *worker, code uint32, msg string) {
+	c.failed(w, c.outcome(w, Invalid, code, msg))
+}
+
+// commit sends the answer's first HEADERS. From here on, no other attempt is
+// possible.
+func (c *Call) commit(w *worker, fields []hpack.HeaderField, end bool) {
+	c.sentAnswer = true
+	c.dropBody()
+	d := &c.down
+	d.conn.mu.Lock()
+	if !d.closed {
+		c.encodeAnswer(w, fields, end)
+		d.sentEnd = end
+	}
+	d.conn.mu.Unlock()
+}
+
+// releaseHeld sends HEADERS that were held back.
+func (c *Call) releaseHeld(w *worker) {
+	a := c.att
+	a.heldBack = false
+	c.commit(w, a.answer, false)
+	clear(a.answer)
+	a.answer = nil
+}
+
+// answerData takes DATA of the answer. c.mu is held.
+func (c *Call) answerData(w *worker, p []byte, end bool) {
+	a := c.att
+	if !a.headers {
+		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: DATA before HEADERS")
+		return
+	}
+	if end {
+		if c.sendAnswerData(w, p); !c.done {
+			c.invalidAnswer(w, codeUnknown, "upstream ended its answer without a gRPC status")
+		}
+		return
+	}
+	c.sendAnswerData(w, p)
+}
+
+func (c *Call) sendAnswerData(w *worker, p []byte) {
+	a := c.att
+	if a.heldBack {
+		c.releaseHeld(w)
+	}
+	a.held += len(p)
+	d := &c.down
+	d.conn.mu.Lock()
+	d.send(w, p, false)
+	d.conn.mu.Unlock()
+	c.creditUp(w)
+}
+
+// trailers takes the block that ends the answer. c.mu is held.
+func (c *Call) trailers(w *worker, ans *answer, fields []hpack.HeaderField) {
+	a := c.att
+	code, msg := ans.code, ans.message
+	if !ans.hasStatus {
+		code, msg = codeUnknown, "upstream ended its answer without a gRPC status"
+	}
+	o := c.outcome(w, Answered, code, msg)
+	if !ans.hasStatus {
+		o.Kind = Invalid
+		c.failed(w, o)
+		return
+	}
+	if code != 0 && !c.sentAnswer {
+		v := c.relay.policy.Failed(c, o)
+		switch v.kind {
+		case verdictTo:
+			if c.Replayable() {
+				c.leave(w, a)
+				c.att = nil
+				c.act(w, v)
+				return
+			}
+		case verdictRefuse:
+			c.refuse(w, v.status, Refused)
+			return
+		}
+	}
+	if a.heldBack {
+		c.releaseHeld(w)
+	}
+	if !c.sentAnswer {
+		c.commit(w, fields, true) // trailers only
+		c.answered, c.result = true, o
+		c.finish(w, o)
+		return
+	}
+	c.endAnswer(w, c.stripReserved(a, fields), o)
+}
+
+// endAnswer sends the trailers, behind undelivered DATA, and ends the call when
+// they have left.
+func (c *Call) endAnswer(w *worker, trailers []hpack.HeaderField, o Outcome) {
+	c.answered, c.result = true, o
+	if c.att != nil {
+		c.leave(w, c.att)
+	}
+	d := &c.down
+	d.conn.mu.Lock()
+	left := d.sendTrailers(w, trailers)
+	d.conn.mu.Unlock()
+	if left {
+		c.finish(w, o)
+	}
+}
+
+// stripReserved removes what only the gateway may say from an upstream's
+// trailers, in place.
+func (c *Call) stripReserved(a *attempt, fields []hpack.HeaderField) []hpack.HeaderField {
+	kept := fields[:0]
+	for _, f := range fields {
+		if !a.d.KeepReserved && strings.HasPrefix(f.Name, reservedPrefix) {
+			continue
+		}
+		kept = append(kept, f)
+	}
+	return kept
+}
+
+// --- encoding; the connection that is written to is locked
+
+// encodeRequest writes the request's HEADERS for an attempt.
+func (c *Call) encodeRequest(w *worker, a *attempt, uc *conn, end bool) {
+	uc.beginBlock()
+	for i := range c.fields {
+		f := c.fields[i]
+		switch f.Name {
+		case ":scheme":
+			f.Value = a.d.Upstream.scheme
+		case "grpc-timeout":
+			continue
+		case "content-length":
+			if a.d.BodyChanges {
+				continue
+			}
+		case "grpc-previous-rpc-attempts":
+			if c.attempts > 1 {
+				continue
+			}
+		}
+		if replaced(a.d.Request, f.Name) {
+			continue
+		}
+		uc.encode(f)
+	}
+	for _, f := range a.d.Request {
+		uc.encode(f)
+	}
+	if !c.deadline.IsZero() {
+		uc.encode(hpack.HeaderField{Name: "grpc-timeout", Value: formatTimeout(c.deadline.Sub(w.now)), Sensitive: true})
+	}
+	if c.attempts > 1 {
+		uc.encode(hpack.HeaderField{Name: "grpc-previous-rpc-attempts", Value: strconv.Itoa(c.attempts - 1)})
+	}
+	uc.endBlock(w, a.id, end)
+}
+
+func replaced(set []hpack.HeaderField, name string) bool {
+	for i := range set {
+		if set[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// encodeAnswer writes the answer's first HEADERS: the upstream's fields and what
+// the dispatch adds.
+func (c *Call) encodeAnswer(w *worker, fields []hpack.HeaderField, end bool) {
+	dc, d := c.down.conn, c.att.d
+	dc.beginBlock()
+	for i := range fields {
+		if !d.KeepReserved && strings.HasPrefix(fields[i].Name, reservedPrefix) || replaced(d.Answer, fields[i].Name) {
+			continue
+		}
+		dc.encode(fields[i])
+	}
+	for _, f := range d.Answer {
+		dc.encode(f)
+	}
+	dc.endBlock(w, c.down.id, end)
+}
+
+// encodeRefusal writes a whole answer made by the gateway.
+func (c *Call) encodeRefusal(w *worker, s *Status) {
+	dc := c.down.conn
+	dc.beginBlock()
+	if s.HTTP != 0 && s.HTTP != 200 {
+		dc.encode(hpack.HeaderField{Name: ":status", Value: strconv.Itoa(s.HTTP)})
+		dc.encode(hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+	} else {
+		dc.encode(hpack.HeaderField{Name: ":status", Value: "200"})
+		dc.encode(hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+	}
+	var buf [4]hpack.HeaderField
+	for _, f := range statusFields(buf[:0], s.Code, s.Message, s.Details) {
+		dc.encode(f)
+	}
+	for _, f := range s.Fields {
+		dc.encode(f)
+	}
+	dc.endBlock(w, c.down.id, true)
+}

@@ -1,0 +1,607 @@
+package relay
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// maxDispatches bounds what a policy can ask for: attempts that were refused
+// without being sent count too.
+const maxDispatches = 32
+
+// Call is one call of a client. A policy may use it while one of its methods runs
+// for this call, and Over is the last of them.
+type Call struct {
+	// Data is the policy's own.
+	Data any
+	// Inspect asks for [Policy.Body] with every piece of the request body. Set it
+	// in Opened.
+	Inspect bool
+
+	mu    sync.Mutex
+	relay *Relay
+
+	down  stream // to the client
+	att   *attempt
+	first attempt // storage of the first attempt
+	timer wheelEntry
+
+	req        request
+	fields     []hpack.HeaderField
+	fieldsBuf  [24]hpack.HeaderField
+	opened     time.Time
+	deadline   time.Time // zero: none
+	progressAt atomic.Int64
+
+	body      chunks // the request from its first byte, while keepBody
+	keepBody  bool
+	bodyLen   int64 // bytes let out by the policy
+	received  int64 // bytes of DATA received
+	bodyEnded bool
+
+	begun      bool
+	attempts   int  // sent
+	dispatches int  // asked for
+	sentAnswer bool // HEADERS of the answer are in the client's write queue
+	answered   bool // the answer is complete, though maybe not delivered
+	result     Outcome
+	done       bool
+}
+
+// attempt is one try of a call at an upstream.
+type attempt struct {
+	stream
+	d        *Dispatch
+	conn     *conn // == stream.conn once sent
+	waiting  bool  // in the upstream's queue; guarded by its mutex
+	next     *attempt
+	prev     *attempt
+	sent     bool
+	released bool // the slot on its connection has been given back
+	headers  bool // the answer's first HEADERS have arrived
+	heldBack bool // and wait for DATA or trailers
+	answer   []hpack.HeaderField
+	buf      [16]hpack.HeaderField
+	started  time.Time
+	first    time.Time
+}
+
+// --- what a policy may ask
+
+// Path returns the :path, byte for byte.
+func (c *Call) Path() string { return c.req.path }
+
+// Fields returns the request's fields, pseudo-fields first. They must not be
+// changed.
+func (c *Call) Fields() []hpack.HeaderField { return c.fields }
+
+// Opened returns when the call's header fields arrived.
+func (c *Call) Opened() time.Time { return c.opened }
+
+// Timeout returns the caller's grpc-timeout; ok is false if it set none.
+func (c *Call) Timeout() (d time.Duration, ok bool) { return c.req.timeout, c.req.hasTimeout }
+
+// Deadline returns when the call ends at the latest; zero if it has no deadline.
+func (c *Call) Deadline() time.Time { return c.deadline }
+
+// SetDeadline sets when the call ends at the latest. Without one, it ends when
+// no byte has moved for the configured idle time.
+func (c *Call) SetDeadline(t time.Time) {
+	c.deadline = t
+	if c.begun {
+		c.relay.wheel.arm(c, time.Now(), c.expiry())
+	}
+}
+
+// Attempts returns how many attempts have been sent.
+func (c *Call) Attempts() int { return c.attempts }
+
+// Replayable reports whether the whole request can be sent again.
+func (c *Call) Replayable() bool { return c.keepBody && !c.sentAnswer }
+
+// RequestBytes returns the length of the request's body so far.
+func (c *Call) RequestBytes() int64 { return c.received }
+
+// Peer returns the client's address.
+func (c *Call) Peer() net.Addr {
+	if s, ok := c.down.conn.side.(*downstreamSide); ok {
+		return s.addr
+	}
+	return nil
+}
+
+// --- opening
+
+// begin asks the policy for the first time. c.mu is held.
+func (c *Call) begin(w *worker) {
+	v := c.relay.policy.Opened(c)
+	c.begun = true
+	c.relay.wheel.arm(c, w.now, c.expiry())
+	c.act(w, v)
+}
+
+func (c *Call) expiry() time.Time {
+	if !c.deadline.IsZero() {
+		return c.deadline
+	}
+	return time.Unix(0, c.progressAt.Load()).Add(c.relay.cfg.StreamIdle)
+}
+
+// act does what the policy says. c.mu is held.
+func (c *Call) act(w *worker, v Verdict) {
+	for !c.done {
+		switch v.kind {
+		case verdictWait, verdictPass:
+			return
+		case verdictRefuse:
+			c.refuse(w, v.status, Refused)
+			return
+		case verdictTo:
+			if c.dispatches++; c.dispatches > maxDispatches {
+				c.refuse(w, c.status(Refused, codeInternal, "too many attempts"), Refused)
+				return
+			}
+			o, failed := c.dispatch(w, v.to)
+			if !failed {
+				return
+			}
+			v = c.relay.policy.Failed(c, o)
+			if v.kind == verdictPass || v.kind == verdictWait {
+				c.refuse(w, c.status(o.Kind, o.Code, o.Message), o.Kind)
+				return
+			}
+		}
+	}
+}
+
+// --- the request's body
+
+// data takes DATA received on s.
+func (c *Call) data(w *worker, s *stream, p []byte, end bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return
+	}
+	if len(p) > 0 {
+		c.progressAt.Store(w.now.UnixNano())
+	}
+	if s == &c.down {
+		c.requestData(w, p, end)
+	} else if c.att != nil && s == &c.att.stream {
+		c.answerData(w, p, end)
+	}
+}
+
+func (c *Call) requestData(w *worker, p []byte, end bool) {
+	if c.answered {
+		return // nobody wants the rest of the request
+	}
+	c.down.held += len(p)
+	c.received += int64(len(p))
+	if n := c.req.contentLength; n >= 0 && (c.received > n || (end && c.received != n)) {
+		c.abortDown(w, http2.ErrCodeProtocol)
+		return
+	}
+	var v Verdict
+	if c.Inspect {
+		p, v = c.relay.policy.Body(c, p, end)
+		if v.kind == verdictRefuse {
+			c.refuse(w, v.status, Refused)
+			return
+		}
+	}
+	c.bodyLen += int64(len(p))
+	c.bodyEnded = c.bodyEnded || end
+	sent := c.att != nil && c.att.sent
+	if c.keepBody {
+		switch limit := c.bodyLimit(); {
+		case c.body.n+len(p) <= limit && !c.relay.replay.over():
+			c.body.append(p, &c.relay.replay)
+		case sent:
+			c.dropBody() // it goes on without a second chance
+		default:
+			c.refuse(w, c.status(Refused, codeResourceExhausted, fmt.Sprintf(
+				"the request's first %d bytes do not say which model it is for, or too many requests wait", c.body.n)), Refused)
+			return
+		}
+	}
+	switch {
+	case sent:
+		c.forward(w, p, end)
+	case c.att == nil:
+		c.act(w, v)
+	}
+	c.creditDown(w)
+}
+
+// bodyLimit is how much of the request may be kept now.
+func (c *Call) bodyLimit() int {
+	switch {
+	case c.att == nil:
+		return c.relay.cfg.IdentifyPerCall
+	case !c.att.sent:
+		// It waits for a connection: what arrived must be kept, and the stream's
+		// window bounds it.
+		return c.relay.cfg.IdentifyPerCall + c.relay.cfg.StreamWindow
+	}
+	return c.relay.cfg.ReplayPerCall
+}
+
+// forward sends a piece of the request to the current attempt.
+func (c *Call) forward(w *worker, p []byte, end bool) {
+	a := c.att
+	if a.d.Rewrite != nil {
+		w.scratch = a.d.Rewrite.Append(w.scratch[:0], p)
+		p = w.scratch
+	}
+	a.stream.conn.mu.Lock()
+	a.send(w, p, end)
+	a.stream.conn.mu.Unlock()
+}
+
+// creditDown gives the client's stream window back for bytes that have left,
+// or are kept in the bounded body buffer while the policy looks at them.
+func (c *Call) creditDown(w *worker) {
+	waits := 0
+	switch {
+	case c.done:
+		return
+	case c.att == nil:
+	case !c.att.sent:
+		return // it waits for a connection
+	default:
+		waits = int(c.att.queued.Load())
+	}
+	if n := c.down.held - waits; n > 0 {
+		c.down.held -= n
+		c.down.conn.mu.Lock()
+		c.down.credit(w, n)
+		c.down.conn.mu.Unlock()
+	}
+}
+
+func (c *Call) dropBody() {
+	c.keepBody = false
+	c.body.free(&c.relay.replay)
+}
+
+// progressed is told when bytes of one of the call's streams have left its queue.
+func (c *Call) progressed(w *worker, e progress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return
+	}
+	c.progressAt.Store(w.now.UnixNano())
+	if e.stream != &c.down {
+		c.creditDown(w)
+		return
+	}
+	c.creditUp(w)
+	if c.answered && e.ended {
+		c.finish(w, c.result)
+	}
+}
+
+// creditUp gives the upstream's stream window back for bytes that have left for
+// the client.
+func (c *Call) creditUp(w *worker) {
+	a := c.att
+	if a == nil || !a.sent {
+		return
+	}
+	if n := a.held - int(c.down.queued.Load()); n > 0 {
+		a.held -= n
+		a.stream.conn.mu.Lock()
+		a.credit(w, n)
+		a.stream.conn.mu.Unlock()
+	}
+}
+
+// --- attempts
+
+// dispatch starts an attempt. If it fails at once, failed is true. c.mu is held.
+func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
+	a := &c.first
+	if c.dispatches > 1 {
+		a = new(attempt) // late frames may still refer to the one before
+	}
+	a.call = c
+	a.d = d
+	a.started = w.now
+	c.att = a
+	return c.place(w, a)
+}
+
+// place finds a connection for a and sends it there, or leaves it waiting.
+func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
+	for {
+		uc, err := a.d.Upstream.acquire(w, a)
+		if err != nil {
+			c.att = nil
+			return Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
+				Upstream: a.d.Upstream, Started: a.started, Ended: w.now}, true
+		}
+		if uc == nil || c.start(w, a, uc) {
+			return Outcome{}, false
+		}
+		a.d.Upstream.release(w, uc) // it went away in between: choose again
+	}
+}
+
+// placed sends a waiting attempt on a connection that has a slot reserved for it.
+func (c *Call) placed(w *worker, a *attempt, uc *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done || c.att != a || a.sent {
+		a.d.Upstream.release(w, uc)
+		return
+	}
+	if c.start(w, a, uc) {
+		return
+	}
+	a.d.Upstream.release(w, uc)
+	if o, failed := c.place(w, a); failed {
+		c.failed(w, o)
+	}
+}
+
+// unplaced fails a waiting attempt.
+func (c *Call) unplaced(w *worker, a *attempt, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done || c.att != a || a.sent {
+		return
+	}
+	c.att = nil
+	c.failed(w, Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
+		Upstream: a.d.Upstream, Started: a.started, Ended: w.now})
+}
+
+// start opens a's stream on uc and sends what there is of the request. It
+// reports false if uc takes no more streams.
+func (c *Call) start(w *worker, a *attempt, uc *conn) bool {
+	uc.mu.Lock()
+	defer uc.mu.Unlock()
+	if !uc.openStream(&a.stream) {
+		return false
+	}
+	a.stream.call = c
+	a.sent = true
+	c.attempts++
+	noBody := c.bodyEnded && c.bodyLen == 0
+	c.encodeRequest(w, a, uc, noBody)
+	if noBody {
+		a.sentEnd = true
+	} else if c.body.n > 0 || c.bodyEnded {
+		c.sendBody(w, a)
+	}
+	if !a.d.Replay {
+		c.dropBody()
+	}
+	return true
+}
+
+// sendBody sends the kept part of the request from its first byte. The attempt's
+// connection is locked.
+func (c *Call) sendBody(w *worker, a *attempt) {
+	left := c.body.n
+	if left == 0 {
+		a.send(w, nil, c.bodyEnded)
+		return
+	}
+	c.body.each(func(p []byte) {
+		left -= len(p)
+		if a.d.Rewrite != nil {
+			w.scratch = a.d.Rewrite.Append(w.scratch[:0], p)
+			p = w.scratch
+		}
+		a.send(w, p, c.bodyEnded && left == 0)
+	})
+}
+
+// leave ends an attempt's stream, if it is still open, and gives its slot back.
+func (c *Call) leave(w *worker, a *attempt) {
+	if a.released {
+		return
+	}
+	a.released = true
+	if !a.sent {
+		a.d.Upstream.abandon(a)
+		return
+	}
+	uc := a.stream.conn
+	uc.mu.Lock()
+	switch {
+	case a.closed:
+	case a.sentEnd && a.gotEnd:
+		a.removeLocked()
+	default:
+		a.resetLocked(w, http2.ErrCodeCancel)
+	}
+	uc.mu.Unlock()
+	a.d.Upstream.release(w, uc)
+}
+
+// outcome describes how the current attempt ended.
+func (c *Call) outcome(w *worker, kind OutcomeKind, code uint32, msg string) Outcome {
+	o := Outcome{Kind: kind, Code: code, Message: msg, Ended: w.now, Committed: c.sentAnswer}
+	if a := c.att; a != nil {
+		o.Upstream, o.Started, o.FirstByte = a.d.Upstream, a.started, a.first
+	}
+	return o
+}
+
+// failed handles the end of an attempt that gave no usable answer. c.mu is held.
+func (c *Call) failed(w *worker, o Outcome) {
+	if c.answered {
+		return
+	}
+	if a := c.att; a != nil {
+		c.leave(w, a)
+	}
+	if c.sentAnswer {
+		// The status waits behind what has been received of the answer.
+		c.endAnswer(w, statusFields(nil, o.Code, o.Message, nil), o)
+		return
+	}
+	c.att = nil
+	v := c.relay.policy.Failed(c, o)
+	switch v.kind {
+	case verdictTo:
+		if c.att = nil; c.Replayable() || c.bodyUnsent() {
+			c.act(w, v)
+			return
+		}
+		fallthrough
+	case verdictWait, verdictPass:
+		c.refuseAs(w, c.status(o.Kind, o.Code, o.Message), o)
+	case verdictRefuse:
+		c.refuse(w, v.status, Refused)
+	}
+}
+
+// bodyUnsent reports whether nothing of the request has been given away, so that
+// it need not be kept to be sent.
+func (c *Call) bodyUnsent() bool { return c.received == 0 }
+
+// --- ending
+
+// refuse answers with a status of the gateway's and ends the call.
+func (c *Call) refuse(w *worker, s *Status, kind OutcomeKind) {
+	c.refuseAs(w, s, c.outcome(w, kind, s.Code, s.Message))
+}
+
+func (c *Call) refuseAs(w *worker, s *Status, o Outcome) {
+	if c.done {
+		return
+	}
+	d := &c.down
+	d.conn.mu.Lock()
+	if !d.closed && !d.sentEnd {
+		// Whatever of an answer is still undelivered is dropped: a deadline or an
+		// eviction must not wait for the client's window.
+		d.freeQueue()
+		if c.sentAnswer {
+			d.conn.writeTrailers(w, d, statusFields(nil, s.Code, s.Message, s.Details))
+		} else {
+			c.encodeRefusal(w, s)
+		}
+		d.sentEnd = true
+	}
+	d.conn.mu.Unlock()
+	c.finish(w, o)
+}
+
+// abortDown resets the client's stream: the client broke the protocol.
+func (c *Call) abortDown(w *worker, code http2.ErrCode) {
+	c.down.conn.mu.Lock()
+	c.down.resetLocked(w, code)
+	c.down.conn.mu.Unlock()
+	c.finish(w, c.outcome(w, Canceled, codeCanceled, "the client broke the protocol"))
+}
+
+// finish ends the call. It is the only way a call ends, whatever ended it. c.mu
+// is held.
+func (c *Call) finish(w *worker, o Outcome) {
+	if c.done {
+		return
+	}
+	c.done = true
+	o.Committed = c.sentAnswer
+	c.relay.wheel.cancel(c)
+	if c.att != nil {
+		c.leave(w, c.att)
+	}
+	c.body.free(&c.relay.replay)
+	d := &c.down
+	dc := d.conn
+	dc.mu.Lock()
+	if !d.closed {
+		if d.gotEnd {
+			d.removeLocked()
+		} else {
+			// A complete answer before the end of the request: the client may stop
+			// sending (RFC 9113, 8.1).
+			d.resetLocked(w, http2.ErrCodeNo)
+		}
+	}
+	if dc.goAwaySent && len(dc.streams) == 0 {
+		dc.closing = true
+		w.touch(dc)
+	}
+	dc.mu.Unlock()
+	c.relay.policy.Over(c, o)
+	c.relay.calls.Add(-1)
+}
+
+// status asks the policy to dress a status that the relay makes.
+func (c *Call) status(kind OutcomeKind, code uint32, msg string) *Status {
+	return c.relay.policy.Status(c, kind, code, msg)
+}
+
+// canceled is told when the client gave up.
+func (c *Call) canceled(w *worker, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.done {
+		c.finish(w, c.outcome(w, Canceled, codeCanceled, why))
+	}
+}
+
+// streamFault is told when a peer broke a rule on s, which has been reset.
+func (c *Call) streamFault(w *worker, s *stream, why string) {
+	if s == &c.down {
+		s.conn.side.(*downstreamSide).abuse.early()
+		c.canceled(w, why)
+		return
+	}
+	c.attemptEnded(w, s, Reset, codeInternal, http2.ErrCodeProtocol, why)
+}
+
+// attemptEnded is told when s has ended without a complete answer.
+func (c *Call) attemptEnded(w *worker, s *stream, kind OutcomeKind, code uint32, reset http2.ErrCode, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done || c.att == nil || s != &c.att.stream {
+		return
+	}
+	o := c.outcome(w, kind, code, why)
+	o.Reset = reset
+	c.failed(w, o)
+}
+
+// expired is told by the wheel.
+func (c *Call) expired(w *worker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return
+	}
+	if t := c.expiry(); t.After(w.now) {
+		c.relay.wheel.arm(c, w.now, t)
+		return
+	}
+	msg := "deadline exceeded"
+	if c.deadline.IsZero() {
+		msg = fmt.Sprintf("no bytes for %v on a call without a deadline", c.relay.cfg.StreamIdle)
+	}
+	c.refuse(w, c.status(DeadlineExceeded, codeDeadlineExceeded, msg), DeadlineExceeded)
+}
+
+// evicted ends the call to free its buffers.
+func (c *Call) evicted(w *worker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.done {
+		c.refuse(w, c.status(Evicted, codeResourceExhausted,
+			"too much is buffered for peers that do not read, and this call waited longest"), Evicted)
+	}
+}

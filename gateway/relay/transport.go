@@ -1,0 +1,345 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// transport moves a connection's bytes. One goroutine reads; writes are
+// serialised by the connection's owner flag.
+type transport interface {
+	// read waits for bytes and appends them to c's read buffer, which it takes from
+	// the pool only once there is something to read.
+	read(c *conn) error
+	// tryWrite writes what can be written without blocking, ctl before out. It
+	// reports how much of both it took; with full set, something is left to be
+	// written by flushBlocking, in its own buffers or in the rest of the arguments.
+	tryWrite(ctl, out []byte) (n int, full bool, err error)
+	// write blocks until p, and all that was taken before, is written.
+	write(p []byte) error
+	// backlog reports bytes that wait inside the transport.
+	backlog() bool
+	closeWrite()
+	close()
+}
+
+// fdTransport is a plaintext connection with a file descriptor.
+type fdTransport struct {
+	nc  net.Conn
+	raw syscall.RawConn
+
+	// The callbacks are built once; their arguments and results travel in the
+	// fields below, so that no system call allocates a closure.
+	readFn  func(uintptr) bool
+	readC   *conn
+	readN   int
+	readErr error
+
+	tryFn    func(uintptr) bool
+	tryBufs  [2][]byte
+	tryN     int
+	tryErr   error
+	writeFn  func(uintptr) bool
+	writeBuf []byte
+	writeErr error
+}
+
+// newTransport picks the transport for an established connection.
+func newTransport(nc net.Conn) (transport, error) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return &pipeTransport{nc: nc}, nil
+	}
+	return newFDTransport(nc, sc)
+}
+
+func newFDTransport(nc net.Conn, sc syscall.Conn) (*fdTransport, error) {
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	t := &fdTransport{nc: nc, raw: raw}
+	t.readFn, t.tryFn, t.writeFn = t.doRead, t.doTry, t.doWrite
+	return t, nil
+}
+
+func (t *fdTransport) read(c *conn) error {
+	t.readC = c
+	err := t.raw.Read(t.readFn)
+	if err == nil {
+		err = t.readErr
+	}
+	return err
+}
+
+func (t *fdTransport) doRead(fd uintptr) bool {
+	buf := t.readC.readSpace()
+	n, err := ignoringEINTR(int(fd), buf, syscall.Read)
+	switch {
+	case err == syscall.EAGAIN:
+		t.readC.readNothing()
+		return false
+	case err != nil:
+		t.readErr = err
+	case n == 0:
+		t.readErr = io.EOF
+	default:
+		t.readC.readGot(n)
+	}
+	return true
+}
+
+func (t *fdTransport) tryWrite(ctl, out []byte) (int, bool, error) {
+	t.tryBufs, t.tryN, t.tryErr = [2][]byte{ctl, out}, 0, nil
+	if err := t.raw.Write(t.tryFn); err != nil {
+		return 0, false, err
+	}
+	t.tryBufs = [2][]byte{}
+	return t.tryN, t.tryN < len(ctl)+len(out), t.tryErr
+}
+
+// doTry always reports completion: the writer goroutine waits for the socket,
+// never a reader.
+func (t *fdTransport) doTry(fd uintptr) bool {
+	for _, b := range t.tryBufs {
+		for len(b) > 0 {
+			n, err := ignoringEINTR(int(fd), b, syscall.Write)
+			if err != nil {
+				if err != syscall.EAGAIN {
+					t.tryErr = err
+				}
+				return true
+			}
+			t.tryN += n
+			b = b[n:]
+		}
+	}
+	return true
+}
+
+func (t *fdTransport) write(p []byte) error {
+	t.writeBuf, t.writeErr = p, nil
+	if err := t.raw.Write(t.writeFn); err != nil {
+		return err
+	}
+	return t.writeErr
+}
+
+func (t *fdTransport) doWrite(fd uintptr) bool {
+	for len(t.writeBuf) > 0 {
+		n, err := ignoringEINTR(int(fd), t.writeBuf, syscall.Write)
+		if err == syscall.EAGAIN {
+			return false
+		}
+		if err != nil {
+			t.writeErr = err
+			return true
+		}
+		t.writeBuf = t.writeBuf[n:]
+	}
+	return true
+}
+
+func (t *fdTransport) backlog() bool { return false }
+
+func (t *fdTransport) closeWrite() {
+	if cw, ok := t.nc.(interface{ CloseWrite() error }); ok {
+		_ = cw.CloseWrite() // the connection is going away whatever this says
+	}
+}
+
+func (t *fdTransport) close() { _ = t.nc.Close() }
+
+func ignoringEINTR(fd int, p []byte, f func(int, []byte) (int, error)) (int, error) {
+	for {
+		n, err := f(fd, p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// pipeTransport is an in-memory connection: every write may block, so all of
+// them are the writer's.
+type pipeTransport struct{ nc net.Conn }
+
+func (t *pipeTransport) read(c *conn) error {
+	n, err := t.nc.Read(c.readSpace())
+	if n > 0 {
+		c.readGot(n)
+		return nil
+	}
+	c.readNothing()
+	return err
+}
+
+func (t *pipeTransport) tryWrite(_, _ []byte) (int, bool, error) { return 0, true, nil }
+
+func (t *pipeTransport) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	_, err := t.nc.Write(p)
+	return err
+}
+
+func (t *pipeTransport) backlog() bool { return false }
+func (t *pipeTransport) closeWrite()   {}
+func (t *pipeTransport) close()        { _ = t.nc.Close() }
+
+// tlsPiece is how much plaintext is encrypted before the socket is asked again.
+const tlsPiece = 64 << 10
+
+// maxCipherBacklog bounds the encrypted bytes that wait for the socket: a few
+// pieces, or what a peer provokes that asks for key updates and reads nothing.
+const maxCipherBacklog = 1 << 20
+
+var errCipherBacklog = errors.New("relay: peer provokes TLS messages and does not read them")
+
+// tlsTransport encrypts when the connection is flushed. tls.Conn writes into a
+// queue (cipherQueue) that never blocks, because tls.Conn.Read may write too.
+type tlsTransport struct {
+	tc *tls.Conn
+	q  *cipherQueue
+}
+
+// cipherQueue is the net.Conn beneath a tls.Conn. Until its handshake is over it
+// passes writes through; then it queues them.
+type cipherQueue struct {
+	*fdOrPipe
+	mu      sync.Mutex
+	queuing bool
+	buf     []byte
+	err     error
+}
+
+// fdOrPipe names the embedded connection so that Write can be replaced.
+type fdOrPipe struct {
+	net.Conn
+	t transport
+}
+
+func newCipherQueue(nc net.Conn) (*cipherQueue, error) {
+	t, err := newTransport(nc)
+	if err != nil {
+		return nil, err
+	}
+	return &cipherQueue{fdOrPipe: &fdOrPipe{Conn: nc, t: t}}, nil
+}
+
+// Write implements net.Conn for tls.Conn.
+func (q *cipherQueue) Write(p []byte) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.queuing {
+		return q.Conn.Write(p)
+	}
+	if q.err != nil {
+		return 0, q.err
+	}
+	if len(q.buf)+len(p) > maxCipherBacklog {
+		q.err = errCipherBacklog
+		return 0, q.err
+	}
+	q.buf = append(q.buf, p...)
+	return len(p), nil
+}
+
+// take returns the queued bytes; done gives the buffer back for reuse.
+func (q *cipherQueue) take() []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b := q.buf
+	q.buf = nil
+	return b
+}
+
+// putBack puts the unwritten rest in front of what came since.
+func (q *cipherQueue) putBack(rest []byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.buf) == 0 {
+		q.buf = rest
+		return
+	}
+	q.buf = append(rest[:len(rest):len(rest)], q.buf...)
+}
+
+func newTLSTransport(tc *tls.Conn, q *cipherQueue) *tlsTransport {
+	q.mu.Lock()
+	q.queuing = true
+	q.mu.Unlock()
+	return &tlsTransport{tc: tc, q: q}
+}
+
+func (t *tlsTransport) read(c *conn) error {
+	n, err := t.tc.Read(c.readSpace())
+	if n > 0 {
+		c.readGot(n)
+		return nil
+	}
+	c.readNothing()
+	return err
+}
+
+// pump writes queued ciphertext without blocking; it reports whether all went.
+func (t *tlsTransport) pump() (bool, error) {
+	b := t.q.take()
+	if len(b) == 0 {
+		return true, nil
+	}
+	n, _, err := t.q.t.tryWrite(nil, b)
+	if n < len(b) {
+		t.q.putBack(b[n:])
+		return false, err
+	}
+	return true, err
+}
+
+func (t *tlsTransport) tryWrite(ctl, out []byte) (int, bool, error) {
+	done, err := t.pump()
+	n := 0
+	for _, b := range [2][]byte{ctl, out} {
+		for len(b) > 0 && done && err == nil {
+			piece := b[:min(len(b), tlsPiece)]
+			if _, err = t.tc.Write(piece); err != nil {
+				return n, false, err
+			}
+			n += len(piece)
+			b = b[len(piece):]
+			done, err = t.pump()
+		}
+	}
+	return n, !done, err
+}
+
+func (t *tlsTransport) write(p []byte) error {
+	for {
+		if b := t.q.take(); len(b) > 0 {
+			if err := t.q.t.write(b); err != nil {
+				return err
+			}
+		}
+		if len(p) == 0 {
+			return nil
+		}
+		piece := p[:min(len(p), tlsPiece)]
+		if _, err := t.tc.Write(piece); err != nil {
+			return err
+		}
+		p = p[len(piece):]
+	}
+}
+
+func (t *tlsTransport) backlog() bool {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	return len(t.q.buf) > 0
+}
+
+func (t *tlsTransport) closeWrite() { t.q.t.closeWrite() }
+func (t *tlsTransport) close()      { t.q.t.close() }

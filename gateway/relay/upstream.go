@@ -1,0 +1,539 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// UpstreamConfig says how to reach one address.
+type UpstreamConfig struct {
+	// Addr is dialled, and names the upstream in logs and errors.
+	Addr string
+	// TLS, if set, encrypts; it must offer "h2".
+	TLS *tls.Config
+	// Dial replaces the network; default: TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Upstream is a pool of connections to one address. It grows while the calls on
+// its connections are many, reconnects with jittered backoff, and lets calls wait
+// for a connection within their deadlines. Safe for concurrent use.
+type Upstream struct {
+	relay  *Relay
+	cfg    UpstreamConfig
+	scheme string
+
+	mu       sync.Mutex
+	conns    []*upstreamSide // ready, taking streams
+	dialing  int
+	head     *attempt // waiting for a connection
+	tail     *attempt
+	waiting  int
+	failures int // consecutive
+	lastErr  error
+	retry    *time.Timer
+	retired  bool
+}
+
+// upstreamSide is the client side of a connection.
+type upstreamSide struct {
+	u *Upstream
+	c *conn
+
+	connected *time.Timer // ends the connection if no SETTINGS come
+
+	// Guarded by u.mu.
+	ready  bool
+	active int // slots taken
+	max    int // SETTINGS_MAX_CONCURRENT_STREAMS
+	idle   time.Time
+}
+
+// NewUpstream returns a pool without connections; the first call opens one.
+func (r *Relay) NewUpstream(cfg UpstreamConfig) *Upstream {
+	u := &Upstream{relay: r, cfg: cfg, scheme: "http"}
+	if cfg.TLS != nil {
+		u.scheme = "https"
+	}
+	if cfg.Dial == nil {
+		u.cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", addr)
+		}
+	}
+	r.mu.Lock()
+	r.upstreams[u] = struct{}{}
+	r.mu.Unlock()
+	return u
+}
+
+// Addr returns the address that the upstream was made for.
+func (u *Upstream) Addr() string { return u.cfg.Addr }
+
+// Failing reports that there is no connection and the last attempt to get one
+// failed.
+func (u *Upstream) Failing() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.conns) == 0 && u.failures > 0
+}
+
+// Conns returns how many connections take calls now.
+func (u *Upstream) Conns() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.conns)
+}
+
+// Retire takes no more calls and closes connections as they become idle.
+func (u *Upstream) Retire() { u.shut(false) }
+
+// Close ends every connection, and with it the calls on it.
+func (u *Upstream) Close() { u.shut(true) }
+
+var errRetired = errors.New("upstream is no longer in use")
+
+func (u *Upstream) shut(now bool) {
+	u.mu.Lock()
+	u.retired = true
+	if u.retry != nil {
+		u.retry.Stop()
+	}
+	conns := u.conns
+	u.conns = nil
+	waiting := u.takeWaiting()
+	u.mu.Unlock()
+	w := u.relay.newWorker()
+	for _, s := range conns {
+		s.c.mu.Lock()
+		s.c.noNew = true
+		s.c.mu.Unlock()
+		if now {
+			s.c.fail(errRetired)
+		}
+	}
+	for _, a := range waiting {
+		a.call.unplaced(w, a, errRetired)
+	}
+	w.flush()
+	u.relay.mu.Lock()
+	delete(u.relay.upstreams, u)
+	u.relay.mu.Unlock()
+}
+
+var errTooManyWaiting = errors.New("too many calls wait for a connection")
+
+// acquire reserves a slot on a connection, opening one more if those there are
+// busy. With (nil, nil) the attempt waits; it is placed or failed later.
+func (u *Upstream) acquire(_ *worker, a *attempt) (*conn, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.retired {
+		return nil, errRetired
+	}
+	best := u.leastBusy()
+	if best == nil || best.active >= u.relay.cfg.StreamsPerConn {
+		u.grow()
+	}
+	if best != nil {
+		best.active++
+		return best.c, nil
+	}
+	if len(u.conns) == 0 && u.dialing == 0 {
+		return nil, fmt.Errorf("no connection to %s: %w", u.cfg.Addr, u.lastErr)
+	}
+	if u.waiting >= u.relay.cfg.MaxWaiting {
+		return nil, errTooManyWaiting
+	}
+	a.waiting = true
+	a.prev, a.next = u.tail, nil
+	if u.tail != nil {
+		u.tail.next = a
+	} else {
+		u.head = a
+	}
+	u.tail = a
+	u.waiting++
+	return nil, nil
+}
+
+// leastBusy returns the connection with the fewest calls that has a slot; u.mu is
+// held.
+func (u *Upstream) leastBusy() *upstreamSide {
+	var best *upstreamSide
+	for _, s := range u.conns {
+		if s.active < s.max && (best == nil || s.active < best.active) {
+			best = s
+		}
+	}
+	return best
+}
+
+// grow opens one more connection, one at a time; while attempts fail, the backoff
+// decides. u.mu is held.
+func (u *Upstream) grow() {
+	if u.dialing > 0 || u.failures > 0 || u.retired || len(u.conns) >= u.relay.cfg.MaxUpstreamConns {
+		return
+	}
+	u.dial()
+}
+
+func (u *Upstream) dial() {
+	u.dialing++
+	u.relay.spawn(u.connect)
+}
+
+// takeWaiting empties the queue; u.mu is held.
+func (u *Upstream) takeWaiting() []*attempt {
+	var all []*attempt
+	for u.head != nil {
+		all = append(all, u.pop())
+	}
+	return all
+}
+
+func (u *Upstream) pop() *attempt {
+	a := u.head
+	u.unlink(a)
+	return a
+}
+
+func (u *Upstream) unlink(a *attempt) {
+	if a.prev != nil {
+		a.prev.next = a.next
+	} else {
+		u.head = a.next
+	}
+	if a.next != nil {
+		a.next.prev = a.prev
+	} else {
+		u.tail = a.prev
+	}
+	a.next, a.prev, a.waiting = nil, nil, false
+	u.waiting--
+}
+
+// abandon takes an attempt out of the queue.
+func (u *Upstream) abandon(a *attempt) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if a.waiting {
+		u.unlink(a)
+	}
+}
+
+// release gives a slot back and passes it on to whoever waits.
+func (u *Upstream) release(w *worker, c *conn) {
+	s := c.side.(*upstreamSide)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.active--
+	if s.active == 0 {
+		s.idle = w.now
+	}
+	u.serveWaiting(w)
+}
+
+// serveWaiting reserves free slots for waiting attempts. They are placed by the
+// worker once it holds no lock. u.mu is held.
+func (u *Upstream) serveWaiting(w *worker) {
+	for u.head != nil {
+		s := u.leastBusy()
+		if s == nil {
+			return
+		}
+		s.active++
+		w.placements = append(w.placements, placement{u.pop(), s.c})
+	}
+}
+
+// placement is a waiting attempt that has got a slot.
+type placement struct {
+	a *attempt
+	c *conn
+}
+
+// connect opens a connection and serves it until it ends.
+func (u *Upstream) connect() {
+	r := u.relay
+	w := r.newWorker()
+	t, err := u.open()
+	if err != nil {
+		u.connectFailed(w, err)
+		w.flush()
+		return
+	}
+	s := &upstreamSide{u: u, idle: w.now}
+	c := newConn(r, t, s, u.cfg.Addr)
+	s.c = c
+	c.fields.dropHopByHop = true
+	if !r.addConn(c) {
+		t.close()
+		u.connectFailed(w, errRetired)
+		return
+	}
+	defer r.removeConn(c)
+	c.mu.Lock()
+	c.ctl = append(c.ctl, http2.ClientPreface...)
+	c.ctl = appendSettings(c.ctl,
+		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(r.cfg.StreamWindow)},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(r.cfg.MaxHeaderBytes)})
+	c.ctl = appendWindowUpdate(c.ctl, 0, r.cfg.ConnWindow-initialWindow)
+	w.touch(c)
+	c.mu.Unlock()
+	s.connected = time.AfterFunc(r.cfg.ConnectTimeout, func() {
+		c.fail(fmt.Errorf("no SETTINGS within %v", r.cfg.ConnectTimeout))
+	})
+	c.readLoop(w)
+	s.connected.Stop()
+}
+
+// open dials and, if configured, does the TLS handshake.
+func (u *Upstream) open() (transport, error) {
+	ctx, cancel := context.WithTimeout(u.relay.ctx, u.relay.cfg.ConnectTimeout)
+	defer cancel()
+	nc, err := u.cfg.Dial(ctx, u.cfg.Addr)
+	if err != nil {
+		return nil, err
+	}
+	if u.cfg.TLS == nil {
+		return newTransport(nc)
+	}
+	q, err := newCipherQueue(nc)
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	tc := tls.Client(q, u.cfg.TLS)
+	err = tc.HandshakeContext(ctx)
+	if err == nil && tc.ConnectionState().NegotiatedProtocol != "h2" {
+		err = fmt.Errorf("server negotiated %q, want h2", tc.ConnectionState().NegotiatedProtocol)
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return newTLSTransport(tc, q), nil
+}
+
+// connectFailed fails the calls that wait if nothing else is on its way, and
+// tries again after a pause that grows by 1.6 with 20 % jitter, as gRPC's
+// connection backoff does.
+func (u *Upstream) connectFailed(w *worker, err error) {
+	u.mu.Lock()
+	u.dialing--
+	u.failures++
+	u.lastErr = err
+	var failed []*attempt
+	if len(u.conns) == 0 && u.dialing == 0 {
+		failed = u.takeWaiting()
+	}
+	cfg := &u.relay.cfg
+	pause := float64(cfg.BackoffMin)
+	for i := 1; i < u.failures && pause < float64(cfg.BackoffMax); i++ {
+		pause *= 1.6
+	}
+	pause = min(pause, float64(cfg.BackoffMax)) * (0.8 + 0.4*rand.Float64())
+	if !u.retired {
+		u.retry = time.AfterFunc(time.Duration(pause), u.redial)
+	}
+	first := u.failures == 1
+	u.mu.Unlock()
+	if first {
+		u.relay.cfg.Logger.Warn("upstream unreachable", "upstream", u.cfg.Addr, "error", err)
+	}
+	for _, a := range failed {
+		a.call.unplaced(w, a, fmt.Errorf("no connection to %s: %w", u.cfg.Addr, err))
+	}
+}
+
+func (u *Upstream) redial() {
+	u.relay.mu.Lock()
+	stopping := u.relay.stopping
+	if !stopping {
+		u.relay.wg.Add(1) // before Close can begin to wait
+	}
+	u.relay.mu.Unlock()
+	if stopping {
+		return
+	}
+	defer u.relay.wg.Done()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.retired && len(u.conns) == 0 && u.dialing == 0 {
+		u.dial()
+	}
+}
+
+// openStream gives s the next stream id; it reports false if the connection
+// takes no more. c.mu is held.
+func (c *conn) openStream(s *stream) bool {
+	if c.closed || c.noNew || c.closing {
+		return false
+	}
+	id := c.lastID + 2
+	if c.lastID == 0 {
+		id = 1
+	}
+	if id >= c.relay.cfg.MaxUpstreamStream {
+		c.noNew = true // it closes once its calls are over
+		return false
+	}
+	c.lastID = id
+	s.conn, s.id = c, id
+	s.sendWin, s.recvWin = c.peerInitial, int64(c.relay.cfg.StreamWindow)
+	c.streams[id] = s
+	return true
+}
+
+func (s *upstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fieldList) error {
+	c.mu.Lock()
+	st := c.streams[id]
+	if st == nil {
+		idle := c.idle(id)
+		c.mu.Unlock()
+		if idle {
+			return protocolError(fmt.Sprintf("HEADERS on idle stream %d", id))
+		}
+		return nil // it crossed our RST_STREAM
+	}
+	if st.gotEnd {
+		st.resetLocked(w, http2.ErrCodeStreamClosed)
+		c.mu.Unlock()
+		st.call.streamFault(w, st, "HEADERS after END_STREAM")
+		return nil
+	}
+	st.gotEnd = end
+	c.mu.Unlock()
+	st.call.answerHeaders(w, st, end, f)
+	return nil
+}
+
+func (s *upstreamSide) reset(w *worker, _ *conn, st *stream, code http2.ErrCode) error {
+	kind := Reset
+	if code == http2.ErrCodeRefusedStream {
+		kind = Unprocessed
+	}
+	st.call.attemptEnded(w, st, kind, resetToCode(code), code, fmt.Sprintf("upstream reset the stream (%v)", code))
+	return nil
+}
+
+// goAway takes the connection out of the pool and fails what the server says it
+// has not looked at.
+func (s *upstreamSide) goAway(w *worker, c *conn, last uint32, code http2.ErrCode) {
+	s.leavePool()
+	c.mu.Lock()
+	c.noNew = true
+	var ignored []*stream
+	for id, st := range c.streams {
+		if id > last {
+			st.removeLocked()
+			ignored = append(ignored, st)
+		}
+	}
+	c.mu.Unlock()
+	for _, st := range ignored {
+		st.call.attemptEnded(w, st, Unprocessed, codeUnavailable, code, fmt.Sprintf("upstream is going away (%v)", code))
+	}
+}
+
+func (s *upstreamSide) leavePool() {
+	s.u.mu.Lock()
+	defer s.u.mu.Unlock()
+	if i := slices.Index(s.u.conns, s); i >= 0 {
+		s.u.conns = slices.Delete(s.u.conns, i, i+1)
+	}
+}
+
+func (s *upstreamSide) settings(w *worker, c *conn, first bool, maxStreams uint32, set bool) {
+	u := s.u
+	u.mu.Lock()
+	if first {
+		s.max = maxWindow
+	}
+	if set {
+		s.max = int(min(maxStreams, maxWindow))
+	}
+	if first {
+		s.ready = true
+		s.connected.Stop()
+		u.dialing--
+		recovered := u.failures > 0
+		u.failures, u.lastErr = 0, nil
+		if recovered {
+			u.relay.cfg.Logger.Info("upstream reachable again", "upstream", u.cfg.Addr)
+		}
+		if !u.retired {
+			u.conns = append(u.conns, s)
+		}
+		if u.retired {
+			c.mu.Lock()
+			c.noNew = true
+			c.mu.Unlock()
+		}
+	}
+	u.serveWaiting(w)
+	u.mu.Unlock()
+}
+
+func (s *upstreamSide) gone(w *worker, c *conn, streams []*stream) {
+	c.mu.Lock()
+	err := c.err
+	c.mu.Unlock()
+	s.leavePool()
+	s.u.mu.Lock()
+	ready := s.ready
+	var stranded []*attempt
+	if ready && len(s.u.conns) == 0 && s.u.dialing == 0 && s.u.head != nil {
+		if s.u.retired {
+			stranded = s.u.takeWaiting()
+		} else {
+			s.u.dial()
+		}
+	}
+	s.u.mu.Unlock()
+	if !ready {
+		s.u.connectFailed(w, fmt.Errorf("connection ended before SETTINGS: %w", err))
+	}
+	for _, a := range stranded {
+		a.call.unplaced(w, a, errRetired)
+	}
+	for _, st := range streams {
+		st.call.attemptEnded(w, st, Lost, codeUnavailable, 0, fmt.Sprintf("upstream connection lost: %v", err))
+	}
+}
+
+// sweep closes connections that nobody needs any more.
+func (s *upstreamSide) sweep(w *worker, c *conn) (expired string) {
+	s.u.mu.Lock()
+	idle := s.ready && s.active == 0
+	old := idle && w.now.Sub(s.idle) > s.u.relay.cfg.UpstreamIdle
+	s.u.mu.Unlock()
+	if old {
+		s.leavePool()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old {
+		c.noNew = true
+	}
+	if idle && c.noNew && len(c.streams) == 0 {
+		if !c.goAwaySent {
+			c.goAway(w, http2.ErrCodeNo, "")
+			c.closing = true
+		} else if w.now.Sub(time.Unix(0, c.lastRead.Load())) > lingerTime {
+			return "no longer needed"
+		}
+	}
+	return ""
+}
