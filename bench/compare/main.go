@@ -86,6 +86,9 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 		return err
 	}
 	defer f.stop()
+	if o.idle > 0 || o.neverRead > 0 {
+		return o.measureMemory(ctx, f, r, stdout, stderr)
+	}
 	return o.measureSpeed(ctx, f, r, stdout, stderr)
 }
 

@@ -101,18 +101,20 @@ func summarizeRow(name string, samples, reference []sample) (row, error) {
 	if !valid(reference) {
 		return out, nil
 	}
-	ratio, err := stats.Ratios(column(reference, rateOf), rate)
+	rateRatio, err := stats.Ratios(column(reference, rateOf), rate)
 	if err != nil {
 		return row{}, err
 	}
-	out.RateRatio = &ratio
-	if out.CPUMicros == nil {
+	out.RateRatio = &rateRatio
+	referenceCPU := column(reference, cpuOf)
+	if out.CPUMicros == nil || referenceCPU[0] == 0 {
 		return out, nil
 	}
-	if ratio, err = stats.Ratios(column(reference, cpuOf), cpu); err != nil {
+	cpuRatio, err := stats.Ratios(referenceCPU, cpu)
+	if err != nil {
 		return row{}, err
 	}
-	out.CPURatio = &ratio
+	out.CPURatio = &cpuRatio
 	return out, nil
 }
 

@@ -53,8 +53,9 @@ func (r *report) writeTable(w io.Writer) error {
 		}
 	}
 	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "\nwarning: %s\n", warning)
+		fmt.Fprintf(w, "\nwarning: %s", warning)
 	}
+	fmt.Fprintln(w)
 	return nil
 }
 

@@ -31,11 +31,14 @@ func (h HAProxy) Launch(site Site) Launch {
 	if h.TCP {
 		mode, http2, reuse = "tcp", "", ""
 	}
-	// HAProxy has no setting for the connection window: it opens it wide.
+	// HAProxy has no setting for the connection window: it opens it wide. The
+	// number of streams stays at its default of 100, which holds in both
+	// directions: with more, HAProxy 2.6 now and then sends the HEADERS of two
+	// new upstream streams in the wrong order, for which a server has to close
+	// the connection.
 	config := fmt.Sprintf(`global
     nbthread 1
     maxconn 8000
-    tune.h2.max-concurrent-streams %d
     tune.h2.initial-window-size %d
 
 defaults
@@ -50,7 +53,7 @@ frontend calls
 
 backend models
 %s    server backend %s%s
-`, maxStreams, streamWindow, mode, site.Listen, http2, reuse, site.Backend, http2)
+`, streamWindow, mode, site.Listen, http2, reuse, site.Backend, http2)
 	return Launch{
 		Files:   []File{{"haproxy.cfg", config}},
 		Command: &process.Command{Path: "haproxy", Args: []string{"-db", "-f", site.Folder + "/haproxy.cfg"}},

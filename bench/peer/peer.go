@@ -3,10 +3,11 @@
 // started here, so that its configuration can be read before it is trusted.
 //
 // All peers get the same terms: one worker (Sluice, which has no such setting,
-// gets GOMAXPROCS from the caller or keeps Go's default), HTTP/2 with prior
+// keeps Go's default or gets GOMAXPROCS from the caller), HTTP/2 with prior
 // knowledge on both sides, kept upstream connections, flow-control windows of
-// the size Sluice uses, room for 1,000 streams per connection, no limit on body
-// sizes or on requests per connection, and no access log.
+// the size Sluice uses, room for as many streams per connection as any load
+// here opens, no limit on body sizes or on requests per connection, and no
+// access log. Where a peer departs from that, its file says why.
 package peer
 
 import (
