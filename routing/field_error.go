@@ -28,21 +28,6 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, text)
 }
 
-// SyntaxError says why a file could not be read as YAML at all.
-type SyntaxError struct {
-	File   string
-	Line   int // from 1; 0 when the parser gives none
-	Reason string
-}
-
-// Error puts it all in one line.
-func (e *SyntaxError) Error() string {
-	if e.Line == 0 {
-		return fmt.Sprintf("%s: not YAML: %s", e.File, e.Reason)
-	}
-	return fmt.Sprintf("%s:%d: not YAML: %s", e.File, e.Line, e.Reason)
-}
-
 // problem is a FieldError in the making.
 type problem struct {
 	at   path

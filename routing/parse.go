@@ -1,13 +1,7 @@
 package routing
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"buf.build/go/protoyaml"
 	"go.yaml.in/yaml/v3"
@@ -83,35 +77,4 @@ func causedBy(shape []problem, p problem) bool {
 		}
 	}
 	return false
-}
-
-// readYAML returns the content of the file's one YAML document.
-func readYAML(file string, data []byte) (*yaml.Node, error) {
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var document, second yaml.Node
-	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF):
-		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Column: 1}, nil
-	case err != nil:
-		return nil, syntaxError(file, err)
-	}
-	switch err := decoder.Decode(&second); {
-	case err == nil:
-		return nil, &SyntaxError{file, second.Line, "a second document begins here, want only one"}
-	case !errors.Is(err, io.EOF):
-		return nil, syntaxError(file, err)
-	}
-	return document.Content[0], nil
-}
-
-// yamlLine matches the line number in the parser's messages.
-var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
-
-func syntaxError(file string, err error) error {
-	text := err.Error()
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		line, _ := strconv.Atoi(m[1])
-		return &SyntaxError{file, line, text[len(m[0]):]}
-	}
-	return &SyntaxError{file, 0, strings.TrimPrefix(text, "yaml: ")}
 }

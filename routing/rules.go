@@ -58,6 +58,7 @@ func (r *rules) versions(at path, route *routingv1.Route) {
 	for i, v := range route.GetVersions() {
 		at := at.field("versions").index(i)
 		r.distinct(names, at.field("name"), v.GetName(), "a name that no other version of the route has")
+		r.tls(at.field("tls"), v.GetTls())
 		endpoints := owners{}
 		for j, e := range v.GetEndpoints() {
 			at := at.field("endpoints").index(j)
@@ -76,7 +77,7 @@ func (r *rules) weights(at path, route *routingv1.Route) {
 	for _, v := range route.GetVersions() {
 		names = append(names, v.GetName())
 	}
-	allNamed := !slices.Contains(names, "") // a missing name is the schema's business
+	allNamed := len(names) > 0 && !slices.Contains(names, "") // else the schema's business
 	var sum uint64
 	for _, name := range slices.Sorted(maps.Keys(route.GetWeights())) {
 		if allNamed && !slices.Contains(names, name) {
@@ -103,12 +104,25 @@ func (r *rules) timeout(at path, t *routingv1.Timeout) {
 	if t.GetDefault() == nil {
 		return
 	}
-	longest, origin := MaxTimeout, "which holds unless the route sets timeout.max"
+	longest, want := MaxTimeout, "at most %s where the route sets no timeout.max"
 	if t.GetMax() != nil {
-		longest, origin = t.GetMax().AsDuration(), "timeout.max"
+		longest, want = t.GetMax().AsDuration(), "at most timeout.max (%s)"
 	}
 	if d := t.GetDefault().AsDuration(); d > longest {
-		r.report(at.field("timeout").field("default"), t.GetDefault().AsDuration().String(), "at most %s, %s", longest, origin)
+		r.report(at.field("timeout").field("default"), d.String(), want, longest)
+	}
+}
+
+// tls looks at what has no meaning without, or with, something else.
+func (r *rules) tls(at path, t *routingv1.TLS) {
+	switch {
+	case t.GetCertFile() != "" && t.GetKeyFile() == "":
+		r.report(at.field("key_file"), "nothing", "a file, since there is a cert_file")
+	case t.GetCertFile() == "" && t.GetKeyFile() != "":
+		r.report(at.field("cert_file"), "nothing", "a file, since there is a key_file")
+	}
+	if t.GetInsecureSkipVerify() && t.GetCaFile() != "" {
+		r.report(at.field("ca_file"), quote(t.GetCaFile()), "nothing, since insecure_skip_verify makes it meaningless")
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *shape) entries(node *yaml.Node, at path, fits func(key, value *yaml.Nod
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		if !isScalar(key) {
-			s.report(key, at, showNode(key), "a name before the colon")
+			s.report(key, at, showNode(key), "a name")
 			continue
 		}
 		if line, ok := first[key.Value]; ok {
@@ -188,6 +188,8 @@ func showNode(node *yaml.Node) string {
 		return "an alias (*" + node.Value + ")"
 	case node.Tag == "!!null":
 		return "nothing"
+	case node.Tag == "!!merge":
+		return "a merge (<<)"
 	case !isMapping(node) && !isSequence(node) && !isScalar(node):
 		return "the tag " + quote(node.Tag)
 	case node.Kind == yaml.MappingNode:

@@ -99,28 +99,8 @@ func show(v protoreflect.Value) string {
 		if d, ok := value.Interface().(*durationpb.Duration); ok {
 			return d.AsDuration().String()
 		}
-		return showMessage(value)
+		return "{" + fmt.Sprint(value.Interface()) + "}"
 	default:
 		return fmt.Sprint(value)
 	}
-}
-
-// showMessage lists the fields that are set, in the order of the schema.
-func showMessage(m protoreflect.Message) string {
-	text := ""
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		f := fields.Get(i)
-		if !m.Has(f) {
-			continue
-		}
-		if text != "" {
-			text += ", "
-		}
-		text += string(f.Name()) + ": " + show(m.Get(f))
-	}
-	if text == "" {
-		return "nothing"
-	}
-	return "{" + text + "}"
 }

@@ -454,14 +454,15 @@ func (x *Provenance) GetData() string {
 // runs; a relative path is relative to its working directory.
 type TLS struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ca_file holds the PEM certificates that may sign the server's; empty means the system's.
+	// ca_file holds the PEM certificates that may sign the server's; empty means the system's. It
+	// cannot be combined with insecure_skip_verify.
 	CaFile string `protobuf:"bytes,1,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
 	// server_name is the name the certificate must be for, and that is sent as SNI; empty means
 	// the endpoint's host.
 	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// insecure_skip_verify accepts every certificate. For tests only.
 	InsecureSkipVerify bool `protobuf:"varint,3,opt,name=insecure_skip_verify,json=insecureSkipVerify,proto3" json:"insecure_skip_verify,omitempty"`
-	// cert_file holds the client's PEM certificate chain.
+	// cert_file holds the client's PEM certificate chain; key_file has to be set as well.
 	CertFile string `protobuf:"bytes,4,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
 	// key_file holds the PEM key that belongs to cert_file.
 	KeyFile       string `protobuf:"bytes,5,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
@@ -959,21 +960,20 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\bartifact\x18\x01 \x01(\tBp\xbaHm\xba\x01j\n" +
 	"\x13provenance.artifact\x121at most 256 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,256}$')R\bartifact\x12\x80\x01\n" +
 	"\x04data\x18\x02 \x01(\tBl\xbaHi\xba\x01f\n" +
-	"\x0fprovenance.data\x121at most 256 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,256}$')R\x04data\"\xb1\x03\n" +
+	"\x0fprovenance.data\x121at most 256 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,256}$')R\x04data\"\xa9\x01\n" +
 	"\x03TLS\x12\x17\n" +
 	"\aca_file\x18\x01 \x01(\tR\x06caFile\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
 	"serverName\x120\n" +
 	"\x14insecure_skip_verify\x18\x03 \x01(\bR\x12insecureSkipVerify\x12\x1b\n" +
 	"\tcert_file\x18\x04 \x01(\tR\bcertFile\x12\x19\n" +
-	"\bkey_file\x18\x05 \x01(\tR\akeyFile:\x85\x02\xbaH\x81\x02\x1ah\n" +
-	"\btls.pair\x12+cert_file and key_file together, or neither\x1a/(this.cert_file == '') == (this.key_file == '')\x1a\x94\x01\n" +
-	"\ftls.insecure\x12Rca_file or insecure_skip_verify, but not both: nothing is verified with the second\x1a0!this.insecure_skip_verify || this.ca_file == ''\"\xe5\x02\n" +
-	"\x06Sticky\x12\xdc\x01\n" +
-	"\bmetadata\x18\x01 \x01(\tB\xbf\x01\xbaH\xbb\x01\xba\x01\xb7\x01\n" +
-	"\x0fsticky.metadata\x12ca lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.', not binary (-bin)\x1a?this.matches(r'^[a-z0-9_.-]{1,128}$') && !this.endsWith('-bin')R\bmetadata\x12|\n" +
+	"\bkey_file\x18\x05 \x01(\tR\akeyFile\"\xb7\x03\n" +
+	"\x06Sticky\x12\xdf\x01\n" +
+	"\bmetadata\x18\x01 \x01(\tB\xc2\x01\xbaH\xbe\x01\xba\x01\xb7\x01\n" +
+	"\x0fsticky.metadata\x12ca lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.', not binary (-bin)\x1a?this.matches(r'^[a-z0-9_.-]{1,128}$') && !this.endsWith('-bin')\xd8\x01\x01R\bmetadata\x12|\n" +
 	"\x04salt\x18\x02 \x01(\tBh\xbaHe\xba\x01b\n" +
-	"\vsticky.salt\x121at most 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,128}$')R\x04salt\"\xdd\x03\n" +
+	"\vsticky.salt\x121at most 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,128}$')R\x04salt:M\xbaHJ\x1aH\n" +
+	"\x06sticky\x12\x16metadata, salt or both\x1a&this.metadata != '' || this.salt != ''\"\xdd\x03\n" +
 	"\bFallback\x12J\n" +
 	"\x02to\x18\x01 \x03(\tB:\xbaH7\xba\x014\n" +
 	"\vfallback.to\x12\x14at least one version\x1a\x0fsize(this) >= 1R\x02to\x12\x84\x03\n" +

@@ -1,0 +1,145 @@
+package routing
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the messages in testdata anew")
+
+// TestBadDocumentsSayWhatIsWrong compares the message of every bad document
+// with the one beside it.
+func TestBadDocumentsSayWhatIsWrong(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.bad.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("Glob = %v, %v, want documents", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			doc, err := Parse(filepath.Base(file), readTestFile(t, file))
+			if err == nil {
+				t.Fatalf("Parse = %v, want an error", doc)
+			}
+			got, golden := err.Error()+"\n", strings.TrimSuffix(file, ".yaml")+".txt"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := string(readTestFile(t, golden)); got != want {
+				t.Errorf("Parse says\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestProblemsAreFieldErrors pins what callers may take apart.
+func TestProblemsAreFieldErrors(t *testing.T) {
+	_, err := Parse("routes.yaml", readTestFile(t, "testdata/weights.bad.yaml"))
+	var got *FieldError
+	if !errors.As(err, &got) {
+		t.Fatalf("Parse = %v, want a FieldError", err)
+	}
+	want := FieldError{
+		File: "routes.yaml", Line: 6, Field: "routes[0].weights.v9",
+		Got: `"v9"`, Want: "one of the route's versions (v7, v8)",
+	}
+	if *got != want {
+		t.Errorf("first problem = %#v, want %#v", *got, want)
+	}
+}
+
+func TestRichDocument(t *testing.T) {
+	table := mustParse(t, readTestFile(t, "testdata/rich.good.yaml"))
+	r, ok := table.Route("team/fraud@prod")
+	if !ok {
+		t.Fatal("the route is missing")
+	}
+	byService, _ := table.RouteForService("shop.Checkout")
+	if byService != r {
+		t.Errorf("RouteForService = %v, want the route", byService)
+	}
+	wantVersions := []*Version{{
+		ID: "team/fraud@prod v7", Model: "team/fraud@prod", Name: "v7",
+		Endpoints:  []string{"10.0.0.7:8001", "[2001:db8::7]:8001", "dns:///fraud_v7.prod.svc.cluster.local.:8001"},
+		Server:     "tfserving",
+		Rename:     Rename{Model: "fraud_xgb", Version: "7"},
+		Provenance: Provenance{Artifact: "models/fraud@7", Data: "dvc:3fa91c"},
+		TLS:        &TLS{CAFile: "ca.pem", ServerName: "fraud.internal", CertFile: "cert.pem", KeyFile: "key.pem"},
+		Weight:     95, AllowForce: true, TrustUpstream: true,
+	}, {
+		ID: "team/fraud@prod 8.1", Model: "team/fraud@prod", Name: "8.1",
+		Endpoints: []string{"localhost:8001"}, Server: "generic", TLS: &TLS{}, Weight: 5, AllowForce: true,
+	}, {
+		ID: "team/fraud@prod v9", Model: "team/fraud@prod", Name: "v9",
+		Endpoints: []string{"10.0.0.9:8001"}, Server: "generic",
+	}}
+	if !reflect.DeepEqual(r.Versions, wantVersions) {
+		t.Errorf("Versions = %+v, want %+v", r.Versions, wantVersions)
+	}
+	if r.StickyMetadata != "x-user-id" || r.DefaultTimeout != 1500*time.Millisecond || r.MaxTimeout != 10*time.Minute ||
+		!r.AllowManagement || !r.IgnoreModelVersion {
+		t.Errorf("route = %+v, want what the document says", r)
+	}
+}
+
+// TestDesignDocument takes the document from the design as it is written there,
+// less the settings that are refused so far.
+func TestDesignDocument(t *testing.T) {
+	var kept []string
+	for _, line := range strings.Split(string(readTestFile(t, "testdata/design.bad.yaml")), "\n") {
+		field, _, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch field {
+		case "fallback", "shadow", "limits", "breaker":
+		default:
+			kept = append(kept, line)
+		}
+	}
+	table := mustParse(t, []byte(strings.Join(kept, "\n")))
+	r, ok := table.Route("fraud")
+	if !ok {
+		t.Fatal("no route for fraud")
+	}
+	for name, want := range map[string]uint32{"v7": 95, "v8": 5, "v9": 0} {
+		v, ok := r.Version(name)
+		if !ok || v.Weight != want || v.Dark() != (want == 0) {
+			t.Errorf("Version(%s) = %+v, %v, want weight %d", name, v, ok, want)
+		}
+	}
+	if r.DefaultTimeout != 15*time.Second || r.MaxTimeout != 300*time.Second {
+		t.Errorf("timeouts = %v, %v, want 15s, 300s", r.DefaultTimeout, r.MaxTimeout)
+	}
+	for _, s := range []string{"grpc.testing.TestService", "grpc.testing.UnimplementedService", "xds.service.orca.v3.OpenRcaService"} {
+		if r, ok := table.RouteForService(s); !ok || r.Model != "interop" {
+			t.Errorf("RouteForService(%s) = %v, %v, want interop", s, r, ok)
+		}
+	}
+}
+
+func readTestFile(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func mustParse(t testing.TB, data []byte) *Table {
+	t.Helper()
+	doc, err := Parse("routes.yaml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := Build(doc, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
