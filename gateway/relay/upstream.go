@@ -18,8 +18,9 @@ import (
 type UpstreamConfig struct {
 	// Addr is dialled, and names the upstream in logs and errors.
 	Addr string
-	// TLS, if set, encrypts; it must offer "h2".
-	TLS *tls.Config
+	// TLS, if set, encrypts. It is asked for every new connection, so that
+	// certificates can change; what it returns must offer "h2".
+	TLS func() (*tls.Config, error)
 	// Dial replaces the network; default: TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
@@ -314,7 +315,12 @@ func (u *Upstream) open() (transport, error) {
 		_ = nc.Close()
 		return nil, err
 	}
-	tc := tls.Client(q, u.cfg.TLS)
+	cfg, err := u.cfg.TLS()
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	tc := tls.Client(q, cfg)
 	err = tc.HandshakeContext(ctx)
 	if err == nil && tc.ConnectionState().NegotiatedProtocol != "h2" {
 		err = fmt.Errorf("server negotiated %q, want h2", tc.ConnectionState().NegotiatedProtocol)
