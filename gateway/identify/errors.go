@@ -57,7 +57,7 @@ func refuse(r Reason, format string, args ...any) error {
 func shown(v []byte) string {
 	const most = 128 // bytes
 	if len(v) > most {
-		return fmt.Sprintf("%q... (%d bytes)", v[:most], len(v))
+		return fmt.Sprintf("%q... (%d bytes)", string(v[:most]), len(v))
 	}
-	return fmt.Sprintf("%q", v)
+	return fmt.Sprintf("%q", string(v)) // a copy: v need not move to the heap for this
 }
