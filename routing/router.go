@@ -1,10 +1,18 @@
 package routing
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Router holds the current [Table]. Any number of goroutines may read it; one
 // writer publishes. The zero value is not usable, see [NewRouter].
-type Router struct{ current atomic.Pointer[Table] }
+type Router struct {
+	current atomic.Pointer[Table]
+
+	mu        sync.Mutex // serialises Publish and Follow
+	followers []func(*Table)
+}
 
 // NewRouter returns a Router with an empty table of revision 0, so that readers
 // need no special case for the time before the first [Router.Publish].
@@ -18,6 +26,23 @@ func NewRouter() *Router {
 // loads may straddle a change and disagree about the weights.
 func (r *Router) Current() *Table { return r.current.Load() }
 
+// Follow calls f with the current table now, and with every table published
+// later before Publish returns; one call at a time, in order. f must not call
+// Publish or Follow.
+func (r *Router) Follow(f func(*Table)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.followers = append(r.followers, f)
+	f(r.current.Load())
+}
+
 // Publish makes t the table of all calls that start from now on. Calls that
 // loaded the table before keep theirs.
-func (r *Router) Publish(t *Table) { r.current.Store(t) }
+func (r *Router) Publish(t *Table) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current.Store(t)
+	for _, f := range r.followers {
+		f(t)
+	}
+}
