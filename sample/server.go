@@ -2,6 +2,7 @@ package sample
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"google.golang.org/grpc"
@@ -36,8 +37,13 @@ func NewServer(model *Model, knobs *Knobs, options ...grpc.ServerOption) *Server
 }
 
 // Serve accepts connections on lis and blocks until the server is shut down,
-// which gives nil, or lis fails. It closes lis.
-func (s *Server) Serve(lis net.Listener) error { return s.grpc.Serve(lis) }
+// before or after, which gives nil, or lis fails. It closes lis.
+func (s *Server) Serve(lis net.Listener) error {
+	if err := s.grpc.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
 
 // Shutdown stops accepting, lets calls finish until ctx ends and then cancels
 // those left. Afterwards nothing of the server runs any more; it cannot serve again.

@@ -405,6 +405,22 @@ func TestShutdownCancelsCallsThatHang(t *testing.T) {
 	}
 }
 
+func TestServeAfterShutdownEndsAtOnce(t *testing.T) {
+	server := NewServer(load(t, "v1"), nil)
+	server.Shutdown(t.Context())
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Serve(lis); err != nil {
+		t.Errorf("Serve() = %v, want nil", err)
+	}
+	if conn, err := lis.Accept(); err == nil {
+		conn.Close()
+		t.Error("the listener is still open")
+	}
+}
+
 // waitFor polls the counters, which calls change from other goroutines.
 func waitFor(t *testing.T, s *Server, done func(Counters) bool) {
 	t.Helper()

@@ -1,0 +1,145 @@
+// Package demo shows a rollout on one machine: two versions of a real model
+// with two replicas each, the gateway in front of them, and traffic whose right
+// answers are known.
+//
+// Everything it prints is counted from answers: which version served a call and
+// under which revision of the split is read from the answer's metadata, and
+// whether the answer is right from the label of the row that was sent.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"sluice/routing"
+	"sluice/sample"
+)
+
+// Config says how to run a demo. All fields but For are required.
+type Config struct {
+	// Listen is the address the gateway serves on.
+	Listen string
+	// For is how long traffic flows; 0 means until the context ends.
+	For time.Duration
+	// Rate is the number of calls per second that clients attempt, all together.
+	Rate int
+	// Gateway makes the gateway under demonstration.
+	Gateway func(listen string, router *routing.Router) (Gateway, error)
+	// Out takes what the demo has to say. In a terminal it is redrawn in place.
+	Out io.Writer
+}
+
+// Gateway is what the demo needs of a gateway.
+type Gateway interface {
+	// Run serves until ctx ends and returns nil then.
+	Run(ctx context.Context) error
+	// Ready is closed when Addr may be called.
+	Ready() <-chan struct{}
+	// Addr is the address served on.
+	Addr() net.Addr
+}
+
+// firstAnswer bounds the wait for the first answer through the gateway.
+const firstAnswer = 5 * time.Second
+
+// Run shows the demo until ctx or the time it is meant for ends; both are a
+// success if there were calls and all of them were answered.
+func Run(ctx context.Context, c Config) (err error) {
+	versions, err := loadVersions()
+	if err != nil {
+		return err
+	}
+	replicas, err := startReplicas(versions)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, replicas.stop()) }()
+
+	rollout, err := newRollout(replicas.endpoints())
+	if err != nil {
+		return err
+	}
+	gateway, err := c.Gateway(c.Listen, rollout.router)
+	if err != nil {
+		return err
+	}
+
+	// The gateway outlives ctx, so that the last calls are answered before it goes.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, failed := errgroup.WithContext(serving)
+	g.Go(func() error {
+		if err := gateway.Run(serving); err != nil {
+			return fmt.Errorf("gateway: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer stop()
+		select {
+		case <-gateway.Ready():
+		case <-failed.Done():
+			return nil // the gateway's error is the one to report
+		case <-ctx.Done():
+			return nil
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(failed, cancel)()
+		return show(ctx, c, versions, rollout, gateway.Addr().String())
+	})
+	return g.Wait()
+}
+
+// show sends traffic to the gateway at addr and tells what happens.
+func show(ctx context.Context, c Config, versions []*sample.Model, rollout *rollout, addr string) error {
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	traffic := newTraffic(conn, c.Rate)
+	if err := traffic.awaitAnswer(ctx, addr); err != nil || ctx.Err() != nil {
+		return err
+	}
+
+	display := newDisplay(c.Out)
+	display.introduce(addr, versions)
+	if c.For > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.For)
+		defer cancel()
+	}
+	begin := time.Now()
+	var calls errgroup.Group
+	calls.Go(func() error { traffic.run(ctx); return nil })
+	err = rollout.run(ctx, c.For, func(now progress) { display.show(traffic.recorder.frame(now)) })
+	calls.Wait() // never fails
+	if err != nil {
+		return err
+	}
+	result := traffic.recorder.result(time.Since(begin))
+	display.conclude(result)
+	return result.verdict()
+}
+
+// loadVersions loads the two versions of the model that the demo rolls out.
+func loadVersions() ([]*sample.Model, error) {
+	var versions []*sample.Model
+	for _, name := range []string{before, after} {
+		model, err := sample.Load(name)
+		if err != nil {
+			return nil, err
+		}
+		versions = append(versions, model)
+	}
+	return versions, nil
+}

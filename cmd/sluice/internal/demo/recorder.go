@@ -1,0 +1,183 @@
+package demo
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// outcome is what the client knows of one finished call.
+type outcome struct {
+	version string // that served it, as the answer says; empty if it does not
+	split   split  // that it was routed by, as the answer says; zero if it does not
+	latency time.Duration
+	right   bool  // the species is that of the label
+	err     error // nil if there was an answer
+}
+
+// cell is one line of the account.
+type cell struct {
+	split   split
+	version string
+}
+
+// tally counts the calls of a cell.
+type tally struct {
+	calls, failed, right uint64
+	latency              *hdrhistogram.Histogram // of answered calls, in microseconds
+}
+
+// recorder accounts for calls. It may be used by any number of goroutines.
+type recorder struct {
+	mu     sync.Mutex
+	cells  map[cell]*tally
+	failed error // of the first call that failed
+
+	// Calls per version and the time when the latest frame was made, for rates.
+	lastCalls map[string]uint64
+	lastFrame time.Duration
+}
+
+func newRecorder() *recorder {
+	return &recorder{cells: make(map[cell]*tally), lastCalls: make(map[string]uint64)}
+}
+
+func (r *recorder) record(o outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := cell{o.split, o.version}
+	t := r.cells[at]
+	if t == nil {
+		// 1 us to 60 s at two digits: calls end after callTimeout.
+		t = &tally{latency: hdrhistogram.New(1, time.Minute.Microseconds(), 2)}
+		r.cells[at] = t
+	}
+	t.calls++
+	if o.err != nil {
+		t.failed++
+		if r.failed == nil {
+			r.failed = o.err
+		}
+		return
+	}
+	t.latency.RecordValue(max(1, o.latency.Microseconds())) // in range, so it cannot fail
+	if o.right {
+		t.right++
+	}
+}
+
+// line is what is shown of a cell.
+type line struct {
+	cell
+	calls, failed uint64
+	share         float64 // of the calls of its split
+	rate          float64 // calls per second lately, under whatever split
+	p50, p99      time.Duration
+	right         float64 // share of the answers; NaN if there are none
+}
+
+// frame is what is shown while the demo runs: the lines of the current split.
+type frame struct {
+	progress
+	lines []line
+}
+
+// frame makes the next frame. Rates cover the time since the one before.
+func (r *recorder) frame(now progress) frame {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	calls := make(map[string]uint64)
+	for at, t := range r.cells {
+		calls[at.version] += t.calls
+	}
+	f := frame{progress: now}
+	span := (now.elapsed - r.lastFrame).Seconds()
+	for _, l := range r.lines() {
+		if l.split != now.split {
+			continue
+		}
+		l.rate = float64(calls[l.version]-r.lastCalls[l.version]) / span
+		f.lines = append(f.lines, l)
+	}
+	r.lastCalls, r.lastFrame = calls, now.elapsed
+	return f
+}
+
+// lines are all cells in the order of the stages; the lock must be held. Both
+// versions of a split stand there, with or without calls.
+func (r *recorder) lines() []line {
+	total := make(map[split]uint64)
+	cells := make(map[cell]*tally, len(r.cells))
+	for at, t := range r.cells {
+		total[at.split] += t.calls
+		cells[at] = t
+		for _, version := range []string{before, after} {
+			if other := (cell{at.split, version}); cells[other] == nil && at.split != (split{}) {
+				cells[other] = r.cells[other]
+			}
+		}
+	}
+	var lines []line
+	for _, at := range slices.SortedFunc(maps.Keys(cells), compareCells) {
+		l := line{cell: at}
+		if t := cells[at]; t != nil {
+			l.calls, l.failed = t.calls, t.failed
+			l.p50 = time.Duration(t.latency.ValueAtQuantile(50)) * time.Microsecond
+			l.p99 = time.Duration(t.latency.ValueAtQuantile(99)) * time.Microsecond
+			l.right = float64(t.right) / float64(t.calls-t.failed)
+		}
+		l.share = float64(l.calls) / float64(total[at.split])
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// compareCells orders by stage, those of no known split last, then by version.
+func compareCells(a, b cell) int {
+	stage := func(s split) uint { return uint(slices.Index(stages, s)) } // -1 becomes the largest
+	return cmp.Or(cmp.Compare(stage(a.split), stage(b.split)), cmp.Compare(a.version, b.version))
+}
+
+// result is the account of a whole demo.
+type result struct {
+	elapsed       time.Duration
+	lines         []line
+	calls, failed uint64
+	firstFailure  error
+}
+
+func (r *recorder) result(elapsed time.Duration) result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	res := result{elapsed: elapsed, lines: r.lines(), firstFailure: r.failed}
+	for _, l := range res.lines {
+		res.calls += l.calls
+		res.failed += l.failed
+	}
+	return res
+}
+
+// verdict is nil if the demo has shown what it is meant to show.
+func (r result) verdict() error {
+	switch {
+	case r.calls == 0:
+		return errors.New("ended before the first call")
+	case r.failed > 0:
+		return fmt.Errorf("%d of %d calls failed, the first with: %w", r.failed, r.calls, r.firstFailure)
+	}
+	for _, l := range r.lines {
+		switch {
+		case l.split == (split{}) || l.version == "":
+			return fmt.Errorf("%d answers did not say which version and which revision of the split they came from", l.calls)
+		case l.calls > 0 && l.split.weight(l.version) == 0:
+			return fmt.Errorf("split %v: %d calls were answered by %s, which has no weight", l.split, l.calls, l.version)
+		}
+	}
+	return nil
+}

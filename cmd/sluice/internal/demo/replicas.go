@@ -1,0 +1,63 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/sample"
+)
+
+const (
+	// replicasPerVersion is the number of model servers each version has.
+	replicasPerVersion = 2
+	// replicaGrace is how long a model server may take over its last calls. They
+	// have been answered by then, unless something is broken.
+	replicaGrace = 2 * time.Second
+)
+
+// replicas are running model servers.
+type replicas struct {
+	servers []*sample.Server
+	addrs   map[string][]string // by version
+	serving errgroup.Group
+}
+
+// startReplicas serves every version on loopback ports of the system's choice.
+// Whoever started them owes them a stop.
+func startReplicas(versions []*sample.Model) (*replicas, error) {
+	r := &replicas{addrs: make(map[string][]string)}
+	for _, model := range versions {
+		for range replicasPerVersion {
+			lis, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				r.stop() // the error above is the one to report
+				return nil, fmt.Errorf("model server %s: %w", model.Version, err)
+			}
+			server := sample.NewServer(model, nil)
+			r.serving.Go(func() error { return server.Serve(lis) })
+			r.servers = append(r.servers, server)
+			r.addrs[model.Version] = append(r.addrs[model.Version], lis.Addr().String())
+		}
+	}
+	return r, nil
+}
+
+// endpoints are the addresses of each version's servers.
+func (r *replicas) endpoints() map[string][]string { return r.addrs }
+
+// stop ends all servers and returns what went wrong with one while it served.
+func (r *replicas) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), replicaGrace)
+	defer cancel()
+	for _, server := range r.servers {
+		server.Shutdown(ctx)
+	}
+	if err := r.serving.Wait(); err != nil {
+		return fmt.Errorf("model server: %w", err)
+	}
+	return nil
+}
