@@ -72,10 +72,18 @@ func (r *memoryReport) write(w io.Writer, format string) error {
 		fmt.Fprintln(table, "  peer\tclients x calls\tcalls at backend\toffered MiB\tbefore MiB\tpeak MiB\tafter MiB\tpeak KiB per client\tothers meanwhile")
 		for _, m := range r.NeverRead {
 			fmt.Fprintf(table, "  %s\t%dx%d\t%d\t%.0f\t%.1f\t%.1f\t%.1f\t%.0f\t%s\n", m.Peer, m.Clients, m.Streams, m.Arrived,
-				mib(m.Offered), mib(m.Before), mib(m.Peak), mib(m.After), float64(m.PerClient)/1024, m.Serves)
+				mib(m.Offered), mib(m.Before), mib(m.Peak), mib(m.After), float64(m.PerClient)/1024, served(m))
 		}
 	}
 	return table.Flush()
+}
+
+// served says what an ordinary client met while others did not read.
+func served(m neverReadMemory) string {
+	if !m.Served {
+		return "not served"
+	}
+	return fmt.Sprintf("served in %d ms", m.ServedMillis)
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

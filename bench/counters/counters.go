@@ -85,6 +85,8 @@ func Fetch(ctx context.Context, address string) (Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend counters: %w", err)
 	}
+	// Seldom asked: a connection kept open would only be one more thing running.
+	request.Close = true
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("backend counters: %w", err)

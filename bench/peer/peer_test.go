@@ -1,0 +1,87 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var site = Site{Folder: "/somewhere", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001"}
+
+func TestEveryProxyIsToldBothAddresses(t *testing.T) {
+	for _, p := range []Peer{&Sluice{Binary: "/bin/sluice"}, Nghttpx{}, HAProxy{}, HAProxy{TCP: true}, Nginx{}} {
+		launch := p.Launch(site)
+		text := launch.Command.String()
+		for _, file := range launch.Files {
+			text += file.Content
+		}
+		for _, port := range []string{"8001", "9001"} {
+			if !strings.Contains(text, port) {
+				t.Errorf("%s: port %s is missing in\n%s", p.Name(), port, text)
+			}
+		}
+		if strings.Contains(text, "%!") {
+			t.Errorf("%s: a value is missing in\n%s", p.Name(), text)
+		}
+	}
+	if launch := (Direct{}).Launch(site); launch.Command != nil {
+		t.Errorf("direct starts %v, want nothing", launch.Command)
+	}
+}
+
+func TestAMissingProgramIsMissingAndNothingElse(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	for _, p := range []Peer{Nghttpx{}, HAProxy{}, Nginx{}} {
+		if _, err := p.Locate(context.Background()); !errors.Is(err, ErrMissing) {
+			t.Errorf("%s: Locate = %v, want %v", p.Name(), err, ErrMissing)
+		}
+	}
+	if _, err := (Direct{}).Locate(context.Background()); err != nil {
+		t.Errorf("direct: Locate = %v", err)
+	}
+}
+
+func TestABrokenProgramIsNotMissing(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "nginx"), []byte("#!/bin/sh\necho broken; exit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", folder+":/bin:/usr/bin")
+	_, err := Nginx{}.Locate(context.Background())
+	if err == nil || errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("Locate = %v, want an error with what the program said", err)
+	}
+}
+
+func TestASluiceThatDoesNotBuildIsAnError(t *testing.T) {
+	s := &Sluice{Source: t.TempDir(), Folder: t.TempDir()}
+	if _, err := s.Locate(context.Background()); err == nil || errors.Is(err, ErrMissing) {
+		t.Errorf("Locate = %v, want an error that is not skipped", err)
+	}
+}
+
+func TestSluiceGetsTheEnvironmentItIsGiven(t *testing.T) {
+	launch := (&Sluice{Binary: "/bin/sluice", Env: []string{"GOMAXPROCS=1"}}).Launch(site)
+	if got := launch.Command.Env; len(got) != 2 || got[1] != "GOMAXPROCS=1" {
+		t.Errorf("environment = %q, want GOMAXPROCS=1 in it", got)
+	}
+}
+
+func TestParseNamed(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "sluice")
+	if err := os.WriteFile(binary, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ParseNamed("before=" + binary)
+	if err != nil || s.Name() != "before" || s.Binary != binary {
+		t.Errorf("ParseNamed = %+v, %v", s, err)
+	}
+	for _, text := range []string{"", "before", "=" + binary, "before=", "before=/no/such/file"} {
+		if _, err := ParseNamed(text); err == nil {
+			t.Errorf("ParseNamed(%q) succeeded, want an error", text)
+		}
+	}
+}
