@@ -150,7 +150,8 @@ func (s *FileSource) Run(ctx context.Context) (err error) {
 			if s.concerns(e) {
 				quiet.touch()
 			}
-		case <-lost: // events may have been dropped
+		case err := <-lost: // events may have been dropped
+			s.config.Logger.Warn("watching the routes", "file", s.config.Path, "error", err)
 			quiet.touch()
 		case <-poll.C:
 			quiet.touch()

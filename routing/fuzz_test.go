@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -10,6 +11,9 @@ import (
 
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
+
+// lineBreak matches what YAML counts as the end of a line, beyond the usual.
+var lineBreak = regexp.MustCompile("\n|\r|\u0085|\u2028|\u2029")
 
 // FuzzParse: whatever the bytes, there is either a document that makes a working
 // table, or errors that name a line of the file.
@@ -24,7 +28,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		doc, err := Parse("routes.yaml", data)
 		if err != nil {
-			checkErrors(t, err, strings.Count(string(data), "\n")+1)
+			checkErrors(t, err, len(lineBreak.FindAll(data, -1))+1)
 			return
 		}
 		if len(doc.GetRoutes()) == 0 {

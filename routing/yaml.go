@@ -71,9 +71,9 @@ func syntaxError(file string, data []byte, err error) error {
 	switch e.Reason {
 	case "did not find expected ',' or ']'", "did not find expected ',' or '}'",
 		"did not find expected node content", "found undefined tag handle":
-		// Where what was not closed begins, counted from 0.
+		// Where what was not closed begins, or the end of the file, counted from 0.
 		line, _ := strconv.Atoi(m[1])
-		e.Line = line + 1
+		e.Line = min(line, bytes.Count(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))) + 1
 	case "did not find expected key", "did not find expected '-' indicator", "did not find expected <document start>":
 		e.Line = firstLineWith(data, e.Reason)
 	default:
