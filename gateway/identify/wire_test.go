@@ -32,9 +32,13 @@ func frame(bodies ...[]byte) []byte {
 	return out
 }
 
+// fataler is what tests, benchmarks and properties share.
+type fataler interface {
+	Fatalf(format string, args ...any)
+}
+
 // pack frames one message, compressed.
-func pack(tb testing.TB, encoding string, body []byte) []byte {
-	tb.Helper()
+func pack(tb fataler, encoding string, body []byte) []byte {
 	var b bytes.Buffer
 	var w io.WriteCloser
 	switch encoding {
@@ -46,10 +50,10 @@ func pack(tb testing.TB, encoding string, body []byte) []byte {
 		tb.Fatalf("no writer for %q", encoding)
 	}
 	if _, err := w.Write(body); err != nil {
-		tb.Fatal(err)
+		tb.Fatalf("compress: %v", err)
 	}
 	if err := w.Close(); err != nil {
-		tb.Fatal(err)
+		tb.Fatalf("compress: %v", err)
 	}
 	out := frame(b.Bytes())
 	out[0] = 1
