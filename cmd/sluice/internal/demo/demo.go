@@ -126,7 +126,7 @@ func show(ctx context.Context, c Config, versions []*sample.Model, rollout *roll
 	if err != nil {
 		return err
 	}
-	result := traffic.recorder.result(time.Since(begin))
+	result := traffic.recorder.result(time.Since(begin), rollout.current())
 	display.conclude(result)
 	return result.verdict()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -98,7 +99,7 @@ func (r *recorder) frame(now progress) frame {
 	}
 	f := frame{progress: now}
 	span := (now.elapsed - r.lastFrame).Seconds()
-	for _, l := range r.lines() {
+	for _, l := range r.lines(now.split) {
 		if l.split != now.split {
 			continue
 		}
@@ -109,30 +110,28 @@ func (r *recorder) frame(now progress) frame {
 	return f
 }
 
-// lines are all cells in the order of the stages; the lock must be held. Both
-// versions of a split stand there, with or without calls.
-func (r *recorder) lines() []line {
+// lines are all cells in order; the lock must be held. Of a split that is
+// current or has had calls, both versions are there, with or without calls.
+func (r *recorder) lines(current split) []line {
 	total := make(map[split]uint64)
-	cells := make(map[cell]*tally, len(r.cells))
+	cells := map[cell]bool{{current, before}: true, {current, after}: true}
 	for at, t := range r.cells {
 		total[at.split] += t.calls
-		cells[at] = t
-		for _, version := range []string{before, after} {
-			if other := (cell{at.split, version}); cells[other] == nil && at.split != (split{}) {
-				cells[other] = r.cells[other]
-			}
+		cells[at] = true
+		if at.split != (split{}) {
+			cells[cell{at.split, before}], cells[cell{at.split, after}] = true, true
 		}
 	}
 	var lines []line
 	for _, at := range slices.SortedFunc(maps.Keys(cells), compareCells) {
-		l := line{cell: at}
-		if t := cells[at]; t != nil {
+		l := line{cell: at, right: math.NaN()}
+		if t := r.cells[at]; t != nil {
 			l.calls, l.failed = t.calls, t.failed
+			l.share = float64(t.calls) / float64(total[at.split])
 			l.p50 = time.Duration(t.latency.ValueAtQuantile(50)) * time.Microsecond
 			l.p99 = time.Duration(t.latency.ValueAtQuantile(99)) * time.Microsecond
 			l.right = float64(t.right) / float64(t.calls-t.failed)
 		}
-		l.share = float64(l.calls) / float64(total[at.split])
 		lines = append(lines, l)
 	}
 	return lines
@@ -152,10 +151,11 @@ type result struct {
 	firstFailure  error
 }
 
-func (r *recorder) result(elapsed time.Duration) result {
+// result makes the account of a demo that ended under the split last.
+func (r *recorder) result(elapsed time.Duration, last split) result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	res := result{elapsed: elapsed, lines: r.lines(), firstFailure: r.failed}
+	res := result{elapsed: elapsed, lines: r.lines(last), firstFailure: r.failed}
 	for _, l := range res.lines {
 		res.calls += l.calls
 		res.failed += l.failed

@@ -31,6 +31,12 @@ func TestFrameShowsTheCurrentSplitAlone(t *testing.T) {
 		t.Errorf("v2 = %+v, want 1 call, share 0.25, none right, 0.5 calls/s", v2)
 	}
 
+	// Straight after a change nothing is known, and that is what is shown.
+	f = r.frame(progress{elapsed: 2 * time.Second, split: stages[2], revision: 3})
+	if len(f.lines) != 2 || f.lines[1].calls != 0 || f.lines[1].share != 0 || !math.IsNaN(f.lines[1].right) {
+		t.Errorf("a split without calls = %+v, want a line for each version", f.lines)
+	}
+
 	f = r.frame(progress{elapsed: 3 * time.Second, split: half, revision: 2})
 	if rate := f.lines[0].rate; rate != 0 {
 		t.Errorf("a second later without calls the rate is %v, want 0", rate)
@@ -67,7 +73,7 @@ func TestAccountLosesNothing(t *testing.T) {
 
 		var calls, failed uint64
 		shares := make(map[split]float64)
-		res := r.result(time.Second)
+		res := r.result(time.Second, stages[0])
 		for _, l := range res.lines {
 			c := want[l.cell]
 			if l.calls != c.calls || l.failed != c.failed {
@@ -116,7 +122,7 @@ func TestVerdict(t *testing.T) {
 			for _, o := range test.calls {
 				r.record(o)
 			}
-			err := r.result(time.Second).verdict()
+			err := r.result(time.Second, stages[0]).verdict()
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("verdict() = %v, want %q", err, test.want)
 			}

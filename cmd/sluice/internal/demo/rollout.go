@@ -64,8 +64,8 @@ func newRollout(endpoints map[string][]string) (*rollout, error) {
 
 // next publishes the split of the next stage; after the last comes the first.
 func (r *rollout) next() error {
-	revision := r.revision + 1
-	s, _ := splitOf(strconv.FormatUint(revision, 10))
+	r.revision++
+	s := r.current()
 	route := &routingv1.Route{
 		Model:   sample.ModelName,
 		Weights: map[string]uint32{before: s.before, after: s.after},
@@ -73,13 +73,18 @@ func (r *rollout) next() error {
 	for _, version := range []string{before, after} {
 		route.Versions = append(route.Versions, &routingv1.Version{Name: version, Endpoints: r.endpoints[version]})
 	}
-	table, err := routing.Build(&routingv1.Document{Routes: []*routingv1.Route{route}}, revision)
+	table, err := routing.Build(&routingv1.Document{Routes: []*routingv1.Route{route}}, r.revision)
 	if err != nil {
 		return fmt.Errorf("split %v: %w", s, err)
 	}
 	r.router.Publish(table)
-	r.revision = revision
 	return nil
+}
+
+// current is the split published last.
+func (r *rollout) current() split {
+	s, _ := splitOf(strconv.FormatUint(r.revision, 10))
+	return s
 }
 
 // progress tells where the rollout stands.
@@ -90,18 +95,14 @@ type progress struct {
 }
 
 // run goes through the stages until ctx ends, telling its progress every
-// second and at every change. With a total time each stage takes its equal part
-// of it; without, each takes stageTime and they begin again after the last.
+// second. With a total time each stage takes its equal part of it; without, each
+// takes stageTime and they begin again after the last.
 func (r *rollout) run(ctx context.Context, total time.Duration, tell func(progress)) error {
 	each := stageTime
 	if total > 0 {
 		each = total / time.Duration(len(stages))
 	}
 	begin := time.Now()
-	now := func() progress {
-		s, _ := splitOf(strconv.FormatUint(r.revision, 10))
-		return progress{elapsed: time.Since(begin), split: s, revision: r.revision}
-	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	change := time.NewTicker(each)
@@ -111,7 +112,7 @@ func (r *rollout) run(ctx context.Context, total time.Duration, tell func(progre
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			tell(now())
+			tell(progress{elapsed: time.Since(begin), split: r.current(), revision: r.revision})
 		case <-change.C:
 			if total > 0 && r.revision == uint64(len(stages)) {
 				continue // the end is near; rounding may put it behind the last change
@@ -119,7 +120,6 @@ func (r *rollout) run(ctx context.Context, total time.Duration, tell func(progre
 			if err := r.next(); err != nil {
 				return err
 			}
-			tell(now())
 		}
 	}
 }
