@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -90,6 +91,28 @@ func BenchmarkBuild(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := Build(doc, 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			var file bytes.Buffer
+			file.WriteString("routes:\n")
+			for i := range n {
+				fmt.Fprintf(&file, "  - model: team/model-%d\n    versions:\n", i)
+				fmt.Fprintf(&file, "      - {name: v1, endpoints: [\"10.0.0.1:8001\", \"10.0.0.2:8001\"]}\n")
+				fmt.Fprintf(&file, "      - {name: v2, endpoints: [\"10.0.0.3:8001\"], server: triton}\n")
+				fmt.Fprintf(&file, "    weights: {v1: 95, v2: 5}\n    timeout: {default: 15s}\n")
+			}
+			b.SetBytes(int64(file.Len()))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Parse("routes.yaml", file.Bytes()); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // routesFile is a document with one route whose only version has this name.
@@ -243,6 +245,31 @@ func TestRunNoticesConfigMaps(t *testing.T) {
 	f.await(t, "v1 at 1")
 	mount("..2026_02", routesFile("v2"))
 	f.await(t, "v2 at 2")
+}
+
+// TestOtherFilesDoNotConcernUs: a folder may be full of busy files.
+func TestOtherFilesDoNotConcernUs(t *testing.T) {
+	f := newFollowed("/etc/sluice/routes.yaml", never)
+	for _, test := range []struct {
+		name string
+		op   fsnotify.Op
+		want bool
+	}{
+		{"routes.yaml", fsnotify.Write, true},
+		{"routes.yaml", fsnotify.Create, true},
+		{"routes.yaml", fsnotify.Rename, true},
+		{"routes.yaml", fsnotify.Remove, true},
+		{"routes.yaml", fsnotify.Write | fsnotify.Chmod, true},
+		{"routes.yaml", fsnotify.Chmod, false},
+		{"..data", fsnotify.Create, true},
+		{"routes.yaml.tmp", fsnotify.Write, false},
+		{"access.log", fsnotify.Write, false},
+	} {
+		event := fsnotify.Event{Name: "/etc/sluice/" + test.name, Op: test.op}
+		if got := f.concerns(event); got != test.want {
+			t.Errorf("concerns(%v) = %v, want %v", event, got, test.want)
+		}
+	}
 }
 
 // TestRunPolls changes a file whose folder reports nothing.
