@@ -11,14 +11,8 @@ import (
 	"sluice/bench/rawclient"
 )
 
-const (
-	// settle is how long memory is left alone before it is read, so that what
-	// a finished load leaves behind can be given back.
-	settle = 3 * time.Second
-
-	// callPatience bounds every step of a memory measurement at one connection.
-	callPatience = 10 * time.Second
-)
+// callPatience bounds every step of a memory measurement at one connection.
+const callPatience = 10 * time.Second
 
 // idleMemory is what idle connections cost a peer. All sizes are bytes of
 // resident memory, summed over the peer's processes.
@@ -34,7 +28,7 @@ type idleMemory struct {
 // measureIdle opens connections, makes one call on each and reads the peer's
 // memory while they rest. At the end each connection must still carry a call:
 // one that the peer has closed would make the others look cheap.
-func measureIdle(ctx context.Context, target *member, connections int, progress io.Writer) (idleMemory, error) {
+func measureIdle(ctx context.Context, target *member, connections int, settle time.Duration, progress io.Writer) (idleMemory, error) {
 	request, err := payload.Request(4 << 10)
 	if err != nil {
 		return idleMemory{}, err
@@ -44,7 +38,7 @@ func measureIdle(ctx context.Context, target *member, connections int, progress 
 	if err := verify(ctx, target.address); err != nil {
 		return idleMemory{}, err
 	}
-	if out.Before, err = rest(ctx, target); err != nil {
+	if out.Before, err = rest(ctx, target, settle); err != nil {
 		return idleMemory{}, err
 	}
 
@@ -65,7 +59,7 @@ func measureIdle(ctx context.Context, target *member, connections int, progress 
 		}
 	}
 	fmt.Fprintf(progress, "%s: %d connections are open\n", target.name(), connections)
-	if out.Idle, err = rest(ctx, target); err != nil {
+	if out.Idle, err = rest(ctx, target, settle); err != nil {
 		return idleMemory{}, err
 	}
 	for i, c := range open {
@@ -74,7 +68,7 @@ func measureIdle(ctx context.Context, target *member, connections int, progress 
 		}
 		c.Close()
 	}
-	if out.After, err = rest(ctx, target); err != nil {
+	if out.After, err = rest(ctx, target, settle); err != nil {
 		return idleMemory{}, err
 	}
 	out.PerConnection = (int64(out.Idle) - int64(out.Before)) / int64(connections)
@@ -94,7 +88,7 @@ func callOn(c *rawclient.Conn, request []byte) error {
 }
 
 // rest waits for things to settle and returns the peer's resident memory.
-func rest(ctx context.Context, target *member) (uint64, error) {
+func rest(ctx context.Context, target *member, settle time.Duration) (uint64, error) {
 	select {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)

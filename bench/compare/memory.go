@@ -27,7 +27,7 @@ func (o *options) measureMemory(ctx context.Context, f *fleet, r *report, stdout
 			continue // there is no proxy whose memory could be read
 		}
 		if o.idle > 0 {
-			idle, err := measureIdle(ctx, m, o.idle, stderr)
+			idle, err := measureIdle(ctx, m, o.idle, o.settle, stderr)
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("%s: %w", m.name(), err))
 				continue

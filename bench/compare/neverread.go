@@ -52,7 +52,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 		return out, err
 	}
 	var err error
-	if out.Before, err = rest(ctx, target); err != nil {
+	if out.Before, err = rest(ctx, target, o.settle); err != nil {
 		return out, err
 	}
 	arrivedBefore, err := streamCalls(ctx, f)
@@ -94,7 +94,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 	}
 	out.Arrived = arrived - arrivedBefore
 	out.Offered = out.Arrived * offeredSize * offeredCount
-	if out.After, err = rest(ctx, target); err != nil {
+	if out.After, err = rest(ctx, target, o.settle); err != nil {
 		return out, err
 	}
 	out.PerClient = (int64(out.Peak) - int64(out.Before)) / int64(o.neverRead)

@@ -28,6 +28,7 @@ type options struct {
 	neverRead   int
 	streams     int
 	hold        time.Duration
+	settle      time.Duration
 }
 
 // usage is what -h prints before the flags.
@@ -80,6 +81,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.neverRead, "never-read", 0, "measure memory with this `number` of clients that never read instead of speed")
 	flags.IntVar(&o.streams, "never-read-streams", 100, "calls per client that never reads, a `number`")
 	flags.DurationVar(&o.hold, "hold", 10*time.Second, "how `long` clients that never read stay")
+	flags.DurationVar(&o.settle, "settle", 3*time.Second, "how `long` memory is left alone before it is read, so that a finished load can be given back")
 
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func (o *options) validate(rest []string) error {
 			return err
 		}
 	}
-	for name, d := range map[string]time.Duration{"seconds": o.seconds, "warm-up": o.warmUp, "hold": o.hold} {
+	for name, d := range map[string]time.Duration{"seconds": o.seconds, "warm-up": o.warmUp, "hold": o.hold, "settle": o.settle} {
 		if d < 100*time.Millisecond || d > maxDuration {
 			return fmt.Errorf("-%s: got %v, want 100ms to %v", name, d, maxDuration)
 		}

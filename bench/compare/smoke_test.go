@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/bench/h2load"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// runIn runs the command with a temporary folder of its own and fails the test
+// if a process that knows the folder is left, or the folder is not empty.
+func runIn(t *testing.T, ctx context.Context, arguments string) (stdout, stderr string, err error) {
+	t.Helper()
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	o, err := parse(strings.Fields(arguments), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, progress bytes.Buffer
+	err = o.run(ctx, &out, &progress)
+
+	commands, globErr := filepath.Glob("/proc/[0-9]*/cmdline")
+	if globErr != nil {
+		t.Fatal(globErr)
+	}
+	for _, file := range commands {
+		// A process that ends meanwhile cannot be read and is no trouble.
+		if command, _ := os.ReadFile(file); bytes.Contains(command, []byte(folder)) {
+			t.Errorf("left running: %s", bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
+		}
+	}
+	left, globErr := filepath.Glob(filepath.Join(folder, "sluice-bench-*"))
+	if globErr != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, globErr)
+	}
+	return out.String(), progress.String(), err
+}
+
+// haveH2load reports whether the load generator is there. Without it every run
+// must end with an error that says what to install, and the caller is done.
+func haveH2load(t *testing.T, err error) bool {
+	t.Helper()
+	if _, missing := exec.LookPath("h2load"); missing == nil {
+		return true
+	}
+	if !errors.Is(err, h2load.ErrMissing) {
+		t.Errorf("run without h2load = %v, want %v", err, h2load.ErrMissing)
+	}
+	return false
+}
+
+func TestRunWithWhateverPeersAreThere(t *testing.T) {
+	stdout, stderr, err := runIn(t, t.Context(),
+		"-peers nghttpx,haproxy,nginx,haproxy-tcp,direct -reference direct -rounds 2 -seconds 0.2 -warm-up 0.1s -sizes 4KiB -shapes 2x4 -o json")
+	if !haveH2load(t, err) {
+		return
+	}
+	if err != nil {
+		t.Fatalf("run = %v\n%s", err, stderr)
+	}
+	var got report
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got.Peers) + len(got.Skipped); n != 5 || len(got.Scenarios) != 1 || len(got.Scenarios[0].Rows) != len(got.Peers) {
+		t.Fatalf("%d peers, want 5, and as many rows as were measured:\n%s", n, stdout)
+	}
+	for _, row := range got.Scenarios[0].Rows {
+		if len(row.Samples) != 2 || row.PerSecond == nil || row.PerSecond.Min <= 0 || row.MeanLatency.Min <= 0 || row.RateRatio == nil {
+			t.Errorf("%s lacks figures: %+v", row.Peer, row)
+		}
+		if proxy := row.Peer != "direct"; proxy != (row.CPUMicros != nil) {
+			t.Errorf("%s: CPU time = %v, want some for proxies alone", row.Peer, row.CPUMicros)
+		}
+	}
+}
+
+func TestMemoryModes(t *testing.T) {
+	stdout, stderr, err := runIn(t, t.Context(),
+		"-peers haproxy-tcp,direct -idle-memory 5 -never-read 3 -never-read-streams 4 -hold 200ms -settle 200ms -o json")
+	if !haveH2load(t, err) {
+		return
+	}
+	if _, missing := exec.LookPath("haproxy"); missing != nil {
+		// Nothing is left that has memory to read; the run must still be whole.
+		if err != nil {
+			t.Errorf("run without haproxy = %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatalf("run = %v\n%s", err, stderr)
+	}
+	var got memoryReport
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Idle) != 1 || got.Idle[0].Connections != 5 || got.Idle[0].Before == 0 || got.Idle[0].Idle == 0 {
+		t.Errorf("idle = %+v, want figures of one peer", got.Idle)
+	}
+	if len(got.NeverRead) != 1 || got.NeverRead[0].Arrived != 12 || !got.NeverRead[0].Served || got.NeverRead[0].Peak < got.NeverRead[0].Before {
+		t.Errorf("never read = %+v, want all 12 calls at the backend and others served", got.NeverRead)
+	}
+}
+
+func TestInterruptedRunLeavesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	start := time.Now()
+	_, _, err := runIn(t, ctx, "-peers nghttpx,haproxy,nginx,direct -rounds 100")
+	if !haveH2load(t, err) {
+		return
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("run = %v, want the interruption", err)
+	}
+	// 2 s of patience with each process and a margin for a busy machine: what
+	// matters is that the run does not go on for minutes.
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("the run went on for %v", took)
+	}
+}
+
+func TestShowConfigsStartsNothing(t *testing.T) {
+	stdout, _, err := runIn(t, t.Context(), "-peers haproxy,direct -show-configs")
+	if !haveH2load(t, err) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stdout, "# direct (no proxy)\nnothing is started") {
+		t.Errorf("configurations:\n%s\nwant direct among them", stdout)
+	}
+}
