@@ -1,0 +1,210 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/gateway/relay"
+	"sluice/routing"
+)
+
+// Config says how a gateway runs. Zero fields take the stated defaults.
+type Config struct {
+	// Listen is the data address, default 127.0.0.1:8001.
+	Listen string
+	// Admin is the address of /livez and /readyz, default 127.0.0.1:8002; "off"
+	// opens none.
+	Admin string
+	// TLSCert and TLSKey are PEM files; with both set the data port speaks TLS.
+	// They are read again when they change.
+	TLSCert, TLSKey string
+	// DrainDelay is how long the gateway still takes calls after it has said
+	// that it is not ready. Default 5 s; negative: none.
+	DrainDelay time.Duration
+	// DrainTimeout is how long calls may then take to end. Default 30 s.
+	DrainTimeout time.Duration
+	// Version is what the gateway says of itself.
+	Version string
+	// Logger receives what operators should know. Default slog.Default().
+	Logger *slog.Logger
+	// Relay are the limits of the data path; see [relay.Defaults].
+	Relay relay.Config
+
+	lookup lookup // of names in DNS
+}
+
+func (c Config) withDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:8001"
+	}
+	if c.Admin == "" {
+		c.Admin = "127.0.0.1:8002"
+	}
+	if c.DrainDelay == 0 {
+		c.DrainDelay = 5 * time.Second
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 30 * time.Second
+	}
+	if c.Version == "" {
+		c.Version = "unknown"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Relay.Logger == nil {
+		c.Relay.Logger = c.Logger
+	}
+	if c.lookup == nil {
+		c.lookup = net.DefaultResolver.LookupHost
+	}
+	return c
+}
+
+// Gateway serves calls by the routes of a [routing.Router].
+type Gateway struct {
+	cfg    Config
+	router *routing.Router
+
+	ready      chan struct{}
+	addr       net.Addr // set before ready is closed
+	adminAddr  net.Addr
+	draining   atomic.Bool
+	director   *director
+	relay      *relay.Relay
+	background sync.WaitGroup
+}
+
+// New checks the configuration and returns a gateway that binds nothing yet. It
+// follows what is published to router; a gateway is ready while the table there
+// has a revision above 0.
+func New(cfg Config, router *routing.Router) (*Gateway, error) {
+	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), director: &director{}}
+	if (g.cfg.TLSCert == "") != (g.cfg.TLSKey == "") {
+		return nil, errors.New("a TLS certificate and its key go together: one of them is missing")
+	}
+	if g.cfg.TLSCert != "" {
+		t, err := serverTLS(g.cfg.TLSCert, g.cfg.TLSKey, func(err error) { g.cfg.Logger.Error("TLS", "error", err) })
+		if err != nil {
+			return nil, err
+		}
+		g.cfg.Relay.TLS = t
+	}
+	return g, nil
+}
+
+// Ready is closed once the addresses are bound.
+func (g *Gateway) Ready() <-chan struct{} { return g.ready }
+
+// Addr returns the data address, once Ready is closed.
+func (g *Gateway) Addr() net.Addr { return g.addr }
+
+// AdminAddr returns the admin address, once Ready is closed; nil if it is off.
+func (g *Gateway) AdminAddr() net.Addr { return g.adminAddr }
+
+// Stats returns the relay's gauges, once Ready is closed.
+func (g *Gateway) Stats() relay.Stats { return g.relay.Stats() }
+
+// TLS returns the configuration of the data port, nil for plaintext.
+func (g *Gateway) TLS() *tls.Config { return g.cfg.Relay.TLS }
+
+// Run serves until ctx ends, then drains, and returns nil. It is called once. It
+// fails at once if an address cannot be bound, and later only if serving does.
+func (g *Gateway) Run(ctx context.Context) error {
+	ln, err := net.Listen("tcp", g.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("data address: %w", err)
+	}
+	defer func() { _ = ln.Close() }()
+	var adminLn net.Listener
+	if g.cfg.Admin != "off" {
+		if adminLn, err = net.Listen("tcp", g.cfg.Admin); err != nil {
+			return fmt.Errorf("admin address: %w", err)
+		}
+		defer func() { _ = adminLn.Close() }()
+		g.adminAddr = adminLn.Addr()
+	}
+	g.addr = ln.Addr()
+
+	helpers, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer g.background.Wait()
+	defer stop() // helpers outlive the last call
+
+	g.relay = relay.New(g.cfg.Relay, g.director)
+	defer g.relay.Close()
+	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)
+	g.director.local = g.relay.NewUpstream(lo.upstream())
+	tg := &targets{relay: g.relay, cfg: &g.cfg, ctx: helpers, spawn: g.background.Go, groups: map[string]*liveGroup{}}
+	unfollow := g.router.Follow(func(t *routing.Table) {
+		s, retire := tg.prepare(t)
+		g.director.snapshot.Store(s)
+		retire()
+		lo.setReady(g.isReady())
+	})
+	defer unfollow()
+
+	failed := make(chan error, 3)
+	g.background.Go(func() { failed <- lo.run() })
+	defer lo.stop()
+	if adminLn != nil {
+		admin := &http.Server{Handler: g.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
+		g.background.Go(func() { failed <- admin.Serve(adminLn) })
+		defer func() { _ = admin.Close() }()
+	}
+	g.background.Go(func() { failed <- g.relay.Serve(ln) })
+	close(g.ready)
+
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving ended: %w", err)
+	case <-ctx.Done():
+	}
+	g.drain(lo)
+	return nil
+}
+
+// drain follows the data's path: not ready, then no new calls, then the end.
+func (g *Gateway) drain(lo *local) {
+	g.draining.Store(true)
+	lo.setReady(false)
+	if g.cfg.DrainDelay > 0 {
+		g.cfg.Logger.Info("draining: not ready, still taking calls", "for", g.cfg.DrainDelay)
+		time.Sleep(g.cfg.DrainDelay)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
+	defer cancel()
+	g.cfg.Logger.Info("draining: no new calls", "under_way", g.relay.Calls())
+	if err := g.relay.Drain(ctx); err != nil {
+		g.cfg.Logger.Warn("drain timed out, calls are cut off", "under_way", g.relay.Calls())
+	}
+}
+
+// isReady reports whether there is a routing state and no drain.
+func (g *Gateway) isReady() bool {
+	s := g.director.snapshot.Load()
+	return !g.draining.Load() && s != nil && s.table.Revision() > 0
+}
+
+// adminHandler answers kubelets.
+func (g *Gateway) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "live")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !g.isReady() {
+			http.Error(w, "not ready: no routing state, or draining", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ready")
+	})
+	return mux
+}

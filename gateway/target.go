@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/gateway/identify"
+	"sluice/gateway/relay"
+	"sluice/routing"
+)
+
+// target is what the path of a call needs of one version, prepared when its table
+// is published.
+type target struct {
+	version *routing.Version
+	group   *group
+	// rewrites are the version's renaming by scope of the request; the second
+	// index is 1 where the caller's model_version named the version and must not
+	// reach the server.
+	rewrites [numScopes][2]rewrite
+	model    hpack.HeaderField // sluice-model
+	name     hpack.HeaderField // sluice-version
+}
+
+const numScopes = int(identify.ScopeModelSpec) + 1
+
+// rewrite is a renaming, or why it cannot be done.
+type rewrite struct {
+	*identify.Rewrite
+	err error
+}
+
+// snapshot is everything a call reads of the routing state.
+type snapshot struct {
+	table    *routing.Table
+	targets  map[*routing.Version]*target
+	revision hpack.HeaderField // sluice-revision
+}
+
+// targets turns tables into snapshots. Groups of endpoints are kept from one to the
+// next as long as a version's addresses and TLS settings stay the same, so that
+// a change of weights touches no connection. One goroutine uses it.
+type targets struct {
+	relay  *relay.Relay
+	cfg    *Config
+	ctx    context.Context // of everything it starts
+	spawn  func(func())
+	groups map[string]*liveGroup // by groupKey
+}
+
+type liveGroup struct {
+	*group
+	stop context.CancelFunc
+}
+
+// groupKey identifies a set of connections: what a version is and how it is
+// reached.
+func groupKey(v *routing.Version) string {
+	key := v.ID + "\n" + strings.Join(v.Endpoints, "\n")
+	if v.TLS != nil {
+		key += fmt.Sprintf("\n%+v", *v.TLS)
+	}
+	return key
+}
+
+// prepare builds the snapshot of a table and returns what has to happen once it
+// is in use: groups that no version refers to any more are closed.
+func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
+	s = &snapshot{
+		table:    table,
+		targets:  make(map[*routing.Version]*target),
+		revision: hpack.HeaderField{Name: "sluice-revision", Value: table.RevisionText()},
+	}
+	live := make(map[string]*liveGroup)
+	for r := range table.Routes() {
+		for _, v := range r.Versions {
+			key := groupKey(v)
+			g := t.groups[key]
+			if g == nil {
+				g = t.newGroup(v)
+			}
+			live[key] = g
+			s.targets[v] = newTarget(v, g.group)
+		}
+	}
+	old := t.groups
+	t.groups = live
+	return s, func() {
+		for key, g := range old {
+			if live[key] == nil {
+				g.stop()
+				g.close()
+			}
+		}
+	}
+}
+
+func newTarget(v *routing.Version, g *group) *target {
+	t := &target{
+		version: v, group: g,
+		model: hpack.HeaderField{Name: "sluice-model", Value: v.Model},
+		name:  hpack.HeaderField{Name: "sluice-version", Value: v.Name},
+	}
+	for scope := range numScopes {
+		for clearing := range 2 {
+			if v.Rename == (routing.Rename{}) && clearing == 0 {
+				continue
+			}
+			rw, err := identify.NewRewrite(identify.Scope(scope), identify.Rename{
+				Model: v.Rename.Model, Version: v.Rename.Version, ClearVersion: clearing == 1,
+			})
+			t.rewrites[scope][clearing] = rewrite{rw, err}
+		}
+	}
+	return t
+}
+
+// newGroup starts following a version's endpoints.
+func (t *targets) newGroup(v *routing.Version) *liveGroup {
+	open := func(addr, host string) *relay.Upstream {
+		cfg := relay.UpstreamConfig{Addr: addr}
+		if v.TLS != nil {
+			files := newClientTLS(*v.TLS, host)
+			cfg.TLS = func() (*tls.Config, error) { return files.config() }
+		}
+		return t.relay.NewUpstream(cfg)
+	}
+	ctx, stop := context.WithCancel(t.ctx)
+	g := &liveGroup{newGroup(open), stop}
+	for _, spec := range slices.Compact(slices.Sorted(slices.Values(v.Endpoints))) {
+		if isName(spec) {
+			t.spawn(func() { follow(ctx, g.group, spec, t.cfg.lookup, t.cfg.Logger) })
+		} else {
+			g.set(spec, hostOf(spec), []string{spec})
+		}
+	}
+	return g
+}
