@@ -1,0 +1,106 @@
+// Command sluice is a gRPC gateway in front of model servers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "sluice:", err)
+	os.Exit(exitCode(err))
+}
+
+// run executes one command line.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sluice",
+		Short:         "A gRPC gateway in front of model servers",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{err, cmd.CommandPath()}
+	})
+	root.AddCommand(newServeCommand())
+	for _, c := range root.Commands() {
+		inner := c.Args
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if inner == nil {
+				inner = cobra.NoArgs
+			}
+			if err := inner(cmd, args); err != nil {
+				return &usageError{err, cmd.CommandPath()}
+			}
+			return nil
+		}
+	}
+	return root
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct {
+	err  error
+	path string
+}
+
+func (e *usageError) Error() string { return fmt.Sprintf("%v (try: %s --help)", e.err, e.path) }
+func (e *usageError) Unwrap() error { return e.err }
+
+func exitCode(err error) int {
+	var u *usageError
+	if errors.As(err, &u) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// version is the module's version or, for a build from a checkout, its revision.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return "devel"
+}
