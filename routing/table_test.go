@@ -98,16 +98,18 @@ func TestOldTableUnchangedByPublish(t *testing.T) {
 	}
 }
 
-// TestFollowersSeeEveryTable in order, beginning with the current one.
+// TestFollowersSeeEveryTable in order, from the current one until they leave.
 func TestFollowersSeeEveryTable(t *testing.T) {
 	router := NewRouter()
 	router.Publish(build(t, 1))
 	var early, late []uint64
 	router.Follow(func(table *Table) { early = append(early, table.Revision()) })
 	router.Publish(build(t, 2))
-	router.Follow(func(table *Table) { late = append(late, table.Revision()) })
+	leave := router.Follow(func(table *Table) { late = append(late, table.Revision()) })
 	router.Publish(build(t, 3))
-	if want := []uint64{1, 2, 3}; !slices.Equal(early, want) {
+	leave()
+	router.Publish(build(t, 4))
+	if want := []uint64{1, 2, 3, 4}; !slices.Equal(early, want) {
 		t.Errorf("the first follower saw %v, want %v", early, want)
 	}
 	if want := []uint64{2, 3}; !slices.Equal(late, want) {
