@@ -2,6 +2,7 @@ package sample
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math"
 	"net"
@@ -49,9 +50,7 @@ func start(t testing.TB, version string) rig {
 	}
 	t.Cleanup(func() {
 		conn.Close()
-		over, cancel := context.WithCancel(context.Background())
-		cancel() // no grace: a test that leaves calls behind must not wait for them
-		server.Shutdown(over)
+		server.Shutdown(t.Context()) // has ended by now: calls a test leaves behind get no grace
 		if err := <-served; err != nil {
 			t.Errorf("Serve() = %v, want nil after Shutdown", err)
 		}
@@ -67,7 +66,6 @@ func (r rig) set(t testing.TB, b Behaviour) {
 }
 
 func TestServerAnswersAsTheModelPredicts(t *testing.T) {
-	ctx := t.Context()
 	_, held := Split()
 	for _, version := range Versions() {
 		t.Run(version, func(t *testing.T) {
@@ -79,7 +77,7 @@ func TestServerAnswersAsTheModelPredicts(t *testing.T) {
 			}
 			req := NewRequest(ModelName, rows...)
 			req.Id = "batch-1"
-			resp, err := r.client.ModelInfer(ctx, req)
+			resp, err := r.client.ModelInfer(t.Context(), req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -296,7 +294,7 @@ func TestStreamAnswersEveryRequestInOrder(t *testing.T) {
 			t.Errorf("answer %d has %d outputs", i, outputs)
 		}
 	}
-	if _, err := stream.Recv(); err != io.EOF {
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last answer: %v, want EOF", err)
 	}
 	if c := r.server.Counters(); c != (Counters{Begun: 1, Answered: 1}) {

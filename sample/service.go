@@ -2,6 +2,7 @@ package sample
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 
@@ -82,7 +83,7 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.Mod
 	wantStatus := slices.Equal(md.Get("triton_grpc_error"), []string{"true"})
 	for {
 		req, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -29,8 +29,8 @@ const grace = 10 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
 	case errors.As(err, new(usageError)):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -133,7 +134,7 @@ func TestRunWritesTheSameModelsEveryTime(t *testing.T) {
 func TestRunRefusesBadArguments(t *testing.T) {
 	for _, args := range [][]string{{"-seed", "x"}, {"-nope"}, {"v1"}} {
 		err := run(args, new(strings.Builder), new(strings.Builder))
-		if _, ok := err.(usageError); !ok {
+		if !errors.As(err, new(usageError)) {
 			t.Errorf("run(%q) = %v, want a usage error", args, err)
 		}
 	}

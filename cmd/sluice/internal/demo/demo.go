@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,11 +58,11 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	replicas, err := startReplicas(versions)
+	replicas, err := startReplicas(ctx, versions)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, replicas.stop()) }()
+	defer func() { err = errors.Join(err, replicas.stop(ctx)) }()
 
 	rollout, err := newRollout(replicas.endpoints())
 	if err != nil {
@@ -119,10 +120,10 @@ func show(ctx context.Context, c Config, versions []*sample.Model, rollout *roll
 		defer cancel()
 	}
 	begin := time.Now()
-	var calls errgroup.Group
-	calls.Go(func() error { traffic.run(ctx); return nil })
+	var calls sync.WaitGroup
+	calls.Go(func() { traffic.run(ctx) })
 	err = rollout.run(ctx, c.For, func(now progress) { display.show(traffic.recorder.frame(now)) })
-	calls.Wait() // never fails
+	calls.Wait()
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func table(lines []line, all bool) string {
 		}
 		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t\n", l.calls, l.failed, milliseconds(l.p50), milliseconds(l.p99), percent(l.right))
 	}
-	w.Flush() // into memory: cannot fail
+	_ = w.Flush() // into memory: cannot fail
 	return b.String()
 }
 

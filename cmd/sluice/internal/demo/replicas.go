@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -28,14 +29,13 @@ type replicas struct {
 
 // startReplicas serves every version on loopback ports of the system's choice.
 // Whoever started them owes them a stop.
-func startReplicas(versions []*sample.Model) (*replicas, error) {
+func startReplicas(ctx context.Context, versions []*sample.Model) (*replicas, error) {
 	r := &replicas{addrs: make(map[string][]string)}
 	for _, model := range versions {
 		for range replicasPerVersion {
 			lis, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
-				r.stop() // the error above is the one to report
-				return nil, fmt.Errorf("model server %s: %w", model.Version, err)
+				return nil, errors.Join(fmt.Errorf("model server %s: %w", model.Version, err), r.stop(ctx))
 			}
 			server := sample.NewServer(model, nil)
 			r.serving.Go(func() error { return server.Serve(lis) })
@@ -50,8 +50,9 @@ func startReplicas(versions []*sample.Model) (*replicas, error) {
 func (r *replicas) endpoints() map[string][]string { return r.addrs }
 
 // stop ends all servers and returns what went wrong with one while it served.
-func (r *replicas) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), replicaGrace)
+// It has its own time, whether or not ctx has ended.
+func (r *replicas) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replicaGrace)
 	defer cancel()
 	for _, server := range r.servers {
 		server.Shutdown(ctx)

@@ -59,7 +59,10 @@ type rollout struct {
 // newRollout publishes the first split.
 func newRollout(endpoints map[string][]string) (*rollout, error) {
 	r := &rollout{router: routing.NewRouter(), endpoints: endpoints}
-	return r, r.next()
+	if err := r.next(); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // next publishes the split of the next stage; after the last comes the first.

@@ -70,5 +70,5 @@ func (d *screen) draw(head, table string) {
 		b.WriteString(ansi.Truncate(row, width, "") + "\n")
 	}
 	d.drawn = 1 + len(rows)
-	io.WriteString(d.out, b.String()) // one write, so that no half-drawn block is seen
+	fmt.Fprint(d.out, b.String()) // one write, so that no half-drawn block is seen
 }

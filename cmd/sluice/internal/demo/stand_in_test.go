@@ -102,7 +102,10 @@ func (s *standIn) ModelInfer(ctx context.Context, req *inference.ModelInferReque
 		return nil, err
 	}
 	if !s.fault.anonymous {
-		grpc.SetHeader(ctx, metadata.Pairs("sluice-version", version.Name, "sluice-revision", strconv.FormatUint(table.Revision(), 10)))
+		header := metadata.Pairs("sluice-version", version.Name, "sluice-revision", strconv.FormatUint(table.Revision(), 10))
+		if err := grpc.SetHeader(ctx, header); err != nil {
+			return nil, err
+		}
 	}
 
 	s.mu.Lock()

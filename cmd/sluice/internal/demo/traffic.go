@@ -80,12 +80,14 @@ func (t *traffic) call(ctx context.Context, row sample.Row) outcome {
 	if err != nil {
 		return o
 	}
-	species, err := sample.ReadSpecies(resp)
-	if err != nil || len(species) != 1 {
-		o.err = fmt.Errorf("answer of version %q: got species %q, want one (%v)", o.version, species, err)
-		return o
+	switch species, err := sample.ReadSpecies(resp); {
+	case err != nil:
+		o.err = fmt.Errorf("version %q: %w", o.version, err)
+	case len(species) != 1:
+		o.err = fmt.Errorf("version %q: answer: got %d species, want 1", o.version, len(species))
+	default:
+		o.right = species[0] == row.Species
 	}
-	o.right = species[0] == row.Species
 	return o
 }
 
