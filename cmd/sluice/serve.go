@@ -74,7 +74,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 		return &usageError{err, "sluice serve"}
 	}
 	// In a container, collect garbage before its memory limit is reached.
-	if _, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithLogger(nil)); err != nil {
+	if _, err := memlimit.Set(); err != nil {
 		log.Debug("no memory limit found", "error", err)
 	}
 	router := routing.NewRouter()
