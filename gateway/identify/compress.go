@@ -74,7 +74,7 @@ func decompress(dst, src []byte, encoding string, limit int) ([]byte, error) {
 		switch {
 		case len(dst)-base > limit:
 			return nil, errOverLimit
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return dst, nil
 		case err != nil:
 			return nil, err

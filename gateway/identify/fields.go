@@ -22,27 +22,6 @@ const (
 	stepText               // a name
 )
 
-// role is what a field means here.
-type role uint8
-
-const (
-	roleOther role = iota
-	roleModel
-	roleVersion
-	roleLabel
-	roleSpec  // a ModelSpec: its fields are read
-	roleInt64 // a google.protobuf.Int64Value: its field is read
-	roleValue // the number in it
-)
-
-// Depths of nesting that are read: the message, ModelSpec, Int64Value.
-const (
-	depthMessage = iota
-	depthSpec
-	depthInt64
-	depths
-)
-
 // fields reads the top-level fields of one message after the other, in pieces
 // of any size, and gathers the names. Everything else is skipped by length.
 type fields struct {
@@ -97,7 +76,10 @@ func (f *fields) begin(length int) {
 func (f *fields) feed(p []byte) error {
 	for {
 		for f.pos == f.ends[f.depth] {
-			if f.step != stepTag || f.shift != 0 {
+			if f.shift != 0 && f.step == stepTag {
+				return f.malformed("cut off inside a field's number")
+			}
+			if f.step != stepTag {
 				return f.malformed("cut off inside field %d", f.number)
 			}
 			if f.depth == depthMessage {
@@ -108,18 +90,44 @@ func (f *fields) feed(p []byte) error {
 		if len(p) == 0 {
 			return nil
 		}
-		n, err := f.advance(p[:min(len(p), f.ends[f.depth]-f.pos)])
-		if err != nil {
-			return err
+		n := f.passOver(p)
+		if n == 0 {
+			var err error
+			if n, err = f.advance(p[:min(len(p), f.ends[f.depth]-f.pos)]); err != nil {
+				return err
+			}
 		}
 		p = p[n:]
 	}
 }
 
+// passOver skips the fields at the start of p that nobody needs and that lie in
+// it whole, and returns their length. They are most of any message, so they get
+// a short way; whatever is out of the ordinary is left to the steps.
+func (f *fields) passOver(p []byte) (n int) {
+	if f.depth != depthMessage || f.step != stepTag || f.shift != 0 {
+		return 0
+	}
+	last := lastName(f.scope)
+	for n < len(p) && p[n] < 0x80 {
+		number, wire := protowire.DecodeTag(uint64(p[n]))
+		if number == 0 || wire == protowire.StartGroupType || roleOf(f.scope, depthMessage, uint64(number)) != roleOther {
+			break
+		}
+		size := protowire.ConsumeFieldValue(number, wire, p[n+1:])
+		if size < 0 {
+			break
+		}
+		f.behind = uint64(number) > last
+		n += 1 + size
+	}
+	f.pos += n
+	return n
+}
+
 // advance takes one step. p ends where the innermost open message does, at the latest.
 func (f *fields) advance(p []byte) (n int, err error) {
-	switch f.step {
-	case stepSkip, stepText:
+	if f.step == stepSkip || f.step == stepText {
 		n = min(f.left, len(p))
 		f.left -= n
 		f.pos += n
@@ -141,7 +149,7 @@ func (f *fields) advance(p []byte) (n int, err error) {
 		err = f.tag(v)
 	case stepLength:
 		err = f.length(v)
-	case stepVarint:
+	default:
 		err = f.value(v)
 	}
 	return n, err
@@ -172,12 +180,12 @@ func (f *fields) tag(v uint64) error {
 	if f.number == 0 || f.number > uint64(protowire.MaxValidNumber) {
 		return f.malformed("field number %d, want 1 to %d", f.number, protowire.MaxValidNumber)
 	}
-	f.role = f.roleOf(f.number)
+	f.role = roleOf(f.scope, f.depth, f.number)
 	if f.depth == depthMessage {
 		f.behind = f.number > lastName(f.scope)
 	}
 	if want, ok := wireOf(f.role); ok && f.wire != want {
-		return f.malformed("%s has wire type %d, want %d", f.fieldName(), f.wire, want)
+		return f.malformed("%s has wire type %d, want %d", fieldName(f.scope, f.role), f.wire, want)
 	}
 	switch f.wire {
 	case protowire.VarintType:
@@ -222,9 +230,15 @@ func (f *fields) length(v uint64) error {
 		f.ends[f.depth] = f.pos + n
 		f.step = stepTag
 		return nil
+	default:
+		return f.name(n)
 	}
+}
+
+// name begins a name of n bytes.
+func (f *fields) name(n int) error {
 	if n > MaxName {
-		return f.malformed("%s is %d bytes long, at most %d are accepted", f.fieldName(), n, MaxName)
+		return f.malformed("%s is %d bytes long, at most %d are accepted", fieldName(f.scope, f.role), n, MaxName)
 	}
 	f.left, f.step = n, stepText
 	f.kept.reset()
@@ -245,16 +259,9 @@ func (f *fields) text(p []byte) error {
 	}
 	f.step = stepTag
 	if !utf8.Valid(p) {
-		return f.malformed("%s is not valid UTF-8: %s", f.fieldName(), shown(p))
+		return f.malformed("%s is not valid UTF-8: %s", fieldName(f.scope, f.role), shown(p))
 	}
-	c := &f.model
-	switch f.role {
-	case roleVersion:
-		c = &f.version
-	case roleLabel:
-		c = &f.label
-	}
-	return f.mention(c, f.fieldName(), p)
+	return f.mention(f.role, p)
 }
 
 // value takes a varint value.
@@ -264,7 +271,7 @@ func (f *fields) value(v uint64) error {
 		return nil
 	}
 	if n := int64(v); f.explicit && n != f.versionValue {
-		return f.conflict("model_spec.version", strconv.AppendInt(nil, n, 10), strconv.AppendInt(nil, f.versionValue, 10))
+		return f.conflict(roleValue, strconv.AppendInt(nil, n, 10), strconv.AppendInt(nil, f.versionValue, 10))
 	}
 	f.explicit, f.versionValue = true, int64(v)
 	return nil
@@ -281,7 +288,7 @@ func (f *fields) settle() error {
 			return refuse(Conflict, "request message %d: model_spec has a version and a version_label, want one of them", f.message)
 		}
 		var digits [20]byte // as many as the smallest int64 has, with its sign
-		if err := f.mention(&f.version, "model_spec.version", strconv.AppendInt(digits[:0], f.versionValue, 10)); err != nil {
+		if err := f.mention(roleValue, strconv.AppendInt(digits[:0], f.versionValue, 10)); err != nil {
 			return err
 		}
 	}
@@ -296,101 +303,31 @@ func (f *fields) maySettle() bool {
 	return !f.settled && f.behind && f.model.value.n > 0
 }
 
-func (f *fields) mention(c *claim, field string, v []byte) error {
+// mention holds one more occurrence of a name against those before.
+func (f *fields) mention(r role, v []byte) error {
+	c := &f.model
+	switch r {
+	case roleVersion, roleValue:
+		c = &f.version
+	case roleLabel:
+		c = &f.label
+	default:
+	}
 	before := c.value.bytes()
 	if c.seen && c.empty {
 		before = nil
 	}
 	if !c.mention(v) {
-		return f.conflict(field, v, before)
+		return f.conflict(r, v, before)
 	}
 	return nil
-}
-
-func (f *fields) roleOf(number uint64) role {
-	switch f.depth {
-	case depthSpec:
-		switch number {
-		case 1:
-			return roleModel
-		case 2:
-			return roleInt64
-		case 4:
-			return roleLabel
-		}
-		return roleOther
-	case depthInt64:
-		if number == 1 {
-			return roleValue
-		}
-		return roleOther
-	}
-	switch f.scope {
-	case ScopeModelName, ScopeName:
-		switch number {
-		case 1:
-			return roleModel
-		case 2:
-			return roleVersion
-		}
-	case ScopeRepositoryModel:
-		if number == 2 {
-			return roleModel
-		}
-	case ScopeModelSpec:
-		if number == 1 {
-			return roleSpec
-		}
-	}
-	return roleOther
-}
-
-// lastName is the highest number of a top-level field that holds a name.
-func lastName(s Scope) uint64 {
-	if s == ScopeModelSpec {
-		return 1
-	}
-	return 2
-}
-
-// wireOf returns the wire type of a field that is read. Another one would be an
-// unknown field to most servers and a name to a careless one, so it is refused.
-func wireOf(r role) (protowire.Type, bool) {
-	switch r {
-	case roleOther:
-		return 0, false
-	case roleValue:
-		return protowire.VarintType, true
-	}
-	return protowire.BytesType, true
-}
-
-// fieldName is the current field as its .proto writes it.
-func (f *fields) fieldName() string {
-	switch {
-	case f.scope == ScopeModelSpec && f.role == roleModel:
-		return "model_spec.name"
-	case f.scope == ScopeModelSpec && f.role == roleLabel:
-		return "model_spec.version_label"
-	case f.scope == ScopeModelSpec && (f.role == roleInt64 || f.role == roleValue):
-		return "model_spec.version"
-	case f.role == roleSpec:
-		return "model_spec"
-	case f.scope == ScopeName && f.role == roleModel:
-		return "name"
-	case f.scope == ScopeName && f.role == roleVersion:
-		return "version"
-	case f.role == roleVersion:
-		return "model_version"
-	}
-	return "model_name"
 }
 
 func (f *fields) malformed(format string, args ...any) error {
 	return refuse(Malformed, "request message %d: "+format, append([]any{f.message}, args...)...)
 }
 
-func (f *fields) conflict(field string, got, want []byte) error {
+func (f *fields) conflict(r role, got, want []byte) error {
 	return refuse(Conflict, "request message %d: %s: got %s, want %s as named before in this call",
-		f.message, field, shown(got), shown(want))
+		f.message, fieldName(f.scope, r), shown(got), shown(want))
 }

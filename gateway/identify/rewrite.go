@@ -54,6 +54,7 @@ func NewRewrite(scope Scope, r Rename) (*Rewrite, error) {
 			suffix = protowire.AppendTag(suffix, 1, protowire.BytesType)
 			suffix = protowire.AppendBytes(suffix, spec)
 		}
+	default:
 	}
 	return &Rewrite{suffix}, nil
 }

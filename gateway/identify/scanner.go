@@ -212,6 +212,12 @@ func (s *Scanner) finish() error {
 	return s.fields.settle()
 }
 
+// MayChange reports whether Feed may return other bytes than it is given, so
+// that a content-length no longer holds: messages are read and may come compressed.
+func (s *Scanner) MayChange() bool {
+	return s.reads() && s.encoding != "" && s.encoding != "identity"
+}
+
 // reads reports whether messages have to be read at all.
 func (s *Scanner) reads() bool { return s.fields.scope != ScopeNone }
 

@@ -2,6 +2,7 @@ package identify_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -151,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		{name: "end of no group", path: inferPath, messages: [][]byte{{3<<3 | 4}}, reason: identify.Malformed, detail: "field 3 is a group"},
 		{name: "wire type 6", path: inferPath, messages: [][]byte{{3<<3 | 6}}, reason: identify.Malformed, detail: "field 3 has wire type 6"},
 		{name: "cut off behind a tag", path: inferPath, messages: [][]byte{{0x0a}}, reason: identify.Malformed, detail: "cut off inside field 1"},
-		{name: "cut off inside a tag", path: inferPath, messages: [][]byte{{0x8a}}, reason: identify.Malformed, detail: "cut off"},
+		{name: "cut off inside a tag", path: inferPath, messages: [][]byte{{0x8a}}, reason: identify.Malformed, detail: "cut off inside a field's number"},
 		{name: "cut off inside a number", path: inferPath, messages: [][]byte{{3 << 3, 0x80}}, reason: identify.Malformed, detail: "cut off inside field 3"},
 		{name: "longer than the message", path: inferPath, messages: [][]byte{{0x0a, 5, 'a'}}, reason: identify.Malformed, detail: "field 1 is 5 bytes long, 1 are left"},
 		{name: "length of 64 bits", path: inferPath, messages: [][]byte{protowire.AppendVarint([]byte{0x0a}, 1<<63)}, reason: identify.Malformed, detail: "9223372036854775808 bytes long"},
@@ -177,7 +178,7 @@ func TestRefusals(t *testing.T) {
 				if bodies, _ := unframe(out); len(bodies) >= len(tt.messages) {
 					t.Errorf("all %d messages were let out", len(bodies))
 				}
-				if _, again := s.Feed(frame(str(1, "a")), true); again != err {
+				if _, again := s.Feed(frame(str(1, "a")), true); !errors.Is(again, err) {
 					t.Errorf("Feed after the error = %v, want the same again", again)
 				}
 			})
@@ -370,6 +371,21 @@ func TestCompressed(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+func TestMayChange(t *testing.T) {
+	for _, tt := range []struct {
+		path, encoding string
+		want           bool
+	}{
+		{inferPath, "", false}, {inferPath, "identity", false}, {inferPath, "gzip", true}, {foreignPath, "gzip", false},
+	} {
+		var s identify.Scanner
+		s.Reset(lookup(t, tt.path), identify.Options{Encoding: tt.encoding})
+		if s.MayChange() != tt.want {
+			t.Errorf("%s with grpc-encoding %q: MayChange() = %v, want %v", tt.path, tt.encoding, !tt.want, tt.want)
 		}
 	}
 }
