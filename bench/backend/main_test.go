@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func TestMetadataAsksForManyLargeAnswers(t *testing.T) {
 			t.Fatalf("answer %d: %d bytes, %v, want 100000", i+1, answer.Length, err)
 		}
 	}
-	if err := stream.RecvMsg(&rawcodec.Message{}); err != io.EOF {
+	if err := stream.RecvMsg(&rawcodec.Message{}); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last answer: %v, want io.EOF", err)
 	}
 }

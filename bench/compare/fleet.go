@@ -74,8 +74,8 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 	}
 	defer reader.Close()
 	f.backend, err = process.Start(process.Command{Path: binary}, binary+".log", writer)
-	writer.Close() // the backend has its own; ours would keep the pipe open after it
-	if err != nil {
+	// The backend has its own end; ours would keep the pipe open after it.
+	if err := errors.Join(err, writer.Close()); err != nil {
 		return err
 	}
 	if err := reader.SetReadDeadline(time.Now().Add(startPatience)); err != nil {

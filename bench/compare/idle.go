@@ -43,11 +43,7 @@ func measureIdle(ctx context.Context, target *member, connections int, settle ti
 	}
 
 	var open []*rawclient.Conn
-	defer func() {
-		for _, c := range open {
-			c.Close()
-		}
-	}()
+	defer func() { closeAll(open) }()
 	for i := range connections {
 		c, err := rawclient.Dial(ctx, target.address)
 		if err != nil {
@@ -66,13 +62,21 @@ func measureIdle(ctx context.Context, target *member, connections int, settle ti
 		if err := callOn(c, request); err != nil {
 			return idleMemory{}, fmt.Errorf("connection %d of %d did not stay open: %w", i+1, connections, err)
 		}
-		c.Close()
 	}
+	closeAll(open)
 	if out.After, err = rest(ctx, target, settle); err != nil {
 		return idleMemory{}, err
 	}
 	out.PerConnection = (int64(out.Idle) - int64(out.Before)) / int64(connections)
 	return out, nil
+}
+
+// closeAll closes connections that have done their part. One that the peer has
+// closed before, or that was closed here already, is no trouble.
+func closeAll(connections []*rawclient.Conn) {
+	for _, c := range connections {
+		_ = c.Close()
+	}
 }
 
 // callOn makes one call and waits for its end.

@@ -131,9 +131,12 @@ func writeBodies(folder string, scenarios []scenario) (map[int]string, error) {
 // moduleRoot returns the folder of go.mod, from which the binaries are built.
 func moduleRoot(ctx context.Context) (string, error) {
 	output, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
 	path := string(bytes.TrimSpace(output))
-	if err != nil || path == "" || path == os.DevNull {
-		return "", fmt.Errorf("the module's folder: run this inside it (go env GOMOD: %q, %v)", path, err)
+	if path == "" || path == os.DevNull {
+		return "", fmt.Errorf("go env GOMOD: got %q, want a go.mod: run this inside the module", path)
 	}
 	return filepath.Dir(path), nil
 }

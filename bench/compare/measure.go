@@ -135,8 +135,8 @@ func (m *measurer) measure(ctx context.Context, target *member, s scenario, requ
 	if err != nil {
 		return sample{}, err
 	}
-	if err := check(before, after, result, requests, s.Size); err != nil {
-		return sample{Requests: requests, Invalid: err.Error()}, nil
+	if doubt := doubt(before, after, result, requests, s.Size); doubt != "" {
+		return sample{Requests: requests, Invalid: doubt}, nil
 	}
 	proxy, server := after.proxy.CPU-before.proxy.CPU, after.server.CPU-before.server.CPU
 	others := after.busy - before.busy - proxy - server - generator
@@ -150,21 +150,21 @@ func (m *measurer) measure(ctx context.Context, target *member, s scenario, requ
 	}, nil
 }
 
-// check returns an error unless every request was carried to the backend once,
-// whole, and every answer came back whole.
-func check(before, after reading, result h2load.Result, requests uint64, size int) error {
+// doubt says why a measurement cannot be believed, unless every request was
+// carried to the backend once, whole, and every answer came back whole.
+func doubt(before, after reading, result h2load.Result, requests uint64, size int) string {
 	if err := result.Check(requests, requests*payload.AnswerSize); err != nil {
-		return err
+		return err.Error()
 	}
 	calls := after.calls.Minus(before.calls)
-	message := uint64(len(payload.Message(make([]byte, size))))
+	bytes := requests * uint64(size-payload.FramePrefix)
 	switch {
 	case calls.Begun != requests || calls.Answered != requests:
-		return fmt.Errorf("the backend saw %d calls and answered %d, want %d", calls.Begun, calls.Answered, requests)
-	case calls.RequestBytes != requests*message:
-		return fmt.Errorf("the backend got %d bytes, want %d", calls.RequestBytes, requests*message)
+		return fmt.Sprintf("the backend saw %d calls and answered %d, want %d", calls.Begun, calls.Answered, requests)
+	case calls.RequestBytes != bytes:
+		return fmt.Sprintf("the backend got %d bytes, want %d", calls.RequestBytes, bytes)
 	case !slices.Equal(before.proxy.PIDs, after.proxy.PIDs):
-		return fmt.Errorf("the proxy's processes changed from %v to %v: CPU time is missing", before.proxy.PIDs, after.proxy.PIDs)
+		return fmt.Sprintf("the proxy's processes changed from %v to %v: CPU time is missing", before.proxy.PIDs, after.proxy.PIDs)
 	}
-	return nil
+	return ""
 }

@@ -81,9 +81,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 	}
 	stop()
 	out.Peak = <-peak
-	for _, c := range clients {
-		c.Close()
-	}
+	closeAll(clients)
 	if err != nil {
 		return out, fmt.Errorf("%s: %w", target.name(), err)
 	}

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // runIn runs the command with a temporary folder of its own and fails the test
 // if a process that knows the folder is left, or the folder is not empty.
-func runIn(t *testing.T, ctx context.Context, arguments string) (stdout, stderr string, err error) {
+func runIn(ctx context.Context, t *testing.T, arguments string) (stdout, stderr string, err error) {
 	t.Helper()
 	folder := t.TempDir()
 	t.Setenv("TMPDIR", folder)
@@ -63,7 +63,7 @@ func haveH2load(t *testing.T, err error) bool {
 }
 
 func TestRunWithWhateverPeersAreThere(t *testing.T) {
-	stdout, stderr, err := runIn(t, t.Context(),
+	stdout, stderr, err := runIn(t.Context(), t,
 		"-peers nghttpx,haproxy,nginx,haproxy-tcp,direct -reference direct -rounds 2 -seconds 0.2 -warm-up 0.1s -sizes 4KiB -shapes 2x4 -o json")
 	if !haveH2load(t, err) {
 		return
@@ -89,7 +89,7 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 }
 
 func TestMemoryModes(t *testing.T) {
-	stdout, stderr, err := runIn(t, t.Context(),
+	stdout, stderr, err := runIn(t.Context(), t,
 		"-peers haproxy-tcp,direct -idle-memory 5 -never-read 3 -never-read-streams 4 -hold 200ms -settle 200ms -o json")
 	if !haveH2load(t, err) {
 		return
@@ -120,7 +120,7 @@ func TestInterruptedRunLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	start := time.Now()
-	_, _, err := runIn(t, ctx, "-peers nghttpx,haproxy,nginx,direct -rounds 100")
+	_, _, err := runIn(ctx, t, "-peers nghttpx,haproxy,nginx,direct -rounds 100")
 	if !haveH2load(t, err) {
 		return
 	}
@@ -135,7 +135,7 @@ func TestInterruptedRunLeavesNothing(t *testing.T) {
 }
 
 func TestShowConfigsStartsNothing(t *testing.T) {
-	stdout, _, err := runIn(t, t.Context(), "-peers haproxy,direct -show-configs")
+	stdout, _, err := runIn(t.Context(), t, "-peers haproxy,direct -show-configs")
 	if !haveH2load(t, err) {
 		return
 	}

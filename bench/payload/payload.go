@@ -21,9 +21,10 @@ const (
 	// StreamMethod is the streaming method the memory measurements call.
 	StreamMethod = "/inference.GRPCInferenceService/ModelStreamInfer"
 
-	// AnswerSizeKey and AnswerCountKey are metadata that ask the backend for
-	// messages of that many bytes and for that many of them.
-	AnswerSizeKey  = "bench-answer-size"
+	// AnswerSizeKey is metadata that asks the backend for messages of that many bytes.
+	AnswerSizeKey = "bench-answer-size"
+
+	// AnswerCountKey is metadata that asks the backend for that many messages.
 	AnswerCountKey = "bench-answer-count"
 
 	// AnswerSize is the framed size in bytes of the answer to a measured
@@ -33,8 +34,8 @@ const (
 	// MinSize is the smallest framed message, in bytes, this package makes.
 	MinSize = 64
 
-	// framePrefix is gRPC's message prefix: one flag byte, four length bytes.
-	framePrefix = 5
+	// FramePrefix is gRPC's message prefix in bytes: a flag and four of length.
+	FramePrefix = 5
 )
 
 // Field numbers of ModelInferRequest, ModelInferResponse and their tensors, as
@@ -64,7 +65,7 @@ func Answer(size int) ([]byte, error) {
 }
 
 // Message strips the gRPC prefix from a framed message.
-func Message(framed []byte) []byte { return framed[framePrefix:] }
+func Message(framed []byte) []byte { return framed[FramePrefix:] }
 
 // framed searches for the tensor length and request id that add up to size. A
 // tensor grows in steps of four bytes and a length prefix in steps of one, so
@@ -78,11 +79,11 @@ func framed(size int, tensor string, rawField protowire.Number) ([]byte, error) 
 			// The header is cheap to build; the tensor is only counted.
 			head := header(tensor, strings.Repeat("0", idLength), floats)
 			raw := protowire.SizeTag(rawField) + protowire.SizeBytes(4*floats)
-			if framePrefix+len(head)+raw != size {
+			if FramePrefix+len(head)+raw != size {
 				continue
 			}
-			out := make([]byte, framePrefix, size)
-			binary.BigEndian.PutUint32(out[1:], uint32(size-framePrefix))
+			out := make([]byte, FramePrefix, size)
+			binary.BigEndian.PutUint32(out[1:], uint32(size-FramePrefix))
 			out = append(out, head...)
 			out = protowire.AppendTag(out, rawField, protowire.BytesType)
 			return protowire.AppendBytes(out, values(floats)), nil

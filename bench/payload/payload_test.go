@@ -44,8 +44,8 @@ func TestMessagesHaveExactlyTheSizeAskedFor(t *testing.T) {
 			if framed[0] != 0 {
 				t.Fatalf("compressed flag = %d, want 0", framed[0])
 			}
-			if n := binary.BigEndian.Uint32(framed[1:]); int(n) != size-framePrefix {
-				t.Fatalf("length prefix = %d, want %d", n, size-framePrefix)
+			if n := binary.BigEndian.Uint32(framed[1:]); int(n) != size-FramePrefix {
+				t.Fatalf("length prefix = %d, want %d", n, size-FramePrefix)
 			}
 			got := fields(t, Message(framed))
 			if name := string(got[fieldModelName]); name != Model {

@@ -60,8 +60,7 @@ func Dial(ctx context.Context, address string) (*Conn, error) {
 		c.framer.WriteWindowUpdate(0, widestWindow-initialWindow),
 		c.out.Flush())
 	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("greet %s: %w", address, err)
+		return nil, fmt.Errorf("greet %s: %w", address, errors.Join(err, conn.Close()))
 	}
 	return c, nil
 }
