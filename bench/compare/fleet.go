@@ -94,7 +94,7 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 // add starts one peer and waits until a call through it is answered correctly.
 func (f *fleet) add(ctx context.Context, p peer.Peer) error {
 	m := &member{peer: p, address: f.addresses.Data}
-	site := peer.Site{Folder: filepath.Join(f.folder, p.Name()), Backend: f.addresses.Data}
+	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data}
 	var err error
 	if site.Listen, err = freeAddress(); err != nil {
 		return err

@@ -79,7 +79,7 @@ func TestParseNamed(t *testing.T) {
 	if err != nil || s.Name() != "before" || s.Binary != binary {
 		t.Errorf("ParseNamed = %+v, %v", s, err)
 	}
-	for _, text := range []string{"", "before", "=" + binary, "before=", "before=/no/such/file"} {
+	for _, text := range []string{"", "before", "=" + binary, "before=", "../before=" + binary, "a,b=" + binary, "before=/no/such/file"} {
 		if _, err := ParseNamed(text); err == nil {
 			t.Errorf("ParseNamed(%q) succeeded, want an error", text)
 		}

@@ -87,8 +87,9 @@ func (s *Sluice) Launch(site Site) Launch {
 // ParseNamed reads NAME=PATH, an extra Sluice binary under a name of its own.
 func ParseNamed(text string) (*Sluice, error) {
 	name, path, ok := strings.Cut(text, "=")
-	if !ok || name == "" || path == "" {
-		return nil, fmt.Errorf("extra binary: got %q, want NAME=PATH", text)
+	// The name becomes a folder's and has to survive in -peers, which has commas.
+	if !ok || name == "" || path == "" || strings.ContainsAny(name, "/,") {
+		return nil, fmt.Errorf("extra binary: got %q, want NAME=PATH, the name without slash and comma", text)
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
