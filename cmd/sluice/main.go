@@ -55,7 +55,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath()}
 	})
-	root.AddCommand(newServeCommand())
+	root.AddCommand(newServeCommand(), newDemoCommand())
 	for _, c := range root.Commands() {
 		inner := c.Args
 		c.Args = func(cmd *cobra.Command, args []string) error {
