@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/cmd/sluice/internal/demo"
+	"sluice/gateway"
+	"sluice/routing"
+)
+
+const (
+	// demoListen is the data address that the demo tries first.
+	demoListen = "127.0.0.1:8001"
+	// demoShortest leaves each of the rollout's stages time for some calls.
+	demoShortest = time.Second
+	// demoFastest is a rate that no machine of today reaches in a demo; above it,
+	// the time between two calls would be rounded to nothing.
+	demoFastest = 1_000_000
+)
+
+// demoOptions are the flags of sluice demo.
+type demoOptions struct {
+	listen string
+	length time.Duration
+	rate   int
+}
+
+func newDemoCommand() *cobra.Command {
+	var o demoOptions
+	cmd := &cobra.Command{
+		Use:   "demo [--for DURATION]",
+		Short: "Show a rollout on this machine, with real models and traffic",
+		Long: `Show a rollout on this machine, with real models and traffic.
+
+It starts two versions of a penguin classifier with two replicas each, the gateway in
+front of them, and clients that ask for penguins whose species is known but which no
+version was trained on. The split goes from 90/10 over 50/50 to 0/100 while calls flow;
+calls, shares, errors, latency and accuracy are counted from the answers. It ends
+with a summary after --for, or with Ctrl-C; a failed call makes it exit with 1.`,
+		Example: `  sluice demo
+  sluice demo --for 10s | tee demo.txt`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return &usageError{err, cmd.CommandPath()}
+			}
+			return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C")
+	f.StringVar(&o.listen, "listen", "", "data `address` (default "+demoListen+", or any free port if that is taken)")
+	f.IntVar(&o.rate, "rate", 400, "`calls` per second")
+	return cmd
+}
+
+func (o demoOptions) validate() error {
+	if o.length != 0 && o.length < demoShortest {
+		return fmt.Errorf("--for: got %v, want at least %v, or 0 for no end", o.length, demoShortest)
+	}
+	if o.rate < 1 || o.rate > demoFastest {
+		return fmt.Errorf("--rate: got %d, want 1 to %d calls per second", o.rate, demoFastest)
+	}
+	return nil
+}
+
+// runDemo runs the demo until ctx ends or its time is over.
+func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error {
+	if o.listen == "" {
+		o.listen = freeAddress(demoListen)
+	}
+	// What is worth a warning in production would spoil the picture here; what
+	// matters to the demo comes back as an error.
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	return demo.Run(ctx, demo.Config{
+		Listen: o.listen,
+		For:    o.length,
+		Rate:   o.rate,
+		Out:    stdout,
+		Gateway: func(listen string, router *routing.Router) (demo.Gateway, error) {
+			return gateway.New(gateway.Config{
+				Listen: listen, Admin: "off", Version: version(), Logger: log,
+				DrainDelay:   -1, // nobody has to be told: the demo's clients are gone by then
+				DrainTimeout: 5 * time.Second,
+			}, router)
+		},
+	})
+}
+
+// freeAddress is the preferred address, or one with any free port on the same
+// host if something else listens there.
+func freeAddress(preferred string) string {
+	lis, err := net.Listen("tcp", preferred)
+	if err != nil {
+		host, _, _ := net.SplitHostPort(preferred) // a constant
+		return net.JoinHostPort(host, "0")
+	}
+	_ = lis.Close()
+	return preferred
+}
