@@ -48,7 +48,7 @@ func introduction(addr string, versions []*sample.Model) string {
 		fmt.Fprintf(&b, "  %s  trained on %s: right for %.1f %% of %d penguins held back\n",
 			m.Version, strings.Join(m.Features, ", "), 100*m.Provenance.Accuracy, m.Provenance.HeldBack)
 	}
-	fmt.Fprintf(&b, "traffic asks for those %d; try it yourself:\n  %s\n", versions[0].Provenance.HeldBack, grpcurl(addr))
+	fmt.Fprintf(&b, "traffic asks for those %d; try it yourself (grpcurl prints bytes in base64, QWRlbGll is Adelie):\n  %s\n", versions[0].Provenance.HeldBack, grpcurl(addr))
 	return b.String()
 }
 

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/goleak"
+)
+
+// demoCommand is sluice demo with arguments and its standard output.
+func demoCommand(args ...string) (*cobra.Command, *bytes.Buffer) {
+	cmd, out := newDemoCommand(), new(bytes.Buffer)
+	cmd.SetArgs(args)
+	cmd.SetOut(out)
+	cmd.SetErr(out)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	return cmd, out
+}
+
+// TestDemoRollsOutThroughTheGateway runs the whole thing: model servers,
+// gateway, traffic. The demo itself fails if a call does, if an answer does not
+// say where it came from, or if it came from a version without weight.
+func TestDemoRollsOutThroughTheGateway(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	cmd, out := demoCommand("--for", "3s", "--rate", "200", "--listen", "127.0.0.1:0")
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	for _, want := range []string{
+		`(?m)^\d+ calls in \d+\.\d s, 0 failed$`,
+		`(?m)^ *v1=90 v2=10 +v1 +90 % +[89]\d\.\d %`,
+		`(?m)^ *v1=90 v2=10 +v2 +10 % +[12]?\d\.\d %`,
+		`(?m)^ *v1=50 v2=50 +v1 +50 % +[3456]\d\.\d %`,
+		`(?m)^ *v1=50 v2=50 +v2 +50 % +[3456]\d\.\d %`,
+		`(?m)^ *v1=0 v2=100 +v1 +0 % +0\.0 % +0 +0 +- +- +-$`,
+		`(?m)^ *v1=0 v2=100 +v2 +100 % +100\.0 %`,
+	} {
+		if !regexp.MustCompile(want).Match(out.Bytes()) {
+			t.Errorf("output lacks %s:\n%s", want, out)
+		}
+	}
+}
+
+func TestDemoEndsWhenInterrupted(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	cmd, out := demoCommand("--listen", "127.0.0.1:0")
+	begin := time.Now()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	if took := time.Since(begin); took > 6*time.Second {
+		t.Errorf("took %v to end after 1.5s", took)
+	}
+	if !strings.Contains(out.String(), ", 0 failed\n") {
+		t.Errorf("no summary:\n%s", out)
+	}
+}
+
+func TestDemoRefusesATakenPort(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	cmd, _ := demoCommand("--for", "1s", "--listen", lis.Addr().String())
+	if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("demo = %v, want address already in use", err)
+	}
+	if got := freeAddress(lis.Addr().String()); got != "127.0.0.1:0" {
+		t.Errorf("freeAddress() of a taken port = %s, want 127.0.0.1:0", got)
+	}
+	lis.Close()
+	if got := freeAddress(lis.Addr().String()); got != lis.Addr().String() {
+		t.Errorf("freeAddress() of a free port = %s, want %s", got, lis.Addr())
+	}
+}
+
+func TestDemoRefusesBadFlags(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--for", "10ms"}, "--for: got 10ms, want at least 1s"},
+		{[]string{"--for", "-5s"}, "--for: got -5s, want at least 1s"},
+		{[]string{"--rate", "0"}, "--rate: got 0, want 1 to 1000000"},
+		{[]string{"--rate", "1000001"}, "--rate: got 1000001"},
+	} {
+		cmd, _ := demoCommand(test.args...)
+		err := cmd.ExecuteContext(t.Context())
+		if !errors.As(err, new(*usageError)) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("demo %q = %v, want a usage error with %q", test.args, err, test.want)
+		}
+	}
+}
