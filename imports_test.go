@@ -42,6 +42,8 @@ var rooms = []room{
 		"a command puts the program together from rooms; what only measures or tests does not belong into the binary"},
 	{"bench", []string{"proto"},
 		"the gateway is measured from outside, as its peers are"},
+	{"e2e", []string{"proto"},
+		"what the gateway promises is proven from outside, as a client sees it"},
 }
 
 func TestImportsRunOneWay(t *testing.T) {
