@@ -36,8 +36,11 @@ func (s *Sluice) Name() string {
 func (s *Sluice) Locate(ctx context.Context) (string, error) {
 	if s.Binary == "" {
 		s.Binary = filepath.Join(s.Folder, "sluice")
-		build := exec.CommandContext(ctx, "go", "build", "-o", s.Binary, "./cmd/sluice")
+		// As `make build` does it, so that what is measured is what is shipped;
+		// with the revision, whatever GOFLAGS says, so that the report can name it.
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-o", s.Binary, "./cmd/sluice")
 		build.Dir = s.Source
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build sluice: %w\n%s", err, output)
 		}
