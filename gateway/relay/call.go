@@ -58,7 +58,6 @@ type Call struct {
 type attempt struct {
 	stream
 	d        *Dispatch
-	conn     *conn // == stream.conn once sent
 	waiting  bool  // in the upstream's queue; guarded by its mutex
 	next     *attempt
 	prev     *attempt
@@ -241,9 +240,9 @@ func (c *Call) forward(w *worker, p []byte, end bool) {
 		w.scratch = a.d.Rewrite.Append(w.scratch[:0], p)
 		p = w.scratch
 	}
-	a.stream.conn.mu.Lock()
+	a.conn.mu.Lock()
 	a.send(w, p, end)
-	a.stream.conn.mu.Unlock()
+	a.conn.mu.Unlock()
 }
 
 // creditDown gives the client's stream window back for bytes that have left,
@@ -299,9 +298,9 @@ func (c *Call) creditUp(w *worker) {
 	}
 	if n := a.held - int(c.down.queued.Load()); n > 0 {
 		a.held -= n
-		a.stream.conn.mu.Lock()
+		a.conn.mu.Lock()
 		a.credit(w, n)
-		a.stream.conn.mu.Unlock()
+		a.conn.mu.Unlock()
 	}
 }
 
@@ -332,7 +331,7 @@ func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
 		if uc == nil || c.start(w, a, uc) {
 			return Outcome{}, false
 		}
-		a.d.Upstream.release(w, uc) // it went away in between: choose again
+		a.d.Upstream.discard(w, uc) // it went away in between: choose again
 	}
 }
 
@@ -347,7 +346,7 @@ func (c *Call) placed(w *worker, a *attempt, uc *conn) {
 	if c.start(w, a, uc) {
 		return
 	}
-	a.d.Upstream.release(w, uc)
+	a.d.Upstream.discard(w, uc)
 	if o, failed := c.place(w, a); failed {
 		c.failed(w, o)
 	}
@@ -417,7 +416,7 @@ func (c *Call) leave(w *worker, a *attempt) {
 		a.d.Upstream.abandon(a)
 		return
 	}
-	uc := a.stream.conn
+	uc := a.conn
 	uc.mu.Lock()
 	switch {
 	case a.closed:

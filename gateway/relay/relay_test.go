@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -120,15 +119,3 @@ func TestInteropThroughRelay(t *testing.T) {
 }
 
 func dialConn(t testing.TB, addr string) *grpc.ClientConn { return dial(t, addr) }
-
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if ok() {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal(fmt.Sprintf("timed out waiting for %s", what))
-		}
-	}
-}

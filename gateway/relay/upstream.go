@@ -41,6 +41,7 @@ type Upstream struct {
 	waiting  int
 	failures int // consecutive
 	lastErr  error
+	pausing  bool // between attempts to connect
 	retry    *time.Timer
 	retired  bool
 }
@@ -149,7 +150,8 @@ func (u *Upstream) acquire(_ *worker, a *attempt) (*conn, error) {
 		best.active++
 		return best.c, nil
 	}
-	if len(u.conns) == 0 && u.dialing == 0 {
+	if len(u.conns) == 0 && u.failures > 0 {
+		// Until an attempt to connect succeeds, nobody waits for the next one to fail.
 		return nil, fmt.Errorf("no connection to %s: %w", u.cfg.Addr, u.lastErr)
 	}
 	if u.waiting >= u.relay.cfg.MaxWaiting {
@@ -182,7 +184,7 @@ func (u *Upstream) leastBusy() *upstreamSide {
 // grow opens one more connection, one at a time; while attempts fail, the backoff
 // decides. u.mu is held.
 func (u *Upstream) grow() {
-	if u.dialing > 0 || u.failures > 0 || u.retired || len(u.conns) >= u.relay.cfg.MaxUpstreamConns {
+	if u.dialing > 0 || u.pausing || u.retired || len(u.conns) >= u.relay.cfg.MaxUpstreamConns {
 		return
 	}
 	u.dial()
@@ -232,6 +234,14 @@ func (u *Upstream) abandon(a *attempt) {
 	}
 }
 
+// discard gives back a slot on a connection that takes no more streams, and
+// takes it out of the pool: its reader, which does that as well, may be the very
+// caller.
+func (u *Upstream) discard(w *worker, c *conn) {
+	c.side.(*upstreamSide).leavePool()
+	u.release(w, c)
+}
+
 // release gives a slot back and passes it on to whoever waits.
 func (u *Upstream) release(w *worker, c *conn) {
 	s := c.side.(*upstreamSide)
@@ -250,6 +260,7 @@ func (u *Upstream) serveWaiting(w *worker) {
 	for u.head != nil {
 		s := u.leastBusy()
 		if s == nil {
+			u.grow()
 			return
 		}
 		s.active++
@@ -351,6 +362,7 @@ func (u *Upstream) connectFailed(w *worker, err error) {
 	}
 	pause = min(pause, float64(cfg.BackoffMax)) * (0.8 + 0.4*rand.Float64())
 	if !u.retired {
+		u.pausing = true
 		u.retry = time.AfterFunc(time.Duration(pause), u.redial)
 	}
 	first := u.failures == 1
@@ -376,8 +388,12 @@ func (u *Upstream) redial() {
 	defer u.relay.wg.Done()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.retired && len(u.conns) == 0 && u.dialing == 0 {
-		u.dial()
+	u.pausing = false
+	switch {
+	case len(u.conns) == 0 || u.head != nil:
+		u.grow()
+	default:
+		u.failures, u.lastErr = 0, nil // it is reachable: only growing failed, and is over
 	}
 }
 
@@ -453,11 +469,17 @@ func (s *upstreamSide) goAway(w *worker, c *conn, last uint32, code http2.ErrCod
 	}
 }
 
+// leavePool takes the connection out of the pool. Calls that waited for a slot on
+// it get another connection.
 func (s *upstreamSide) leavePool() {
-	s.u.mu.Lock()
-	defer s.u.mu.Unlock()
-	if i := slices.Index(s.u.conns, s); i >= 0 {
-		s.u.conns = slices.Delete(s.u.conns, i, i+1)
+	u := s.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if i := slices.Index(u.conns, s); i >= 0 {
+		u.conns = slices.Delete(u.conns, i, i+1)
+	}
+	if u.head != nil {
+		u.grow()
 	}
 }
 
@@ -499,20 +521,9 @@ func (s *upstreamSide) gone(w *worker, c *conn, streams []*stream) {
 	s.leavePool()
 	s.u.mu.Lock()
 	ready := s.ready
-	var stranded []*attempt
-	if ready && len(s.u.conns) == 0 && s.u.dialing == 0 && s.u.head != nil {
-		if s.u.retired {
-			stranded = s.u.takeWaiting()
-		} else {
-			s.u.dial()
-		}
-	}
 	s.u.mu.Unlock()
 	if !ready {
 		s.u.connectFailed(w, fmt.Errorf("connection ended before SETTINGS: %w", err))
-	}
-	for _, a := range stranded {
-		a.call.unplaced(w, a, errRetired)
 	}
 	for _, st := range streams {
 		st.call.attemptEnded(w, st, Lost, codeUnavailable, 0, fmt.Sprintf("upstream connection lost: %v", err))
