@@ -78,7 +78,7 @@ func (t *fdTransport) read(c *conn) error {
 
 func (t *fdTransport) doRead(fd uintptr) bool {
 	buf := t.readC.readSpace()
-	n, err := ignoringEINTR(int(fd), buf, syscall.Read)
+	n, err := ignoringEINTR(int(fd), buf, rawRead)
 	switch {
 	case err == syscall.EAGAIN:
 		t.readC.readNothing()
@@ -107,7 +107,7 @@ func (t *fdTransport) tryWrite(ctl, out []byte) (int, bool, error) {
 func (t *fdTransport) doTry(fd uintptr) bool {
 	for _, b := range t.tryBufs {
 		for len(b) > 0 {
-			n, err := ignoringEINTR(int(fd), b, syscall.Write)
+			n, err := ignoringEINTR(int(fd), b, rawWrite)
 			if err != nil {
 				if err != syscall.EAGAIN {
 					t.tryErr = err
@@ -131,7 +131,7 @@ func (t *fdTransport) write(p []byte) error {
 
 func (t *fdTransport) doWrite(fd uintptr) bool {
 	for len(t.writeBuf) > 0 {
-		n, err := ignoringEINTR(int(fd), t.writeBuf, syscall.Write)
+		n, err := ignoringEINTR(int(fd), t.writeBuf, rawWrite)
 		if err == syscall.EAGAIN {
 			return false
 		}
