@@ -61,7 +61,7 @@ func (s *Scanner) Reset(m Method, o Options) {
 }
 
 // Feed takes the next piece of the request, of any size; end says it is the
-// last one. It returns the bytes that go on. That is p itself, unless a
+// last one, which may be empty. It returns the bytes that go on. That is p itself, unless a
 // compressed message had to be read: such a message is held back until it is
 // complete and goes on decompressed, with flag 0, in a slice that belongs to
 // the caller.

@@ -73,9 +73,6 @@ func TestNames(t *testing.T) {
 				if err != nil {
 					t.Fatalf("Feed: %v", err)
 				}
-				if _, err := s.Feed(nil, true); err != nil {
-					t.Fatalf("Feed at the end: %v", err)
-				}
 				if !bytes.Equal(out, request) {
 					t.Errorf("let out %x, want the request as it came", out)
 				}
@@ -170,7 +167,7 @@ func TestRefusals(t *testing.T) {
 			t.Run(tt.name+"/"+how, func(t *testing.T) {
 				var s identify.Scanner
 				s.Reset(lookup(t, tt.path), identify.Options{Model: tt.metadata})
-				out, err := feed(&s, frame(tt.messages...), cut)
+				out, err := feedOpen(&s, frame(tt.messages...), cut)
 				checkReason(t, err, tt.reason)
 				if !strings.Contains(err.Error(), tt.detail) {
 					t.Errorf("error %q, want %q in it", err, tt.detail)
@@ -227,9 +224,6 @@ func TestFrames(t *testing.T) {
 				var s identify.Scanner
 				s.Reset(lookup(t, tt.path), tt.options)
 				out, err := feed(&s, tt.request, cut)
-				if err == nil {
-					_, err = s.Feed(nil, true)
-				}
 				if tt.reason != 0 {
 					checkReason(t, err, tt.reason)
 					return
@@ -257,6 +251,8 @@ func TestKnownBeforeTheTensors(t *testing.T) {
 		{"name and version", inferPath, join(str(1, "m"), str(2, "7")), false},
 		{"the next field has begun", inferPath, join(str(1, "m"), []byte{7<<3 | 2}), true},
 		{"the tensor has begun", inferPath, join(str(1, "m"), str(2, "7"), []byte{7<<3 | 2, 90, 1}), true},
+		{"the next field has passed", inferPath, join(str(1, "m"), str(3, "id")), true},
+		{"a field before the name came behind it", loadPath, join(str(2, "m"), str(1, "repo")), false},
 		{"the tensor came first", inferPath, join(str(7, "tensor"), str(1, "m")), false},
 		{"spec", predictPath, spec(str(1, "m")), false},
 		{"behind the spec", predictPath, join(spec(str(1, "m"), version(7)), []byte{2<<3 | 2}), true},

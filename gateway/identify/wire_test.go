@@ -217,12 +217,21 @@ func lookup(tb testing.TB, path string) identify.Method {
 	return m
 }
 
-// feed gives request to a Scanner in the pieces that cut chooses and returns
-// what was let out until the first error.
+// feed gives a whole request to a Scanner in the pieces that cut chooses and
+// returns what was let out until the first error.
 func feed(s *identify.Scanner, request []byte, cut func(left int) int) (out []byte, err error) {
+	if out, err = feedOpen(s, request, cut); err != nil {
+		return out, err
+	}
+	_, err = s.Feed(nil, true)
+	return out, err
+}
+
+// feedOpen is feed for a request that does not end yet.
+func feedOpen(s *identify.Scanner, request []byte, cut func(left int) int) (out []byte, err error) {
 	for len(request) > 0 {
 		n := cut(len(request))
-		o, err := s.Feed(request[:n], n == len(request))
+		o, err := s.Feed(request[:n], false)
 		if err != nil {
 			return out, err
 		}
