@@ -64,7 +64,7 @@ type summaryLine struct {
 func readSummary(t *testing.T, out string) map[cell]summaryLine {
 	t.Helper()
 	account := make(map[cell]summaryLine)
-	row := regexp.MustCompile(`(?m)^ *v1=(\d+) v2=(\d+) +(v\d) +\d+ % +([\d.]+) % +([1-9]\d*) +0 .* ([\d.]+) %$|^ *v1=(\d+) v2=(\d+) +(v\d) +0 % +0\.0 % +0 +0 +- +- +-$`)
+	row := regexp.MustCompile(`(?m)^ *(\d+)/(\d+) +(v\d) +\d+ % +([\d.]+) % +([1-9]\d*) +0 .* ([\d.]+) %$|^ *(\d+)/(\d+) +(v\d) +0 % +0\.0 % +0 +0 +- +- +-$`)
 	for _, m := range row.FindAllStringSubmatch(strings.ReplaceAll(out, "  \n", "\n"), -1) {
 		if m[7] != "" {
 			account[cell{split{number(t, m[7]), number(t, m[8])}, m[9]}] = summaryLine{}

@@ -49,9 +49,11 @@ func (d *screen) show(f frame) {
 	d.draw(head, table(f.lines, false))
 }
 
+// conclude writes the summary over the block. It is not drawn again, so it may wrap.
 func (d *screen) conclude(r result) {
 	head, body, _ := strings.Cut(summary(r), "\n")
-	d.draw(accent.Render(head), body)
+	columns, rows, _ := strings.Cut(body, "\n")
+	fmt.Fprintf(d.out, "%s%s\n%s\n%s", d.erase(), accent.Render(head), strong.Render(columns), rows)
 }
 
 // draw replaces the block by a heading and a table, whose first line names the columns.
@@ -60,10 +62,7 @@ func (d *screen) draw(head, table string) {
 	rows[0] = strong.Render(rows[0])
 
 	var b strings.Builder
-	if d.drawn > 0 {
-		b.WriteString(ansi.CursorUp(d.drawn))
-	}
-	b.WriteString(ansi.EraseScreenBelow)
+	b.WriteString(d.erase())
 	width := d.width()
 	for _, row := range append([]string{head}, rows...) {
 		// A line that wraps would count as two and spoil the next redraw.
@@ -71,4 +70,12 @@ func (d *screen) draw(head, table string) {
 	}
 	d.drawn = 1 + len(rows)
 	fmt.Fprint(d.out, b.String()) // one write, so that no half-drawn block is seen
+}
+
+// erase is what moves the cursor to where the block began and clears the rest.
+func (d *screen) erase() string {
+	if d.drawn == 0 {
+		return ansi.EraseScreenBelow
+	}
+	return ansi.CursorUp(d.drawn) + ansi.EraseScreenBelow
 }

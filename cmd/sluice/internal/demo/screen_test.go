@@ -58,6 +58,29 @@ func TestScreenNeverWraps(t *testing.T) {
 	}
 }
 
+// TestSummaryFitsOrdinaryTerminals and is not cut where it does not fit.
+func TestSummaryFitsOrdinaryTerminals(t *testing.T) {
+	big := exampleFrame().lines
+	big[0].calls, big[0].p99 = 999_999, 999*time.Millisecond
+	r := result{elapsed: time.Hour, lines: big, calls: 1_000_039, failed: 40}
+	var out bytes.Buffer
+	d := &screen{out: &out, width: func() int { return 30 }}
+	d.show(exampleFrame())
+	out.Reset()
+	d.conclude(r)
+	if text := ansi.Strip(out.String()); text != summary(r) {
+		t.Errorf("the screen shows\n%s\nof the summary\n%s", text, summary(r))
+	}
+	for _, row := range strings.Split(summary(r), "\n") {
+		if len(row) > 80 {
+			t.Errorf("row %q has %d columns", row, len(row))
+		}
+	}
+	if !strings.HasPrefix(out.String(), ansi.CursorUp(4)+ansi.EraseScreenBelow) {
+		t.Errorf("the summary does not replace the last frame: %q", &out)
+	}
+}
+
 // TestScreenWithoutColour keeps moving the cursor, as NO_COLOR asks for no colour only.
 func TestScreenWithoutColour(t *testing.T) {
 	var out bytes.Buffer
