@@ -134,13 +134,12 @@ func (c *Call) answerData(w *worker, p []byte, end bool) {
 		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: DATA before HEADERS")
 		return
 	}
-	if end {
-		if c.sendAnswerData(w, p); !c.done {
-			c.invalidAnswer(w, codeUnknown, "upstream ended its answer without a gRPC status")
-		}
-		return
+	if len(p) > 0 {
+		c.sendAnswerData(w, p)
 	}
-	c.sendAnswerData(w, p)
+	if end {
+		c.invalidAnswer(w, codeUnknown, "upstream ended its answer without a gRPC status")
+	}
 }
 
 func (c *Call) sendAnswerData(w *worker, p []byte) {

@@ -58,7 +58,7 @@ type Call struct {
 type attempt struct {
 	stream
 	d        *Dispatch
-	waiting  bool  // in the upstream's queue; guarded by its mutex
+	waiting  bool // in the upstream's queue; guarded by its mutex
 	next     *attempt
 	prev     *attempt
 	sent     bool
@@ -152,7 +152,7 @@ func (c *Call) act(w *worker, v Verdict) {
 			}
 			v = c.relay.policy.Failed(c, o)
 			if v.kind == verdictPass || v.kind == verdictWait {
-				c.refuse(w, c.status(o.Kind, o.Code, o.Message), o.Kind)
+				c.refuseAs(w, c.status(o.Kind, o.Code, o.Message), o)
 				return
 			}
 		}
@@ -328,7 +328,11 @@ func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
 			return Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
 				Upstream: a.d.Upstream, Started: a.started, Ended: w.now}, true
 		}
-		if uc == nil || c.start(w, a, uc) {
+		if uc == nil {
+			return Outcome{}, false
+		}
+		if c.start(w, a, uc) {
+			c.creditDown(w)
 			return Outcome{}, false
 		}
 		a.d.Upstream.discard(w, uc) // it went away in between: choose again
@@ -344,6 +348,7 @@ func (c *Call) placed(w *worker, a *attempt, uc *conn) {
 		return
 	}
 	if c.start(w, a, uc) {
+		c.creditDown(w) // of what came while it waited
 		return
 	}
 	a.d.Upstream.discard(w, uc)
@@ -448,14 +453,18 @@ func (c *Call) failed(w *worker, o Outcome) {
 	}
 	if c.sentAnswer {
 		// The status waits behind what has been received of the answer.
-		c.endAnswer(w, statusFields(nil, o.Code, o.Message, nil), o)
+		s := c.status(o.Kind, o.Code, o.Message)
+		c.endAnswer(w, statusFields(nil, s.Code, s.Message, s.Details), o)
 		return
 	}
 	c.att = nil
+	if c.received == 0 {
+		c.keepBody = true // nothing has been given away yet, and what comes may have to wait
+	}
 	v := c.relay.policy.Failed(c, o)
 	switch v.kind {
 	case verdictTo:
-		if c.att = nil; c.Replayable() || c.bodyUnsent() {
+		if c.Replayable() {
 			c.act(w, v)
 			return
 		}
@@ -466,10 +475,6 @@ func (c *Call) failed(w *worker, o Outcome) {
 		c.refuse(w, v.status, Refused)
 	}
 }
-
-// bodyUnsent reports whether nothing of the request has been given away, so that
-// it need not be kept to be sent.
-func (c *Call) bodyUnsent() bool { return c.received == 0 }
 
 // --- ending
 

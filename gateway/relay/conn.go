@@ -25,7 +25,7 @@ type conn struct {
 	dec       *hpack.Decoder
 	fields    fieldList
 	block     headerBlock
-	seenFirst bool // the peer's SETTINGS have arrived
+	seenFirst bool // the peer's SETTINGS have arrived; written under mu
 
 	lastRead atomic.Int64 // unix nanoseconds of the last read
 	partial  atomic.Int64 // since when a frame or header block is incomplete; 0 if none

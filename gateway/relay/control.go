@@ -81,9 +81,9 @@ func (c *conn) onSettings(w *worker, h frameHeader, p []byte) error {
 	}
 	c.control(w, appendSettingsAck)
 	err := c.checkControl()
-	c.mu.Unlock()
 	first := !c.seenFirst
 	c.seenFirst = true
+	c.mu.Unlock()
 	c.side.settings(w, c, first, maxStreams, setStreams)
 	return err
 }

@@ -54,7 +54,7 @@ func (l *fieldList) add(f hpack.HeaderField) {
 		l.tooBig = true
 		return
 	}
-	if l.dropHopByHop && hopByHop(f.Name) {
+	if l.dropHopByHop && (hopByHop(f.Name) || f.Name == "te") {
 		return
 	}
 	f.Sensitive = f.Sensitive || volatile(f.Name)
