@@ -577,6 +577,11 @@ func (c *Call) attemptEnded(w *worker, s *stream, kind OutcomeKind, code uint32,
 	if c.done || c.att == nil || s != &c.att.stream {
 		return
 	}
+	if code == codeCanceled && !c.deadline.IsZero() && !w.now.Before(c.deadline) {
+		// The upstream counts down the same deadline, and has acted on it before our
+		// timer's next tick.
+		kind, code, why = DeadlineExceeded, codeDeadlineExceeded, "deadline exceeded"
+	}
 	o := c.outcome(w, kind, code, why)
 	o.Reset = reset
 	c.failed(w, o)
