@@ -22,6 +22,7 @@ demo: build ## Two model versions, the gateway and real traffic, all here: make 
 
 .PHONY: test
 test: conformance-tools ## Run all tests under the race detector.
+	@command -v "$$(go env CC)" >/dev/null || { echo "the race detector needs a C compiler; on Debian: apt-get install gcc libc6-dev"; exit 1; }
 	go test -race ./...
 
 .PHONY: check
