@@ -50,6 +50,48 @@ func newTable(routes []*Route, revision uint64) *Table {
 	return t
 }
 
+// with returns a table in which some routes are others, or gone where nil. All
+// others are shared with t, so that the cost hardly depends on their number.
+func (t *Table) with(changed map[string]*Route, revision uint64) *Table {
+	next := &Table{
+		revision:     revision,
+		revisionText: strconv.FormatUint(revision, 10),
+		byModel:      t.byModel,
+		byService:    t.byService,
+		models:       t.models,
+	}
+	if len(changed) == 0 {
+		return next
+	}
+	next.byModel, next.byService = maps.Clone(t.byModel), maps.Clone(t.byService)
+	sameModels := true
+	for model, r := range changed {
+		old := t.byModel[model]
+		sameModels = sameModels && (old == nil) == (r == nil)
+		if old != nil {
+			delete(next.byModel, model)
+			for _, s := range old.Services {
+				if next.byService[s] == old {
+					delete(next.byService, s)
+				}
+			}
+		}
+	}
+	for model, r := range changed {
+		if r == nil {
+			continue
+		}
+		next.byModel[model] = r
+		for _, s := range r.Services {
+			next.byService[s] = r
+		}
+	}
+	if !sameModels {
+		next.models = slices.Sorted(maps.Keys(next.byModel))
+	}
+	return next
+}
+
 // Revision returns the number of this routing state. It is 0 until a state has
 // been loaded, and grows by one with every change.
 func (t *Table) Revision() uint64 { return t.revision }

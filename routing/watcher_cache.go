@@ -1,0 +1,169 @@
+package routing
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"buf.build/go/protoyaml"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing/statefile"
+)
+
+// DefaultStateDir returns the folder below which gateways keep their last good
+// states: sluice in $XDG_STATE_HOME or, without that, in ~/.local/state.
+func DefaultStateDir() (string, error) {
+	if base := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(base) {
+		return filepath.Join(base, "sluice"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no place for the last good state: %w; name one with --state-dir", err)
+	}
+	return filepath.Join(home, ".local", "state", "sluice"), nil
+}
+
+// CacheDir returns the folder for one store and data address below a state
+// directory. Two gateways on one machine differ in their address.
+func CacheDir(stateDir string, store Store, listen string) string {
+	key := store.String() + " " + listen
+	sum := sha256.Sum256([]byte(key))
+	readable := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '-':
+			return r
+		default:
+			return '_'
+		}
+	}, key)
+	return filepath.Join(stateDir, readable[:min(len(readable), 80)]+"-"+hex.EncodeToString(sum[:4]))
+}
+
+// cache is the last good state on disk.
+type cache struct {
+	dir     *statefile.Dir
+	changed chan struct{} // holds a token when there is something to save
+	err     error         // of the last reading or writing; guarded by Watcher.mu
+}
+
+// touch says that there is something to save.
+func (c *cache) touch() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// openCache publishes the last good state. A cache that cannot be used is worth
+// a warning, no more.
+func (w *Watcher) openCache() {
+	if w.cfg.CacheDir == "" {
+		return
+	}
+	dir, err := statefile.Open(w.cfg.CacheDir)
+	if err != nil {
+		w.cfg.Logger.Warn("the last good state will not be kept: a start without the store will not be ready",
+			"folder", w.cfg.CacheDir, "error", err)
+		return
+	}
+	w.cache = &cache{dir: dir, changed: make(chan struct{}, 1)}
+	stored, err := dir.Read()
+	if err == nil && stored.GetRevision() > 0 {
+		err = w.takeCached(stored)
+	}
+	if err != nil {
+		w.cache.err = err
+		w.cfg.Logger.Error("the last good state cannot be used", "error", err)
+	}
+}
+
+// takeCached publishes a state from disk, as far as its documents are good for
+// this version of the program.
+func (w *Watcher) takeCached(stored *routingv1.StoredState) error {
+	if err := w.take(StateOf(stored)); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range stored.GetChanges() {
+		w.recent.add(c)
+	}
+	w.source, w.taken, w.known = FromCache, stored.GetConfirmed().AsTime(), false
+	return nil
+}
+
+// saveWhenChanged writes the cache until ctx ends, never twice within the least
+// time.
+func (w *Watcher) saveWhenChanged(ctx context.Context) {
+	if w.cache == nil {
+		return
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.cache.changed:
+			w.save()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(w.cfg.SaveEvery):
+		}
+	}
+}
+
+// closeCache saves what is new and unlocks the folder.
+func (w *Watcher) closeCache() {
+	if w.cache == nil {
+		return
+	}
+	w.save()
+	_ = w.cache.dir.Close()
+}
+
+// save writes the published state, if it is one of the store's: without the
+// store, the file is still right about its own age.
+func (w *Watcher) save() {
+	status := w.Status()
+	if status.Source != FromStore {
+		return
+	}
+	w.mu.Lock()
+	state := *w.local
+	state.Routes = maps.Clone(w.local.Routes)
+	changes := w.recent.all()
+	w.mu.Unlock()
+	stored := state.Stored()
+	stored.Changes, stored.Confirmed = changes, timestamppb.New(status.ConfirmedAt)
+	err := w.cache.dir.Write(stored)
+	w.mu.Lock()
+	before := w.cache.err
+	w.cache.err = err
+	w.mu.Unlock()
+	if err != nil && !sameError(err, before) {
+		w.cfg.Logger.Warn("the last good state cannot be kept", "error", err)
+	}
+}
+
+// saveLost writes documents of lost changes, the last of which names the file.
+func (c *cache) saveLost(doc *routingv1.Document, last *routingv1.Change) (string, error) {
+	text, err := protoyaml.MarshalOptions{UseProtoNames: true, Indent: 2}.Marshal(doc)
+	if err != nil {
+		return "", err
+	}
+	if len(last.GetId()) < 8 {
+		return "", errors.New("the last change has no id")
+	}
+	name := fmt.Sprintf("lost-%d-%s.yaml", last.GetRevision(), last.GetId()[:8])
+	return filepath.Join(c.dir.Path(), name), c.dir.WriteFile(name, text)
+}

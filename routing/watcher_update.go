@@ -1,0 +1,117 @@
+package routing
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+)
+
+// updateTimeout bounds what an operator waits for the store, over all steps.
+const updateTimeout = 1800 * time.Millisecond
+
+// Update makes one change in the store and returns once it is published here, or
+// shortly after if that takes long. It fails within 2 s when the store is gone.
+// Errors are those of [Store.Update].
+//
+// If the store has lost routes that are still served here, they are written back
+// first, as a change of their own by the actor "failover"; the update is then
+// made to the state it was meant for.
+func (w *Watcher) Update(ctx context.Context, u *Update) (*routingv1.Change, error) {
+	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	defer cancel()
+	u, err := w.restore(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	c, err := w.cfg.Store.Update(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	w.await(ctx, c.GetRevision())
+	return c, nil
+}
+
+// History returns changes from the store.
+func (w *Watcher) History(ctx context.Context, q HistoryQuery) ([]*routingv1.Change, error) {
+	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	defer cancel()
+	return w.cfg.Store.History(ctx, q)
+}
+
+// restore writes back what the store has lost, if the update was made for what
+// is served here, and returns an update for the state after that.
+func (w *Watcher) restore(ctx context.Context, u *Update) (*Update, error) {
+	back := w.restoration(u)
+	if back == nil {
+		return u, nil
+	}
+	c, err := w.cfg.Store.Update(ctx, back)
+	if err != nil {
+		return nil, fmt.Errorf("write back what the store has lost: %w", err)
+	}
+	moved := *u
+	moved.Expected, moved.ExpectedID = c.GetRevision(), c.GetId()
+	return &moved, nil
+}
+
+// restoration returns the update that writes back what the store has lost, nil
+// if it has lost nothing or the update is not meant for what is served here.
+// Routes that the update sets or deletes itself are left to it.
+func (w *Watcher) restoration(u *Update) *Update {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if u.Expected != w.local.Revision || !w.known {
+		return nil
+	}
+	models := maps.Clone(w.orphans)
+	for _, r := range u.Set {
+		delete(models, r.GetModel())
+	}
+	for _, model := range u.Delete {
+		delete(models, model)
+	}
+	if len(models) == 0 && !w.vanished() {
+		return nil
+	}
+	back := &Update{
+		Expected:   w.storeAt.Revision,
+		ExpectedID: w.storeAt.ID,
+		Actor:      ActorFailover,
+		Reason: fmt.Sprintf("%d routes were missing in the store without having been deleted; written back as served at revision %d",
+			len(models), w.local.Revision),
+	}
+	for _, model := range slices.Sorted(maps.Keys(models)) {
+		back.Set = append(back.Set, w.local.Routes[model].GetRoute())
+	}
+	if w.vanished() {
+		back.NewEpoch = &NewEpoch{Above: w.local.Position, Lost: namesOf(w.recent.all())}
+		for model, entry := range w.local.Routes { // tombstones are part of the state
+			if entry.GetRoute() == nil {
+				back.Delete = append(back.Delete, model)
+			}
+		}
+		slices.Sort(back.Delete)
+	}
+	return back
+}
+
+// await waits until a revision is published, but not for long.
+func (w *Watcher) await(ctx context.Context, revision uint64) {
+	for {
+		w.mu.Lock()
+		done, published := w.local.Revision >= revision, w.waiters
+		w.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-published:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
