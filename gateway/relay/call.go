@@ -122,6 +122,10 @@ func (c *Call) begin(w *worker) {
 	v := c.relay.policy.Opened(c)
 	c.begun = true
 	c.relay.wheel.arm(c, w.now, c.expiry())
+	if v.kind == verdictWait && c.bodyEnded && c.Inspect {
+		// A request without a body: its end came with its header fields.
+		_, v = c.relay.policy.Body(c, nil, true)
+	}
 	c.act(w, v)
 }
 
