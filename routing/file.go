@@ -17,10 +17,14 @@ import (
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
 
-// FileConfig says which file a [FileSource] follows. Path and Router have to be
-// set; the rest has defaults.
+// FileConfig says which file a [FileSource] follows. Path and one of Watcher and
+// Router have to be set; the rest has defaults.
 type FileConfig struct {
-	Path   string
+	Path string
+	// Watcher takes what is new in the file as a change by the actor "file", which
+	// makes its store say what the file says. It has been started.
+	Watcher *Watcher
+	// Router is published to if there is no Watcher.
 	Router *Router
 	Logger *slog.Logger // default slog.Default()
 
@@ -110,6 +114,14 @@ func (s *FileSource) publish(data []byte, status *FileStatus) error {
 	if proto.Equal(doc, s.current) {
 		return nil
 	}
+	if s.config.Watcher != nil {
+		if err := s.update(doc); err != nil {
+			return err
+		}
+		s.current = doc
+		status.Revision, status.LoadedAt = s.config.Watcher.position().Revision, time.Now()
+		return nil
+	}
 	table, err := Build(doc, status.Revision+1)
 	if err != nil {
 		return err
@@ -118,6 +130,23 @@ func (s *FileSource) publish(data []byte, status *FileStatus) error {
 	s.current = doc
 	status.Revision, status.LoadedAt = table.Revision(), time.Now()
 	return nil
+}
+
+// update makes the store say what a document says. If somebody else changes it
+// at the same time, the file comes after that.
+func (s *FileSource) update(doc *routingv1.Document) error {
+	for {
+		u := UpdateTo(doc, s.config.Watcher.State())
+		u.Actor, u.Reason = ActorFile, s.config.Path+" has changed"
+		_, err := s.config.Watcher.Update(context.Background(), u)
+		var faster *ConflictError
+		switch {
+		case errors.Is(err, ErrUnchanged):
+			return nil
+		case !errors.As(err, &faster):
+			return err
+		}
+	}
 }
 
 // Reload asks [FileSource.Run] to read the file without waiting for a change, as
@@ -173,7 +202,7 @@ func (s *FileSource) loadAndLog(asked bool) {
 		log.Error("routes refused, the last good ones stay", "error", err)
 	case err != nil:
 	case now.Revision != before.Revision:
-		log.Info("routes published", "routes", s.config.Router.Current().Len())
+		log.Info("routes published")
 	case asked || before.Err != nil:
 		log.Info("routes are as published")
 	}

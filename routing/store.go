@@ -177,7 +177,9 @@ func (q HistoryQuery) Matches(c *routingv1.Change) bool {
 type Health struct {
 	// Err says what is wrong; nil if the store answered when it was last asked.
 	Err error
-	// Since is when it became so; zero before the store was first asked.
+	// WriteErr says why the store refused a change; nil once it has taken one.
+	WriteErr error
+	// Since is when Err became so; zero before the store was first asked.
 	Since time.Time
 	// Answered is when the store last answered; zero if it never has.
 	Answered time.Time

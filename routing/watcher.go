@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	routingv1 "sluice/proto/sluice/routing/v1"
@@ -45,6 +46,8 @@ type Watcher struct {
 	cfg   WatcherConfig
 	cache *cache // nil without one
 
+	mustLoad atomic.Bool // following changes is not enough
+
 	mu       sync.Mutex // serialises publishing; never held while the store is asked
 	local    *State     // what is published, and tombstones
 	storeAt  Position   // what the store was last seen to hold
@@ -71,13 +74,15 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	if cfg.SaveEvery == 0 {
 		cfg.SaveEvery = time.Second
 	}
-	return &Watcher{
+	w := &Watcher{
 		cfg:     cfg,
 		local:   StateOf(nil),
 		refused: make(map[string]Refusal),
 		orphans: make(map[string]bool),
 		waiters: make(chan struct{}),
 	}
+	w.mustLoad.Store(true)
+	return w
 }
 
 // Start publishes what there is: the store's state, or while the store does not
@@ -147,44 +152,34 @@ func (w *Watcher) Run(ctx context.Context) error {
 // follow applies what the store tells until that ends. It loads the whole state
 // only when it has to.
 func (w *Watcher) follow(ctx context.Context) error {
-	at, known := w.storePosition()
-	if !known {
+	if w.mustLoad.Load() {
 		if err := w.reload(ctx); err != nil {
 			return err
 		}
-		at, _ = w.storePosition()
 	}
 	w.note(nil)
-	err := w.cfg.Store.Watch(ctx, at, w.apply)
+	err := w.cfg.Store.Watch(ctx, w.storePosition(), w.apply)
 	if errors.Is(err, ErrGap) {
-		w.forgetPosition()
-		if err := w.reload(ctx); err != nil {
-			return err
-		}
-		return nil
+		w.mustLoad.Store(true)
+		return w.reload(ctx)
 	}
 	return err
 }
 
-func (w *Watcher) storePosition() (Position, bool) {
+func (w *Watcher) storePosition() Position {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.storeAt, w.known
-}
-
-func (w *Watcher) forgetPosition() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.known = false
+	return w.storeAt
 }
 
 // reload brings the published state in line with the store's whole state.
 func (w *Watcher) reload(ctx context.Context) error {
 	s, err := w.cfg.Store.Load(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.reconcile(ctx, s)
 	}
-	return w.reconcile(ctx, s)
+	w.mustLoad.Store(err != nil)
+	return err
 }
 
 // note remembers why the store is not being followed, nil if it is, and logs it

@@ -68,14 +68,17 @@ func (w *Watcher) takeFirst(s *State) error {
 func (w *Watcher) noteVanished() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	news := !w.vanished()
 	w.storeAt, w.known = Position{}, true
 	for model, entry := range w.local.Routes {
 		if entry.GetRoute() != nil {
 			w.orphans[model] = true
 		}
 	}
-	w.cfg.Logger.Error("the store has lost its routing state, the last good one stays",
-		"store", w.cfg.Store.String(), "revision", w.local.Revision)
+	if news {
+		w.cfg.Logger.Error("the store has lost its routing state, the last good one stays",
+			"store", w.cfg.Store.String(), "revision", w.local.Revision)
+	}
 }
 
 // lostSince returns the changes up to the local position that the store does not

@@ -114,6 +114,9 @@ func (w *Watcher) problems(s Status) error {
 	if s.Health.Err != nil && !sameError(s.Health.Err, w.failure) {
 		all = append(all, s.Health.Err)
 	}
+	if e := s.Health.WriteErr; e != nil && !sameError(e, s.Health.Err) && !sameError(e, w.failure) {
+		all = append(all, e)
+	}
 	if w.vanished() {
 		all = append(all, fmt.Errorf("%s has lost its routing state: it is empty, and nobody has deleted the routes; "+
 			"revision %d stays, and the next change made through this gateway writes it back", s.Store, s.Revision))

@@ -1,0 +1,195 @@
+// Package redisstore keeps the routing state in Redis, for any number of
+// gateways: one Redis, one with Sentinel, or a Cluster.
+//
+// Three keys share a hash tag, "{sluice}" unless the URL says otherwise:
+//
+//	{sluice}:head     hash: revision, id, epoch and the number of entries
+//	{sluice}:routes   hash: a StoredRoute per model, tombstones too
+//	{sluice}:changes  stream: a Change per entry, whose id is <revision>-0
+//
+// and for a day {sluice}:request:<key> per request key. A change is one
+// transaction under WATCH, without scripts, so a user with few permissions
+// suffices; docs/redis.md lists them. Nothing is ever removed but old changes.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"sluice/routing"
+)
+
+// Config says which Redis, and how patiently. URL has to be set.
+type Config struct {
+	// URL is one of the forms that [Forms] lists.
+	URL string
+	// Block is how long one XREAD waits for a change, and thereby how long a Watch
+	// may take to end. Default 1 s.
+	Block time.Duration
+	// Poll is the mean time between two looks at the revision, which find what the
+	// stream did not tell; each waits between half and one and a half of it.
+	// Default 2.5 s.
+	Poll time.Duration
+	// PollOnly never reads the stream while waiting.
+	PollOnly bool
+	// Timeout bounds one command. Default 1 s.
+	Timeout time.Duration
+	// MaxChanges is about how many changes the stream keeps. Default 10,000.
+	MaxChanges int64
+}
+
+// UpdateTimeout bounds a change, whatever Redis does.
+const UpdateTimeout = 1500 * time.Millisecond
+
+// requestKeyTTL is how long a request may be repeated.
+const requestKeyTTL = 24 * time.Hour
+
+// Store is a [routing.Store] in Redis.
+type Store struct {
+	cfg    Config
+	name   string
+	client redis.UniversalClient
+	keys   keys
+
+	mu         sync.Mutex
+	health     routing.Health
+	entriesAt  routing.Position // where entriesHad was seen
+	entriesHad int64            // entries found by the last Load
+}
+
+type keys struct{ head, routes, changes, request string }
+
+func newKeys(prefix string) keys {
+	tag := "{" + prefix + "}:"
+	return keys{head: tag + "head", routes: tag + "routes", changes: tag + "changes", request: tag + "request:"}
+}
+
+// quiet keeps the client library from writing to standard error: what matters is
+// returned, and shown in the status.
+type quiet struct{}
+
+// Printf discards.
+func (quiet) Printf(context.Context, string, ...any) {}
+
+var silence = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
+
+// Open checks the URL and returns a store. It connects to nothing yet: a Redis
+// that is down is no reason not to start.
+func Open(cfg Config) (*Store, error) {
+	target, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Block == 0 {
+		cfg.Block = time.Second
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = 2500 * time.Millisecond
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Second
+	}
+	if cfg.MaxChanges == 0 {
+		cfg.MaxChanges = 10_000
+	}
+	silence()
+	return &Store{
+		cfg:    cfg,
+		name:   target.name,
+		client: redis.NewUniversalClient(target.options(cfg)),
+		keys:   newKeys(target.prefix),
+	}, nil
+}
+
+// String names the store, without user and password.
+func (s *Store) String() string { return s.name }
+
+// Close closes all connections.
+func (s *Store) Close() error { return s.client.Close() }
+
+// Health returns how the last command went.
+func (s *Store) Health() routing.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
+}
+
+// answered notes how a command went and returns its error in this module's
+// terms.
+func (s *Store) answered(err error) error {
+	err = s.translate(err)
+	var unavailable *routing.UnavailableError
+	var refused *routing.RefusedError
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bad := errors.As(err, &unavailable) || errors.As(err, &refused)
+	if unavailable == nil {
+		s.health.Answered = now
+	}
+	if bad != (s.health.Err != nil) || s.health.Since.IsZero() {
+		s.health.Since = now
+	}
+	s.health.Err = nil
+	if bad {
+		s.health.Err = err
+	}
+	return err
+}
+
+// noteWrite remembers why a change was refused, until one is made.
+func (s *Store) noteWrite(err error) {
+	var refused *routing.RefusedError
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil || errors.As(err, &refused) {
+		s.health.WriteErr = err
+	}
+}
+
+// head is what {sluice}:head says, and how many entries there really are.
+type head struct {
+	routing.Position
+	entries int64 // that there should be
+	found   int64 // that there are
+}
+
+// readHead asks for the head and counts the entries.
+func (s *Store) readHead(ctx context.Context, c redis.Cmdable) (head, error) {
+	var fields *redis.SliceCmd
+	var count *redis.IntCmd
+	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+		fields = p.HMGet(ctx, s.keys.head, "revision", "id", "epoch", "entries")
+		count = p.HLen(ctx, s.keys.routes)
+		return nil
+	})
+	if err != nil {
+		return head{}, err
+	}
+	return s.decodeHead(fields.Val(), count.Val())
+}
+
+func (s *Store) decodeHead(fields []any, found int64) (head, error) {
+	h := head{found: found}
+	if len(fields) != 4 || fields[0] == nil {
+		return h, nil // nothing was ever written, or all of it is gone
+	}
+	var texts [4]string
+	for i, f := range fields {
+		texts[i], _ = f.(string)
+	}
+	var errs [3]error
+	h.Revision, errs[0] = strconv.ParseUint(texts[0], 10, 64)
+	h.ID = texts[1]
+	h.Epoch, errs[1] = strconv.ParseUint(texts[2], 10, 64)
+	h.entries, errs[2] = strconv.ParseInt(texts[3], 10, 64)
+	if err := errors.Join(errs[:]...); err != nil || h.ID == "" || h.Revision == 0 {
+		return h, &damagedError{s.keys.head, "it does not hold revision, id, epoch and entries as sluice writes them"}
+	}
+	return h, nil
+}

@@ -1,0 +1,137 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+// Watch follows the stream, and looks at the head now and then: the stream may be
+// gone, cut short, or not be readable by this user.
+func (s *Store) Watch(ctx context.Context, after routing.Position, deliver func(*routingv1.Change) error) error {
+	f := &follower{store: s, at: after, deliver: deliver, polling: s.cfg.PollOnly}
+	for {
+		if err := f.step(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
+}
+
+// follower is one Watch.
+type follower struct {
+	store    *Store
+	at       routing.Position // delivered last
+	deliver  func(*routingv1.Change) error
+	polling  bool // the stream cannot be read while waiting
+	nextPoll time.Time
+}
+
+// step polls if it is time to, and else waits for a change.
+func (f *follower) step(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !time.Now().Before(f.nextPoll) {
+		mean := f.store.cfg.Poll
+		f.nextPoll = time.Now().Add(mean/2 + rand.N(mean))
+		return f.poll(ctx)
+	}
+	if f.polling {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Until(f.nextPoll)):
+		}
+		return nil
+	}
+	return f.read(ctx)
+}
+
+// poll compares the head with what was delivered and fetches what is missing.
+func (f *follower) poll(ctx context.Context) error {
+	s := f.store
+	h, err := s.readHead(ctx, s.client)
+	if err = s.answered(err); err != nil {
+		return err
+	}
+	if s.hasLostEntries(h) {
+		return routing.ErrGap
+	}
+	for f.at != h.Position {
+		changes, err := s.changesAfter(ctx, f.at)
+		if err != nil {
+			return s.answered(err)
+		}
+		if len(changes) == 0 {
+			return routing.ErrGap
+		}
+		if err := f.pass(changes); err != nil {
+			return err
+		}
+		if f.at.Revision > h.Revision {
+			return nil // it has moved on since we asked
+		}
+	}
+	return nil
+}
+
+// read waits for the stream to tell of changes.
+func (f *follower) read(ctx context.Context) error {
+	s := f.store
+	waiting, cancel := context.WithTimeout(ctx, s.cfg.Block+s.cfg.Timeout)
+	defer cancel()
+	streams, err := s.client.XRead(waiting, &redis.XReadArgs{
+		Streams: []string{s.keys.changes},
+		ID:      streamID(f.at.Revision),
+		Count:   pageSize,
+		Block:   s.cfg.Block,
+	}).Result()
+	if errors.Is(err, redis.Nil) {
+		return s.answered(nil)
+	}
+	if err = s.answered(err); err != nil {
+		var refused *routing.RefusedError
+		f.polling = errors.As(err, &refused)
+		if f.polling {
+			return nil // polling says whether that is all that is wrong
+		}
+		return err
+	}
+	for _, st := range streams {
+		changes, err := s.continuing(st.Messages, f.at)
+		if err != nil {
+			return err
+		}
+		if err := f.pass(changes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *follower) pass(changes []*routingv1.Change) error {
+	for _, c := range changes {
+		if err := f.deliver(c); err != nil {
+			return err
+		}
+		f.at = routing.PositionAfter(c)
+		f.store.noteWrite(nil) // somebody can write, wherever that was
+	}
+	return nil
+}
+
+// hasLostEntries reports whether entries are missing that the last Load did not
+// already find missing.
+func (s *Store) hasLostEntries(h head) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return h.found < h.entries && (h.Position != s.entriesAt || h.found != s.entriesHad)
+}
