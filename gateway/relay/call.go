@@ -510,6 +510,7 @@ func (c *Call) refuseAs(w *worker, s *Status, o Outcome) {
 
 // abortDown resets the client's stream: the client broke the protocol.
 func (c *Call) abortDown(w *worker, code http2.ErrCode) {
+	c.down.conn.side.(*downstreamSide).abuse.early()
 	c.down.conn.mu.Lock()
 	c.down.resetLocked(w, code)
 	c.down.conn.mu.Unlock()

@@ -16,8 +16,8 @@ type Config struct {
 	MaxStreams        uint32 // concurrent streams per downstream connection
 	MaxHeaderBytes    int    // a request's or answer's header list, bytes as RFC 9113 6.5.2 counts them
 	MaxHeaderFields   int
-	StreamWindow      int   // receive window of a stream, bytes
-	ConnWindow        int   // receive window of a connection, bytes
+	StreamWindow      int   // receive window of a stream, bytes; at least 65,535, which peers assume before they know it
+	ConnWindow        int   // receive window of a connection, bytes; likewise
 	ReplayPerCall     int   // request bytes kept for another attempt, per call
 	ReplayTotal       int64 // and over all calls
 	IdentifyPerCall   int   // request bytes kept while the policy still waits for more
@@ -111,6 +111,8 @@ func (c Config) withDefaults() Config {
 	set(&c.BackoffMax, d.BackoffMax)
 	set(&c.UpstreamIdle, d.UpstreamIdle)
 	set(&c.MaxUpstreamStream, d.MaxUpstreamStream)
+	c.StreamWindow = max(c.StreamWindow, initialWindow)
+	c.ConnWindow = max(c.ConnWindow, initialWindow)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -27,6 +27,7 @@ type conn struct {
 	fields    fieldList
 	block     headerBlock
 	seenFirst bool // the peer's SETTINGS have arrived; written under mu
+	provoked  int  // control frames that the peer has provoked since the last flush
 
 	lastRead atomic.Int64 // unix nanoseconds of the last read
 	partial  atomic.Int64 // since when a frame or header block is incomplete; 0 if none
@@ -36,7 +37,7 @@ type conn struct {
 	closed  bool
 	err     error // why
 	ctl     []byte
-	ctlN    int // control frames in ctl
+	ctlN    int // unwritten control frames that the peer has provoked
 	out     *byteBuf
 	tail    tailFrame
 	dirty   bool // in some worker's list of connections to flush
@@ -48,7 +49,7 @@ type conn struct {
 	sendWin     int64 // of the connection
 	peerInitial int64 // the peer's SETTINGS_INITIAL_WINDOW_SIZE
 	peerFrame   int   // the peer's SETTINGS_MAX_FRAME_SIZE, at most maxFrameLen
-	ready       fifo
+	ready       readyList
 	buffered    int64 // chunk memory of all send queues here
 	recvWin     int64 // what the peer may still send on the connection
 	recvCredit  int   // bytes received and not yet given back
@@ -168,7 +169,7 @@ func (c *conn) readLoop(w *worker) {
 // process handles every complete frame in the read buffer.
 func (c *conn) process(w *worker) error {
 	b := c.rbuf.b[c.rpos:c.rend]
-	wasOpen, frames := c.block.open, 0
+	frames := 0
 	for len(b) >= frameHeaderLen {
 		h := parseFrameHeader(b)
 		if h.length > maxFrameLen {
@@ -182,6 +183,10 @@ func (c *conn) process(w *worker) error {
 		}
 		b = b[frameHeaderLen+h.length:]
 		frames++
+		if c.provoked > c.relay.cfg.ControlQueue/2 {
+			w.flush() // one chunk may hold thousands of them, and the peer may well read
+			c.provoked = 0
+		}
 	}
 	if len(b) == 0 {
 		c.rpos, c.rend = 0, 0
@@ -189,12 +194,19 @@ func (c *conn) process(w *worker) error {
 		c.rend = copy(c.rbuf.b, b)
 		c.rpos = 0
 	}
-	switch since := c.partial.Load(); {
-	case len(b) == 0 && !c.block.open && c.seenFirst:
+	since := c.partial.Load()
+	switch {
+	case !c.seenFirst:
+		if since == 0 {
+			c.partial.Store(w.now.UnixNano())
+		}
+	case c.block.open:
+		c.partial.Store(c.block.since)
+	case len(b) == 0:
 		if since != 0 {
 			c.partial.Store(0)
 		}
-	case since == 0 || (frames > 0 && !wasOpen && c.seenFirst):
+	case since == 0 || frames > 0:
 		c.partial.Store(w.now.UnixNano())
 	}
 	return nil
@@ -249,10 +261,10 @@ func (c *conn) appended(w *worker) {
 }
 
 // control queues a frame that may pass before DATA. c.mu is held.
-func (c *conn) control(w *worker, f func([]byte) []byte) {
+func (c *conn) control(w *worker, f func([]byte) []byte) error {
 	c.ctl = f(c.ctl)
-	c.ctlN++
 	w.touch(c)
+	return c.countControl()
 }
 
 // queued is how many bytes wait in the write queue.
@@ -444,11 +456,6 @@ func (c *conn) release(w *worker) {
 		streams = append(streams, s)
 	}
 	clear(c.streams)
-	c.ready = fifo{}
-	if !c.writing {
-		putWriteBuf(c.out)
-	}
-	c.out, c.ctl = nil, nil
 	c.mu.Unlock()
 	c.side.gone(w, c, streams)
 }

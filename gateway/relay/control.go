@@ -79,8 +79,7 @@ func (c *conn) onSettings(w *worker, h frameHeader, p []byte) error {
 			}
 		}
 	}
-	c.control(w, appendSettingsAck)
-	err := c.checkControl()
+	err := c.control(w, appendSettingsAck)
 	first := !c.seenFirst
 	c.seenFirst = true
 	c.mu.Unlock()
@@ -100,8 +99,7 @@ func (c *conn) onPing(w *worker, h frameHeader, p []byte) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.control(w, func(b []byte) []byte { return appendPing(b, true, p) })
-	return c.checkControl()
+	return c.control(w, func(b []byte) []byte { return appendPing(b, true, p) })
 }
 
 func (c *conn) onGoAway(w *worker, h frameHeader, p []byte) error {
@@ -137,23 +135,18 @@ func (c *conn) onPriority(w *worker, h frameHeader, p []byte) error {
 	return nil
 }
 
-// recentResets remembers the last streams that this end has reset: frames that
-// were under way then are not the peer's fault.
-type recentResets struct {
-	ids [64]uint32
-	n   int
-}
+// recentResets remembers which streams this end has reset lately: frames that
+// were under way then are not the peer's fault. A stream is forgotten when
+// another one takes its place, which is no sooner than after as many streams.
+type recentResets struct{ ids *[1024]uint32 }
+
+func (r *recentResets) place(id uint32) *uint32 { return &r.ids[id/2%uint32(len(r.ids))] }
 
 func (r *recentResets) add(id uint32) {
-	r.ids[r.n%len(r.ids)] = id
-	r.n++
+	if r.ids == nil {
+		r.ids = new([1024]uint32) // most connections never need it
+	}
+	*r.place(id) = id
 }
 
-func (r *recentResets) has(id uint32) bool {
-	for _, v := range r.ids {
-		if v == id {
-			return true
-		}
-	}
-	return false
-}
+func (r *recentResets) has(id uint32) bool { return r.ids != nil && *r.place(id) == id }

@@ -22,8 +22,9 @@ type downstreamSide struct {
 	idle    time.Time // since when there has been no call
 }
 
-// resetMeter notices clients that open calls only to reset them (CVE-2023-44487).
-// It belongs to the connection's reader.
+// resetMeter notices clients that open calls only to reset them (CVE-2023-44487)
+// or to make the relay reset them (CVE-2025-8671). It belongs to the connection's
+// reader.
 type resetMeter struct {
 	opened, resets int
 	limit          int
@@ -55,7 +56,9 @@ func (r *Relay) serve(nc net.Conn, t transport) {
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: r.cfg.MaxStreams},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(r.cfg.StreamWindow)},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(r.cfg.MaxHeaderBytes)})
-	c.ctl = appendWindowUpdate(c.ctl, 0, r.cfg.ConnWindow-initialWindow)
+	if n := r.cfg.ConnWindow - initialWindow; n > 0 {
+		c.ctl = appendWindowUpdate(c.ctl, 0, n)
+	}
 	w.touch(c)
 	c.mu.Unlock()
 	if !r.addConn(c) {
@@ -111,18 +114,22 @@ func (s *downstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fie
 	}
 	if len(c.streams) >= int(s.relay.cfg.MaxStreams) {
 		defer c.mu.Unlock()
-		c.recent.add(id)
 		return c.resetUnknown(w, id, http2.ErrCodeRefusedStream)
 	}
-	s.abuse.open()
+	if s.abuse.open(); s.abuse.flooded() {
+		c.mu.Unlock()
+		return &connError{http2.ErrCodeEnhanceYourCalm, "too many calls reset, or made to be reset, at once"}
+	}
+	if c.queued() > stuckQueues*c.relay.cfg.WriteQueue {
+		// The client does not read, and answers made here wait for no window: what
+		// is counted for it now are control frames.
+		defer c.mu.Unlock()
+		return c.resetUnknown(w, id, http2.ErrCodeRefusedStream)
+	}
 	req, problem := parseRequest(f)
 	if problem != "" && !f.tooBig {
 		defer c.mu.Unlock()
-		c.recent.add(id)
 		s.abuse.early()
-		if s.abuse.flooded() {
-			return &connError{http2.ErrCodeEnhanceYourCalm, "too many malformed calls"}
-		}
 		return c.resetUnknown(w, id, http2.ErrCodeProtocol)
 	}
 	call := &Call{relay: s.relay, req: req, opened: w.now, keepBody: true, bodyEnded: end}

@@ -12,6 +12,11 @@ import (
 // pieceLen is what a waiting stream may send before it is another's turn.
 const pieceLen = 16 << 10
 
+// stuckQueues is how many times its limit a write queue may grow by frames that
+// wait for no window, which is what HEADERS do, until the peer is taken for one
+// that does not read.
+const stuckQueues = 4
+
 // stream is one side of a call on one connection.
 type stream struct {
 	conn *conn
@@ -25,6 +30,8 @@ type stream struct {
 	trailers   []hpack.HeaderField
 	hasTrailer bool
 	inReady    bool
+	readyPrev  *stream
+	readyNext  *stream
 	sentEnd    bool // our END_STREAM is in the write queue
 	gotEnd     bool // the peer's END_STREAM has arrived
 	closed     bool // no longer in conn.streams
@@ -103,7 +110,8 @@ func (s *stream) send(w *worker, p []byte, end bool) {
 	if s.closed || s.sentEnd {
 		return
 	}
-	if s.queue.n == 0 {
+	// While others are in line for the connection's window, nobody passes them.
+	if s.queue.n == 0 && (c.ready.len() == 0 || len(p) == 0) {
 		n := c.writeData(w, s, p, end)
 		if p = p[n:]; len(p) == 0 && (!end || s.sentEnd) {
 			return
@@ -115,6 +123,7 @@ func (s *stream) send(w *worker, p []byte, end bool) {
 	s.queued.Store(int64(s.queue.n))
 	s.endAfter = end
 	c.enqueue(s)
+	w.touch(c)
 	if c.buffered > c.relay.cfg.BufferedPerConn || c.relay.buffers.over() {
 		c.relay.evict()
 	}
@@ -147,7 +156,6 @@ func (c *conn) writeTrailers(w *worker, s *stream, fields []hpack.HeaderField) {
 // enqueue puts a stream with something to send in line for its turn.
 func (c *conn) enqueue(s *stream) {
 	if !s.inReady && !s.closed && s.sendWin > 0 {
-		s.inReady = true
 		c.ready.push(s)
 	}
 }
@@ -156,11 +164,8 @@ func (c *conn) enqueue(s *stream) {
 // windows and the queue's limit permit.
 func (c *conn) schedule(w *worker) {
 	for c.ready.len() > 0 && c.sendWin > 0 && c.queued() < c.relay.cfg.WriteQueue {
-		s := c.ready.pop()
-		s.inReady = false
-		if s.closed || s.sentEnd {
-			continue
-		}
+		s := c.ready.head
+		c.ready.remove(s)
 		for sent := 0; sent < pieceLen && s.queue.n > 0; {
 			p := s.queue.front()
 			p = p[:min(len(p), pieceLen-sent)]
@@ -190,30 +195,48 @@ func (c *conn) schedule(w *worker) {
 	}
 }
 
-// fifo is a queue of streams.
-type fifo struct {
-	q    []*stream
-	head int
+// readyList is a queue of streams, linked through them so that one that ends
+// leaves at once.
+type readyList struct {
+	head, tail *stream
+	n          int
 }
 
-func (f *fifo) len() int       { return len(f.q) - f.head }
-func (f *fifo) push(s *stream) { f.q = append(f.q, s) }
+func (l *readyList) len() int { return l.n }
 
-func (f *fifo) pop() *stream {
-	s := f.q[f.head]
-	f.q[f.head] = nil
-	if f.head++; f.head == len(f.q) {
-		f.q, f.head = f.q[:0], 0
-	} else if f.head > 64 && f.head > len(f.q)/2 {
-		n := copy(f.q, f.q[f.head:])
-		clear(f.q[n:])
-		f.q, f.head = f.q[:n], 0
+func (l *readyList) push(s *stream) {
+	s.inReady = true
+	s.readyPrev, s.readyNext = l.tail, nil
+	if l.tail != nil {
+		l.tail.readyNext = s
+	} else {
+		l.head = s
 	}
-	return s
+	l.tail = s
+	l.n++
+}
+
+func (l *readyList) remove(s *stream) {
+	if !s.inReady {
+		return
+	}
+	if s.readyPrev != nil {
+		s.readyPrev.readyNext = s.readyNext
+	} else {
+		l.head = s.readyNext
+	}
+	if s.readyNext != nil {
+		s.readyNext.readyPrev = s.readyPrev
+	} else {
+		l.tail = s.readyPrev
+	}
+	s.readyPrev, s.readyNext, s.inReady = nil, nil, false
+	l.n--
 }
 
 // freeQueue drops undelivered DATA.
 func (s *stream) freeQueue() {
+	s.conn.ready.remove(s)
 	s.conn.buffered -= int64(s.queue.charged)
 	s.queue.free(&s.conn.relay.buffers)
 	s.queued.Store(0)
@@ -230,7 +253,9 @@ func (s *stream) resetLocked(w *worker, code http2.ErrCode) {
 	b := c.outBuf()
 	b.b = appendRSTStream(b.b, s.id, code)
 	c.appended(w)
-	c.recent.add(s.id)
+	if !c.isClient() {
+		c.recent.add(s.id)
+	}
 	s.removeLocked()
 }
 
@@ -361,21 +386,28 @@ func (c *conn) dataOnClosed(w *worker, id uint32) error {
 	if c.idle(id) {
 		return protocolError(fmt.Sprintf("DATA on idle stream %d", id))
 	}
-	if c.goAwaySent || c.recent.has(id) {
+	if c.isClient() || c.goAwaySent || c.recent.has(id) {
 		return nil // it crossed our RST_STREAM
 	}
 	return c.resetUnknown(w, id, http2.ErrCodeStreamClosed)
 }
 
-// resetUnknown answers a frame on a closed stream. A peer that provokes
-// them without reading its answers is cut off.
+// resetUnknown answers a frame on a stream that is closed or refused. It counts as
+// a control frame, but keeps its place behind what the stream may still have in
+// the write queue: an answer must not be overtaken by it. c.mu is held.
 func (c *conn) resetUnknown(w *worker, id uint32, code http2.ErrCode) error {
-	c.control(w, func(b []byte) []byte { return appendRSTStream(b, id, code) })
-	return c.checkControl()
+	c.recent.add(id)
+	b := c.outBuf()
+	b.b = appendRSTStream(b.b, id, code)
+	c.appended(w)
+	return c.countControl()
 }
 
-func (c *conn) checkControl() error {
-	if c.ctlN > c.relay.cfg.ControlQueue {
+// countControl counts a control frame that the peer has provoked. A peer that
+// provokes them without reading is cut off. c.mu is held.
+func (c *conn) countControl() error {
+	c.provoked++
+	if c.ctlN++; c.ctlN > c.relay.cfg.ControlQueue {
 		return &connError{http2.ErrCodeEnhanceYourCalm, "too many control frames unanswered"}
 	}
 	return nil

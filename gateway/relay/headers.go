@@ -23,8 +23,9 @@ const (
 type headerBlock struct {
 	open   bool
 	stream uint32
-	end    bool // END_STREAM
-	n      int  // CONTINUATIONs so far
+	end    bool  // END_STREAM
+	n      int   // CONTINUATIONs so far
+	since  int64 // when it began, unix nanoseconds
 	b      []byte
 }
 
@@ -282,6 +283,7 @@ func (c *conn) onHeaders(w *worker, h frameHeader, p []byte) error {
 	c.block.end = h.flags.Has(http2.FlagHeadersEndStream)
 	if !h.flags.Has(http2.FlagHeadersEndHeaders) {
 		c.block.open = true
+		c.block.since = w.now.UnixNano()
 		c.block.b = append(c.block.b[:0], p...)
 		return nil
 	}

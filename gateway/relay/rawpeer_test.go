@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -101,7 +102,7 @@ func (p *rawPeer) pause(on bool) {
 
 func (p *rawPeer) read() {
 	defer close(p.done)
-	fr := http2.NewFramer(nil, p.nc)
+	fr := http2.NewFramer(nil, bufio.NewReader(p.nc))
 	fr.SetMaxReadFrameSize(maxFrameLen) // a larger one is the relay's fault
 	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	for {

@@ -300,7 +300,9 @@ func (u *Upstream) connect() {
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(r.cfg.StreamWindow)},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(r.cfg.MaxHeaderBytes)})
-	c.ctl = appendWindowUpdate(c.ctl, 0, r.cfg.ConnWindow-initialWindow)
+	if n := r.cfg.ConnWindow - initialWindow; n > 0 {
+		c.ctl = appendWindowUpdate(c.ctl, 0, n)
+	}
 	w.touch(c)
 	c.mu.Unlock()
 	s.connected = time.AfterFunc(r.cfg.ConnectTimeout, func() {
@@ -401,6 +403,10 @@ func (u *Upstream) redial() {
 // takes no more. c.mu is held.
 func (c *conn) openStream(s *stream) bool {
 	if c.closed || c.noNew || c.closing {
+		return false
+	}
+	if c.queued() > stuckQueues*c.relay.cfg.WriteQueue {
+		c.noNew = true // it does not read: no more calls shall hang on it
 		return false
 	}
 	id := c.lastID + 2
