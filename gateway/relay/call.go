@@ -44,6 +44,7 @@ type Call struct {
 	bodyLen   int64 // bytes let out by the policy
 	received  int64 // bytes of DATA received
 	bodyEnded bool
+	refusal   *Status // of a request that is no gRPC call; see refuseAtEnd
 
 	begun      bool
 	attempts   int  // sent
@@ -190,6 +191,14 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 	c.received += int64(len(p))
 	if n := c.req.contentLength; n >= 0 && (c.received > n || (end && c.received != n)) {
 		c.abortDown(w, http2.ErrCodeProtocol)
+		return
+	}
+	if c.refusal != nil {
+		if end || c.received > int64(c.relay.cfg.StreamWindow) {
+			c.refuse(w, c.refusal, Refused)
+			return
+		}
+		c.creditDown(w)
 		return
 	}
 	var v Verdict
@@ -487,6 +496,18 @@ func (c *Call) refuse(w *worker, s *Status, kind OutcomeKind) {
 	c.refuseAs(w, s, c.outcome(w, kind, s.Code, s.Message))
 }
 
+// refuseAtEnd refuses a request that is no gRPC call once the client has sent it:
+// plain HTTP clients may not look for an answer before, and until then the rest
+// of the request is still checked. c.mu is held.
+func (c *Call) refuseAtEnd(w *worker, s *Status) {
+	if c.bodyEnded {
+		c.refuse(w, s, Refused)
+		return
+	}
+	c.refusal, c.keepBody = s, false
+	c.relay.wheel.arm(c, w.now, c.expiry())
+}
+
 func (c *Call) refuseAs(w *worker, s *Status, o Outcome) {
 	if c.done {
 		return
@@ -601,6 +622,10 @@ func (c *Call) expired(w *worker) {
 	}
 	if t := c.expiry(); t.After(w.now) {
 		c.relay.wheel.arm(c, w.now, t)
+		return
+	}
+	if c.refusal != nil {
+		c.refuse(w, c.refusal, Refused)
 		return
 	}
 	msg := "deadline exceeded"

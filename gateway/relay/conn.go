@@ -45,6 +45,7 @@ type conn struct {
 	stuck   time.Time
 	enc     *hpack.Encoder
 	encBuf  encBuffer
+	resized bool // enc has to announce a new table size before anything else
 
 	sendWin     int64 // of the connection
 	peerInitial int64 // the peer's SETTINGS_INITIAL_WINDOW_SIZE

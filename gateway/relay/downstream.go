@@ -153,11 +153,11 @@ func (s *downstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fie
 	case req.method != "POST":
 		st := call.status(Refused, codeInternal, fmt.Sprintf("method %q, gRPC calls are POST", req.method))
 		st.HTTP = 405
-		call.refuse(w, st, Refused)
+		call.refuseAtEnd(w, st)
 	case !isGRPC(req.contentType):
 		st := call.status(Refused, codeInternal, fmt.Sprintf("content-type %q, want application/grpc", req.contentType))
 		st.HTTP = 415
-		call.refuse(w, st, Refused)
+		call.refuseAtEnd(w, st)
 	case end && req.contentLength > 0:
 		call.abortDown(w, http2.ErrCodeProtocol)
 	default:

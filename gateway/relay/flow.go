@@ -275,11 +275,12 @@ func (c *conn) beginBlock() { c.encBuf.b = c.encBuf.b[:0] }
 // encode adds a field. Values that are new with every call (Sensitive) are
 // written as literals without indexing, so that they do not evict what repeats.
 func (c *conn) encode(f hpack.HeaderField) {
-	if f.Sensitive && f.Name[0] != ':' {
+	if f.Sensitive && f.Name[0] != ':' && !c.resized {
 		c.encBuf.b = appendLiteral(c.encBuf.b, f.Name, f.Value)
 		return
 	}
 	_ = c.enc.WriteField(f) // encBuffer never fails
+	c.resized = false
 }
 
 // endBlock queues the encoded block, contiguous with its CONTINUATIONs.
