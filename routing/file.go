@@ -133,20 +133,22 @@ func (s *FileSource) publish(data []byte, status *FileStatus) error {
 }
 
 // update makes the store say what a document says. If somebody else changes it
-// at the same time, the file comes after that.
-func (s *FileSource) update(doc *routingv1.Document) error {
-	for {
+// at the same time, the file comes after that, a few times over.
+func (s *FileSource) update(doc *routingv1.Document) (err error) {
+	const tries = 10
+	for range tries {
 		u := UpdateTo(doc, s.config.Watcher.State())
 		u.Actor, u.Reason = ActorFile, s.config.Path+" has changed"
-		_, err := s.config.Watcher.Update(context.Background(), u)
+		_, err = s.config.Watcher.Update(context.Background(), u)
 		var faster *ConflictError
-		switch {
-		case errors.Is(err, ErrUnchanged):
+		if errors.Is(err, ErrUnchanged) {
 			return nil
-		case !errors.As(err, &faster):
+		}
+		if !errors.As(err, &faster) {
 			return err
 		}
 	}
+	return err
 }
 
 // Reload asks [FileSource.Run] to read the file without waiting for a change, as

@@ -29,7 +29,7 @@ func (s *Store) Load(ctx context.Context) (*routing.State, error) {
 }
 
 func (s *Store) load(ctx context.Context) (*routing.State, error) {
-	before, err := s.readHead(ctx, s.client)
+	before, err := s.readHead(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +37,11 @@ func (s *Store) load(ctx context.Context) (*routing.State, error) {
 	if before.Revision == 0 {
 		return state, nil
 	}
-	state.Position = before.Position
+	state.Position, state.Time = before.Position, before.time
 	if err := s.scan(ctx, s.client, state); err != nil {
 		return nil, err
 	}
-	after, err := s.readHead(ctx, s.client)
+	after, err := s.readHead(ctx)
 	if err != nil {
 		return nil, err
 	}

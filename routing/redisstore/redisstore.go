@@ -3,7 +3,7 @@
 //
 // Three keys share a hash tag, "{sluice}" unless the URL says otherwise:
 //
-//	{sluice}:head     hash: revision, id, epoch and the number of entries
+//	{sluice}:head     hash: revision, id, epoch, time and the number of entries
 //	{sluice}:routes   hash: a StoredRoute per model, tombstones too
 //	{sluice}:changes  stream: a Change per entry, whose id is <revision>-0
 //
@@ -155,41 +155,53 @@ func (s *Store) noteWrite(err error) {
 // head is what {sluice}:head says, and how many entries there really are.
 type head struct {
 	routing.Position
+	time    time.Time
 	entries int64 // that there should be
 	found   int64 // that there are
 }
 
-// readHead asks for the head and counts the entries.
-func (s *Store) readHead(ctx context.Context, c redis.Cmdable) (head, error) {
+// readHead asks for the head and counts the entries, both at the same moment.
+func (s *Store) readHead(ctx context.Context) (head, error) {
+	return s.readHeadBy(ctx, s.client.TxPipelined)
+}
+
+// readHeadWatched is readHead for a transaction that is yet to come, for which
+// the moment does not matter: if it was not the same, there will be none.
+func (s *Store) readHeadWatched(ctx context.Context, tx *redis.Tx) (head, error) {
+	return s.readHeadBy(ctx, tx.Pipelined)
+}
+
+func (s *Store) readHeadBy(ctx context.Context, run func(context.Context, func(redis.Pipeliner) error) ([]redis.Cmder, error)) (head, error) {
 	var fields *redis.SliceCmd
 	var count *redis.IntCmd
-	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
-		fields = p.HMGet(ctx, s.keys.head, "revision", "id", "epoch", "entries")
+	cmds, err := run(ctx, func(p redis.Pipeliner) error {
+		fields = p.HMGet(ctx, s.keys.head, "revision", "id", "epoch", "time", "entries")
 		count = p.HLen(ctx, s.keys.routes)
 		return nil
 	})
 	if err != nil {
-		return head{}, err
+		return head{}, reasonOf(cmds, err)
 	}
 	return s.decodeHead(fields.Val(), count.Val())
 }
 
 func (s *Store) decodeHead(fields []any, found int64) (head, error) {
 	h := head{found: found}
-	if len(fields) != 4 || fields[0] == nil {
+	if fields[0] == nil {
 		return h, nil // nothing was ever written, or all of it is gone
 	}
-	var texts [4]string
+	var texts [5]string
 	for i, f := range fields {
 		texts[i], _ = f.(string)
 	}
-	var errs [3]error
+	var errs [4]error
 	h.Revision, errs[0] = strconv.ParseUint(texts[0], 10, 64)
 	h.ID = texts[1]
 	h.Epoch, errs[1] = strconv.ParseUint(texts[2], 10, 64)
-	h.entries, errs[2] = strconv.ParseInt(texts[3], 10, 64)
+	h.time, errs[2] = time.Parse(time.RFC3339Nano, texts[3])
+	h.entries, errs[3] = strconv.ParseInt(texts[4], 10, 64)
 	if err := errors.Join(errs[:]...); err != nil || h.ID == "" || h.Revision == 0 {
-		return h, &damagedError{s.keys.head, "it does not hold revision, id, epoch and entries as sluice writes them"}
+		return h, &damagedError{s.keys.head, "it does not hold revision, id, epoch, time and entries as sluice writes them"}
 	}
 	return h, nil
 }

@@ -68,7 +68,7 @@ func (s *Store) try(ctx context.Context, u *routing.Update) (made *routingv1.Cha
 		if err != nil {
 			return err
 		}
-		if err := s.makeRoom(b, u, c); err != nil {
+		if err := s.makeRoom(ctx, tx, b, c); err != nil {
 			return err
 		}
 		sent = c
@@ -109,7 +109,7 @@ type basis struct {
 func (s *Store) readBasis(ctx context.Context, tx *redis.Tx, u *routing.Update) (*basis, error) {
 	b := new(basis)
 	var err error
-	if b.head, err = s.readHead(ctx, tx); err != nil {
+	if b.head, err = s.readHeadWatched(ctx, tx); err != nil {
 		return b, err
 	}
 	if b.repeated, err = s.madeBefore(ctx, tx, u.RequestKey); err != nil || b.repeated != nil {
@@ -175,12 +175,18 @@ func (s *Store) readEntries(ctx context.Context, tx *redis.Tx, u *routing.Update
 
 // makeRoom keeps a change's revision above every id in the stream, without which
 // only half of the transaction would succeed. They can be above the head only if
-// somebody removed the head, or wrote to the stream.
-func (s *Store) makeRoom(b *basis, u *routing.Update, c *routingv1.Change) error {
+// somebody removed the head, or wrote to the stream; or made a change just now.
+func (s *Store) makeRoom(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.Change) error {
 	if b.streamTop < c.GetRevision() {
 		return nil
 	}
-	if b.Revision == 0 || u.NewEpoch != nil {
+	now, err := s.readHeadWatched(ctx, tx)
+	switch {
+	case err != nil:
+		return err
+	case now.Position != b.Position:
+		return errOvertaken
+	case b.Revision == 0 || len(c.GetLost()) > 0:
 		c.Revision = b.streamTop + 1
 		return nil
 	}
@@ -199,7 +205,8 @@ func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.
 		return err
 	}
 	cmds, err := tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.HSet(ctx, s.keys.head, "revision", c.GetRevision(), "id", c.GetId(), "epoch", c.GetEpoch(), "entries", b.found+int64(added))
+		p.HSet(ctx, s.keys.head, "revision", c.GetRevision(), "id", c.GetId(), "epoch", c.GetEpoch(),
+			"time", c.GetTime().AsTime().Format(time.RFC3339Nano), "entries", b.found+int64(added))
 		if len(fields) > 0 {
 			p.HSet(ctx, s.keys.routes, fields...)
 		}
@@ -299,7 +306,7 @@ func (s *Store) entryOf(ctx context.Context, c redis.Cmdable, revision uint64) (
 // answered.
 func (s *Store) resolve(ctx context.Context, sent *routingv1.Change, cause error) (*routingv1.Change, error) {
 	unknown := &routing.UnavailableError{Store: s.name, Unknown: true, Err: cause}
-	h, err := s.readHead(ctx, s.client)
+	h, err := s.readHead(ctx)
 	if err != nil {
 		return nil, unknown
 	}

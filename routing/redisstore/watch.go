@@ -58,7 +58,7 @@ func (f *follower) step(ctx context.Context) error {
 // poll compares the head with what was delivered and fetches what is missing.
 func (f *follower) poll(ctx context.Context) error {
 	s := f.store
-	h, err := s.readHead(ctx, s.client)
+	h, err := s.readHead(ctx)
 	if err = s.answered(err); err != nil {
 		return err
 	}
