@@ -171,6 +171,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return nil
 }
 
+// watchGrace is how long a drain leaves the gateway's own services alone. Health
+// watches last as long as their clients like and must not hold it up; by then
+// clients have been told to open no more calls, and other calls of these
+// services are over in no time.
+const watchGrace = 2 * time.Second
+
 // drain follows the data's path: not ready, then no new calls, then the end.
 func (g *Gateway) drain(lo *local) {
 	g.draining.Store(true)
@@ -182,6 +188,8 @@ func (g *Gateway) drain(lo *local) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
 	defer cancel()
 	g.cfg.Logger.Info("draining: no new calls", "under_way", g.relay.Calls())
+	watches := time.AfterFunc(watchGrace, lo.stop)
+	defer watches.Stop()
 	if err := g.relay.Drain(ctx); err != nil {
 		g.cfg.Logger.Warn("drain timed out, calls are cut off", "under_way", g.relay.Calls())
 	}
