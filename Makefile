@@ -52,7 +52,7 @@ bench: ## Compare the gateway with other proxies: make bench ARGS="...".
 # carries: the module proxy suffices, and no foreign file is kept here.
 
 VALIDATE := .cache/proto/buf/validate/validate.proto
-GENERATORS := bin/buf bin/protoc-gen-go bin/protoc-gen-go-grpc
+GENERATORS := bin/buf bin/protoc-gen-go bin/protoc-gen-go-grpc bin/protoc-gen-connect-go
 
 .PHONY: generate
 generate: $(GENERATORS) $(VALIDATE) ## Generate Go from the schemas in proto/.
@@ -62,7 +62,7 @@ generate: $(GENERATORS) $(VALIDATE) ## Generate Go from the schemas in proto/.
 .PHONY: generated-is-current
 generated-is-current: $(GENERATORS) $(VALIDATE)
 	@rm -rf .cache/generated && bin/buf generate --output .cache/generated
-	@sums() { cd "$$1" && find . -name '*.pb.go' -exec sha256sum {} + | sort -k 2; }; \
+	@sums() { cd "$$1" && find . \( -name '*.pb.go' -o -name '*.connect.go' \) -exec sha256sum {} + | sort -k 2; }; \
 	  diff <(sums proto) <(sums .cache/generated/proto) || { echo "generated code is not current; try: make generate"; exit 1; }
 
 # The routing document is also what is stored: what a release wrote, later ones must read. Until there is
@@ -101,4 +101,8 @@ bin/buf bin/golangci-lint bin/protoc-gen-go-grpc bin/govulncheck bin/benchstat b
 # From the program's own module: generator and runtime are then of the same version.
 bin/protoc-gen-go: go.mod
 	CGO_ENABLED=0 go build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+	@touch $@
+
+bin/protoc-gen-connect-go: go.mod
+	CGO_ENABLED=0 go build -o $@ connectrpc.com/connect/cmd/protoc-gen-connect-go
 	@touch $@
