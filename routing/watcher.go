@@ -157,8 +157,14 @@ func (w *Watcher) follow(ctx context.Context) error {
 			return err
 		}
 	}
+	at := w.storePosition()
+	// A Watch that waits says nothing; this says whether the store is there.
+	_, err := w.cfg.Store.History(ctx, HistoryQuery{From: at.Revision, Limit: 1})
+	if err != nil {
+		return err
+	}
 	w.note(nil)
-	err := w.cfg.Store.Watch(ctx, w.storePosition(), w.apply)
+	err = w.cfg.Store.Watch(ctx, at, w.apply)
 	if errors.Is(err, ErrGap) {
 		w.mustLoad.Store(true)
 		return w.reload(ctx)

@@ -44,7 +44,8 @@ func (w *Watcher) apply(c *routingv1.Change) error {
 		}
 	}
 	w.recent.add(c)
-	w.storeAt, w.known, w.taken = w.local.Position, true, time.Now()
+	w.storeAt, w.known = w.local.Position, true
+	w.source, w.taken = FromStore, time.Now()
 	w.publish(changed)
 	w.cfg.Logger.Info("routes changed", "revision", c.GetRevision(), "actor", c.GetActor(), "reason", c.GetReason(),
 		"models", describe(c), "forced", c.GetForced())
