@@ -20,9 +20,14 @@ import (
 type Config struct {
 	// Listen is the data address, default 127.0.0.1:8001.
 	Listen string
-	// Admin is the address of /livez and /readyz, default 127.0.0.1:8002; "off"
-	// opens none.
+	// Admin is the address of /livez, /readyz and what [Gateway.ServeAdmin] mounts,
+	// default 127.0.0.1:8002; "off" opens none.
 	Admin string
+	// AdminTLS makes the admin address speak TLS with the data port's certificate.
+	AdminTLS bool
+	// Metrics is an address that serves /livez and /readyz and nothing else; empty
+	// opens none.
+	Metrics string
 	// TLSCert and TLSKey are PEM files; with both set the data port speaks TLS.
 	// They are read again when they change.
 	TLSCert, TLSKey string
@@ -74,13 +79,15 @@ type Gateway struct {
 	cfg    Config
 	router *routing.Router
 
-	ready      chan struct{}
-	addr       net.Addr // set before ready is closed
-	adminAddr  net.Addr
-	draining   atomic.Bool
-	director   *director
-	relay      *relay.Relay
-	background sync.WaitGroup
+	ready       chan struct{}
+	addr        net.Addr // set before ready is closed
+	adminAddr   net.Addr
+	metricsAddr net.Addr
+	admin       http.Handler // of operators; nil without
+	draining    atomic.Bool
+	director    *director
+	relay       *relay.Relay
+	background  sync.WaitGroup
 }
 
 // New checks the configuration and returns a gateway that binds nothing yet. It
@@ -110,6 +117,9 @@ func (g *Gateway) Addr() net.Addr { return g.addr }
 // AdminAddr returns the admin address, once Ready is closed; nil if it is off.
 func (g *Gateway) AdminAddr() net.Addr { return g.adminAddr }
 
+// MetricsAddr returns the metrics address, once Ready is closed; nil if it is off.
+func (g *Gateway) MetricsAddr() net.Addr { return g.metricsAddr }
+
 // Stats returns the relay's gauges, once Ready is closed.
 func (g *Gateway) Stats() relay.Stats { return g.relay.Stats() }
 
@@ -124,13 +134,21 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return fmt.Errorf("data address: %w", err)
 	}
 	defer func() { _ = ln.Close() }()
-	var adminLn net.Listener
-	if g.cfg.Admin != "off" {
-		if adminLn, err = net.Listen("tcp", g.cfg.Admin); err != nil {
-			return fmt.Errorf("admin address: %w", err)
-		}
+	adminLn, err := listenUnlessOff(g.cfg.Admin)
+	if err != nil {
+		return fmt.Errorf("admin address: %w", err)
+	}
+	if adminLn != nil {
 		defer func() { _ = adminLn.Close() }()
 		g.adminAddr = adminLn.Addr()
+	}
+	metricsLn, err := listenUnlessOff(g.cfg.Metrics)
+	if err != nil {
+		return fmt.Errorf("metrics address: %w", err)
+	}
+	if metricsLn != nil {
+		defer func() { _ = metricsLn.Close() }()
+		g.metricsAddr = metricsLn.Addr()
 	}
 	g.addr = ln.Addr()
 
@@ -147,17 +165,18 @@ func (g *Gateway) Run(ctx context.Context) error {
 		s, retire := tg.prepare(t)
 		g.director.snapshot.Store(s)
 		retire()
-		lo.setReady(g.isReady())
+		lo.setReady(g.IsReady())
 	})
 	defer unfollow()
 
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	g.background.Go(func() { failed <- lo.run() })
 	defer lo.stop()
 	if adminLn != nil {
-		admin := &http.Server{Handler: g.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
-		g.background.Go(func() { failed <- admin.Serve(adminLn) })
-		defer func() { _ = admin.Close() }()
+		defer g.serveHTTP(adminLn, g.adminHandler(), g.adminTLS(), failed)()
+	}
+	if metricsLn != nil {
+		defer g.serveHTTP(metricsLn, g.probesHandler(), nil, failed)()
 	}
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
 	close(g.ready)
@@ -169,6 +188,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.drain(lo)
 	return nil
+}
+
+// listenUnlessOff listens on an address, if it is one.
+func listenUnlessOff(addr string) (net.Listener, error) {
+	if addr == "" || addr == "off" {
+		return nil, nil
+	}
+	return net.Listen("tcp", addr)
 }
 
 // watchGrace is how long a drain leaves the gateway's own services alone. Health
@@ -195,24 +222,9 @@ func (g *Gateway) drain(lo *local) {
 	}
 }
 
-// isReady reports whether there is a routing state and no drain.
-func (g *Gateway) isReady() bool {
+// IsReady reports whether there is a routing state and no drain. It may be called
+// at any time.
+func (g *Gateway) IsReady() bool {
 	s := g.director.snapshot.Load()
 	return !g.draining.Load() && s != nil && s.table.Revision() > 0
-}
-
-// adminHandler answers kubelets.
-func (g *Gateway) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprintln(w, "live")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !g.isReady() {
-			http.Error(w, "not ready: no routing state, or draining", http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = fmt.Fprintln(w, "ready")
-	})
-	return mux
 }
