@@ -29,8 +29,7 @@ type conn struct {
 	seenFirst bool // the peer's SETTINGS have arrived; written under mu
 	provoked  int  // control frames that the peer has provoked since the last flush
 
-	lastRead atomic.Int64 // unix nanoseconds of the last read
-	partial  atomic.Int64 // since when a frame or header block is incomplete; 0 if none
+	partial atomic.Int64 // since when a frame or header block is incomplete; 0 if none
 
 	mu      sync.Mutex
 	streams map[uint32]*stream
@@ -56,9 +55,10 @@ type conn struct {
 	recvCredit  int   // bytes received and not yet given back
 
 	goAwaySent bool
-	noNew      bool   // upstream: takes no more streams
-	lastID     uint32 // highest stream id the peer (downstream) or we (upstream) opened
-	closing    bool   // GOAWAY for an error is queued: flush, then close
+	noNew      bool      // upstream: takes no more streams
+	lastID     uint32    // highest stream id the peer (downstream) or we (upstream) opened
+	closing    bool      // the last frame is queued: flush, then close
+	finished   time.Time // when that was done on this side
 	recent     recentResets
 }
 
@@ -101,7 +101,6 @@ func newConn(r *Relay, t transport, s side, name string) *conn {
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.fields.maxBytes, c.fields.maxFields = r.cfg.MaxHeaderBytes, r.cfg.MaxHeaderFields
 	c.dec = hpack.NewDecoder(4096, c.fields.add)
-	c.lastRead.Store(time.Now().UnixNano())
 	return c
 }
 
@@ -149,7 +148,6 @@ func (c *conn) readLoop(w *worker) {
 			break
 		}
 		w.now = time.Now()
-		c.lastRead.Store(w.now.UnixNano())
 		if err := c.process(w); err != nil {
 			c.die(w, err)
 			break
@@ -445,7 +443,19 @@ func (c *conn) linger() {
 	}
 }
 
-func (c *conn) finishClose() { c.t.closeWrite() }
+// finishClose closes this side once everything is written. The sweeper closes the
+// rest if the peer does not.
+func (c *conn) finishClose() {
+	c.mu.Lock()
+	again := !c.finished.IsZero()
+	if !again {
+		c.finished = time.Now()
+	}
+	c.mu.Unlock()
+	if !again {
+		c.t.closeWrite()
+	}
+}
 
 // release hands every stream of an ended connection to its side.
 func (c *conn) release(w *worker) {

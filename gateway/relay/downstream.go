@@ -66,6 +66,9 @@ func (r *Relay) serve(nc net.Conn, t transport) {
 		return
 	}
 	defer r.removeConn(c)
+	if r.isDraining() {
+		s.drain(w, c) // its handshake was under way when the others were told
+	}
 	if err := c.readPreface(w); err != nil {
 		c.die(w, err)
 		return
@@ -243,7 +246,7 @@ func (s *downstreamSide) drain(w *worker, c *conn) {
 const drainGrace = time.Second
 
 // sweep does what time brings about: drain, age, idleness, timeouts.
-func (s *downstreamSide) sweep(w *worker, c *conn) (expired string) {
+func (s *downstreamSide) sweep(w *worker, c *conn) {
 	c.mu.Lock()
 	busy := len(c.streams) > 0
 	if busy {
@@ -261,8 +264,6 @@ func (s *downstreamSide) sweep(w *worker, c *conn) (expired string) {
 		if len(c.streams) == 0 && !c.closing {
 			c.closing = true
 			w.touch(c)
-		} else if c.closing && w.now.Sub(s.drained) > drainGrace+2*lingerTime {
-			expired = "drained"
 		}
 	}
 	idle, drained := s.idle, !s.drained.IsZero()
@@ -270,5 +271,4 @@ func (s *downstreamSide) sweep(w *worker, c *conn) (expired string) {
 	if !drained && (w.now.After(s.retire) || (!idle.IsZero() && w.now.Sub(idle) > s.relay.cfg.IdleTimeout)) {
 		s.drain(w, c)
 	}
-	return expired
 }

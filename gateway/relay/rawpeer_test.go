@@ -66,7 +66,12 @@ type rawPeer struct {
 	queue  []frame
 	err    error       // why the reader ended
 	paused bool        // the reader reads nothing more
-	onRecv func(frame) // called by the reader before queueing
+	onRecv func(frame) // called by the reader before queueing, with mu held
+
+	// What the relay lets this end send.
+	connWin int64
+	initial int64
+	wins    map[uint32]int64 // by stream; absent = initial
 
 	done chan struct{}
 }
@@ -74,6 +79,7 @@ type rawPeer struct {
 func newRawPeer(t testing.TB, nc net.Conn) *rawPeer {
 	p := &rawPeer{t: t, nc: nc, ackSettings: true, ackPings: true, credit: true, done: make(chan struct{})}
 	p.cond = sync.NewCond(&p.mu)
+	p.connWin, p.initial, p.wins = initialWindow, initialWindow, make(map[uint32]int64)
 	p.fr = http2.NewFramer(nc, nil)
 	p.fr.AllowIllegalWrites = true
 	p.enc = hpack.NewEncoder(&p.ebuf)
@@ -125,6 +131,7 @@ func (p *rawPeer) read() {
 		f := toFrame(hf)
 		p.answer(f)
 		p.mu.Lock()
+		p.noteCredit(f)
 		if p.onRecv != nil {
 			p.onRecv(f)
 		}
@@ -246,6 +253,49 @@ func (p *rawPeer) headers(id uint32, end bool, fields ...string) {
 		b = b[len(next):]
 		_ = p.fr.WriteContinuation(id, len(b) == 0, next)
 	}
+}
+
+// noteCredit keeps account of what may be sent. p.mu is held.
+func (p *rawPeer) noteCredit(f frame) {
+	switch f.typ {
+	case http2.FrameWindowUpdate:
+		if f.id == 0 {
+			p.connWin += int64(f.incr)
+		} else {
+			p.wins[f.id] = p.window(f.id) + int64(f.incr)
+		}
+	case http2.FrameSettings:
+		for _, s := range f.settings {
+			if s.ID == http2.SettingInitialWindowSize {
+				for id := range p.wins {
+					p.wins[id] += int64(s.Val) - p.initial
+				}
+				p.initial = int64(s.Val)
+			}
+		}
+	case http2.FrameRSTStream:
+		p.wins[f.id] = maxWindow // nobody counts any more; who sends need not wait
+	}
+}
+
+func (p *rawPeer) window(id uint32) int64 {
+	if w, ok := p.wins[id]; ok {
+		return w
+	}
+	return p.initial
+}
+
+// allow waits until n bytes may be sent on a stream, and takes them from the
+// windows; false means that the connection has ended.
+func (p *rawPeer) allow(id uint32, n int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.err == nil && (p.connWin < int64(n) || p.window(id) < int64(n)) {
+		p.cond.Wait()
+	}
+	p.connWin -= int64(n)
+	p.wins[id] = p.window(id) - int64(n)
+	return p.err == nil
 }
 
 // next waits for the first frame that matches, and drops it and those before it.

@@ -132,14 +132,16 @@ func (r *Relay) Serve(ln net.Listener) error {
 			_ = nc.Close()
 			continue
 		}
-		r.spawn(func() {
+		go func() {
+			defer r.wg.Done()
 			defer r.dismiss(host)
 			r.accept(nc, handshakes)
-		})
+		}()
 	}
 }
 
-// admit counts a new connection, unless its address has too many.
+// admit counts a new connection, unless its address has too many. Close waits for
+// what was admitted before it began.
 func (r *Relay) admit(nc net.Conn) (host string, ok bool) {
 	host = nc.RemoteAddr().String()
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -152,6 +154,7 @@ func (r *Relay) admit(nc net.Conn) (host string, ok bool) {
 	}
 	r.perAddr[host]++
 	r.accepted++
+	r.wg.Add(1)
 	return host, true
 }
 
@@ -211,6 +214,12 @@ func (r *Relay) handshake(nc net.Conn) (transport, error) {
 		return nil, err
 	}
 	return newTLSTransport(tc, q), nil
+}
+
+func (r *Relay) isDraining() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.draining
 }
 
 func (r *Relay) addConn(c *conn) bool {
@@ -343,9 +352,9 @@ func (c *conn) sweep(w *worker) {
 	why := ""
 	switch s := c.side.(type) {
 	case *downstreamSide:
-		why = s.sweep(w, c)
+		s.sweep(w, c)
 	case *upstreamSide:
-		why = s.sweep(w, c)
+		s.sweep(w, c)
 	}
 	if p := c.partial.Load(); p != 0 && w.now.Sub(time.Unix(0, p)) > c.relay.cfg.HandshakeTimeout {
 		why = "a frame or handshake was not completed in time"
@@ -354,7 +363,10 @@ func (c *conn) sweep(w *worker) {
 	if !c.stuck.IsZero() && w.now.Sub(c.stuck) > c.relay.cfg.StreamIdle {
 		why = "the peer does not read"
 	}
-	if len(c.streams) == 0 && c.recvCredit > 0 && c.seenFirst && !c.closed {
+	if !c.finished.IsZero() && w.now.Sub(c.finished) > lingerTime {
+		why = "no longer needed"
+	}
+	if len(c.streams) == 0 && c.recvCredit > 0 && c.seenFirst && !c.closing && !c.closed {
 		c.giveConn(w) // at rest every window is whole
 	}
 	c.mu.Unlock()

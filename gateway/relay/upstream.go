@@ -110,17 +110,19 @@ func (u *Upstream) shut(now bool) {
 	if u.retry != nil {
 		u.retry.Stop()
 	}
-	conns := u.conns
 	u.conns = nil
 	waiting := u.takeWaiting()
 	u.mu.Unlock()
 	w := u.relay.newWorker()
-	for _, s := range conns {
-		s.c.mu.Lock()
-		s.c.noNew = true
-		s.c.mu.Unlock()
+	for _, c := range u.relay.snapshot() { // those that have left the pool too
+		if s, ok := c.side.(*upstreamSide); !ok || s.u != u {
+			continue
+		}
+		c.mu.Lock()
+		c.noNew = true
+		c.mu.Unlock()
 		if now {
-			s.c.fail(errRetired)
+			c.fail(errRetired)
 		}
 	}
 	for _, a := range waiting {
@@ -537,7 +539,7 @@ func (s *upstreamSide) gone(w *worker, c *conn, streams []*stream) {
 }
 
 // sweep closes connections that nobody needs any more.
-func (s *upstreamSide) sweep(w *worker, c *conn) (expired string) {
+func (s *upstreamSide) sweep(w *worker, c *conn) {
 	s.u.mu.Lock()
 	idle := s.ready && s.active == 0
 	old := idle && w.now.Sub(s.idle) > s.u.relay.cfg.UpstreamIdle
@@ -550,13 +552,8 @@ func (s *upstreamSide) sweep(w *worker, c *conn) (expired string) {
 	if old {
 		c.noNew = true
 	}
-	if idle && c.noNew && len(c.streams) == 0 {
-		if !c.goAwaySent {
-			c.goAway(w, http2.ErrCodeNo, "")
-			c.closing = true
-		} else if w.now.Sub(time.Unix(0, c.lastRead.Load())) > lingerTime {
-			return "no longer needed"
-		}
+	if idle && c.noNew && len(c.streams) == 0 && !c.closing && !c.closed {
+		c.goAway(w, http2.ErrCodeNo, "")
+		c.closing = true
 	}
-	return ""
 }
