@@ -44,7 +44,8 @@ type conn struct {
 	stuck   time.Time
 	enc     *hpack.Encoder
 	encBuf  encBuffer
-	resized bool // enc has to announce a new table size before anything else
+	memo    encMemo
+	resized bool // the next block begins with a change of the table's size
 
 	sendWin     int64 // of the connection
 	peerInitial int64 // the peer's SETTINGS_INITIAL_WINDOW_SIZE

@@ -68,9 +68,7 @@ func (c *conn) onSettings(w *worker, h frameHeader, p []byte) error {
 		case http2.SettingMaxFrameSize:
 			c.peerFrame = min(int(v), maxFrameLen)
 		case http2.SettingHeaderTableSize:
-			c.enc.SetMaxDynamicTableSizeLimit(min(v, 4096))
-			c.enc.SetMaxDynamicTableSize(min(v, 4096))
-			c.resized = true
+			c.setTableSize(v)
 		case http2.SettingMaxConcurrentStreams:
 			maxStreams, setStreams = v, true
 		case http2.SettingEnablePush:

@@ -279,8 +279,26 @@ func (c *conn) encode(f hpack.HeaderField) {
 		c.encBuf.b = appendLiteral(c.encBuf.b, f.Name, f.Value)
 		return
 	}
-	_ = c.enc.WriteField(f) // encBuffer never fails
+	var known bool
+	if c.encBuf.b, known = c.memo.append(c.encBuf.b, &f); known {
+		return
+	}
 	c.resized = false
+	before := len(c.encBuf.b)
+	_ = c.enc.WriteField(f) // encBuffer never fails
+	c.memo.learn(&f, c.encBuf.b[before:])
+}
+
+// maxEncTable is the most this end uses of a peer's compression table, in bytes.
+const maxEncTable = 4096
+
+// setTableSize follows the peer's SETTINGS_HEADER_TABLE_SIZE.
+func (c *conn) setTableSize(v uint32) {
+	v = min(v, maxEncTable)
+	c.enc.SetMaxDynamicTableSizeLimit(v)
+	c.enc.SetMaxDynamicTableSize(v)
+	c.memo = encMemo{} // entries may have been evicted
+	c.resized = true   // the encoder has to say so first in the next block
 }
 
 // endBlock queues the encoded block, contiguous with its CONTINUATIONs.

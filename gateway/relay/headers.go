@@ -85,10 +85,15 @@ func (l *fieldList) check(f hpack.HeaderField) string {
 			return "connection-specific field " + f.Name
 		}
 	}
-	if !httpguts.ValidHeaderFieldValue(f.Value) || strings.Trim(f.Value, " \t") != f.Value {
+	if !httpguts.ValidHeaderFieldValue(f.Value) || padded(f.Value) {
 		return fmt.Sprintf("invalid value of field %q", f.Name)
 	}
 	return ""
+}
+
+// padded reports white space around a value (RFC 9113, 8.2.1).
+func padded(s string) bool {
+	return s != "" && (s[0] == ' ' || s[0] == '\t' || s[len(s)-1] == ' ' || s[len(s)-1] == '\t')
 }
 
 // validName reports whether a regular field's name is a lower-case token.

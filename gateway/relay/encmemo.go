@@ -1,0 +1,63 @@
+package relay
+
+import (
+	"unsafe"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// encMemo remembers how fields were encoded on a connection, as long as its
+// compression table stays the same. In steady state nearly every field is an
+// index into that table; the encoder finds it by hashing name and value, up to
+// four times. Fields that repeat are mostly the very same strings: they come
+// from the other connection's decoding table or from configuration. So the memo
+// compares pointers, which is sound since it holds the strings, and misses for
+// equal text elsewhere cost nothing but the search.
+type encMemo struct {
+	sets [32][2]encEntry
+}
+
+type encEntry struct {
+	name, value string
+	n           uint8
+	b           [3]byte
+}
+
+// set returns the two places where f may be.
+func (m *encMemo) set(f *hpack.HeaderField) *[2]encEntry {
+	p := uintptr(unsafe.Pointer(unsafe.StringData(f.Value)))
+	q := uintptr(unsafe.Pointer(unsafe.StringData(f.Name)))
+	h := uint64(p^q<<1^uintptr(len(f.Value))) * 0x9E3779B97F4A7C15 // Fibonacci hashing
+	return &m.sets[h>>59]
+}
+
+func (e *encEntry) is(f *hpack.HeaderField) bool {
+	return unsafe.StringData(e.value) == unsafe.StringData(f.Value) && len(e.value) == len(f.Value) &&
+		unsafe.StringData(e.name) == unsafe.StringData(f.Name) && len(e.name) == len(f.Name) && e.n > 0
+}
+
+// append appends the remembered encoding of f.
+func (m *encMemo) append(b []byte, f *hpack.HeaderField) ([]byte, bool) {
+	s := m.set(f)
+	for i := range s {
+		if e := &s[i]; e.is(f) {
+			return append(b, e.b[:e.n]...), true
+		}
+	}
+	return b, false
+}
+
+// learn is told how f was just encoded. A field that is not a plain index, which
+// the first bit tells, has changed the table: all that was remembered is void.
+func (m *encMemo) learn(f *hpack.HeaderField, encoded []byte) {
+	if len(encoded) == 0 || encoded[0]&0x80 == 0 {
+		*m = encMemo{}
+		return
+	}
+	s := m.set(f)
+	if len(encoded) > len(s[0].b) {
+		return
+	}
+	s[1] = s[0]
+	s[0].name, s[0].value, s[0].n = f.Name, f.Value, uint8(copy(s[0].b[:], encoded))
+}
