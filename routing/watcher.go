@@ -55,7 +55,7 @@ type Watcher struct {
 	source   Source
 	taken    time.Time // when the store last confirmed local, unless it is being followed
 	refused  map[string]Refusal
-	orphans  map[string]bool // models served that the store does not mention
+	orphans  map[string]bool // entries of local that the store does not mention
 	removed  int             // entries that the store should have
 	recent   ring
 	failure  error // why the store is not being followed

@@ -46,6 +46,7 @@ func (w *Watcher) apply(c *routingv1.Change) error {
 	w.recent.add(c)
 	w.storeAt, w.known = w.local.Position, true
 	w.source, w.taken = FromStore, time.Now()
+	w.removed = 0 // with every change the store counts anew
 	w.publish(changed)
 	w.cfg.Logger.Info("routes changed", "revision", c.GetRevision(), "actor", c.GetActor(), "reason", c.GetReason(),
 		"models", describe(c), "forced", c.GetForced())
@@ -140,16 +141,16 @@ func keep(next, last map[string]*routingv1.StoredRoute, model string) {
 	delete(next, model)
 }
 
-// noteOrphans finds the routes that are served and that a state does not mention.
+// noteOrphans finds the entries that a state does not mention, tombstones too:
+// without them, a gateway that has slept would bring back what was deleted.
 func (w *Watcher) noteOrphans(s *State) {
 	clear(w.orphans)
-	for model, entry := range w.local.Routes {
-		if entry.GetRoute() == nil || s.Routes[model] != nil || s.Unreadable[model] != nil {
-			continue
+	for model := range w.local.Routes {
+		if s.Routes[model] == nil && s.Unreadable[model] == nil {
+			w.orphans[model] = true
 		}
-		w.orphans[model] = true
 	}
-	if n := len(w.orphans); n > 0 {
+	if n := len(w.missing()); n > 0 {
 		w.cfg.Logger.Error("the store lacks routes that nobody has deleted, they go on being served",
 			"store", w.cfg.Store.String(), "routes", n)
 	}

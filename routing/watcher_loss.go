@@ -70,10 +70,8 @@ func (w *Watcher) noteVanished() {
 	defer w.mu.Unlock()
 	news := !w.vanished()
 	w.storeAt, w.known = Position{}, true
-	for model, entry := range w.local.Routes {
-		if entry.GetRoute() != nil {
-			w.orphans[model] = true
-		}
+	for model := range w.local.Routes {
+		w.orphans[model] = true
 	}
 	if news {
 		w.cfg.Logger.Error("the store has lost its routing state, the last good one stays",

@@ -89,7 +89,7 @@ func (w *Watcher) Status() Status {
 		Following:   w.failure == nil && w.known && health.Err == nil && w.storeAt == w.local.Position,
 		Store:       w.cfg.Store.String(),
 		Health:      health,
-		Missing:     slices.Sorted(maps.Keys(w.orphans)),
+		Missing:     w.missing(),
 		SeedDiffers: w.seedDiff,
 	}
 	if s.Following && health.Answered.After(w.taken) {
@@ -125,13 +125,26 @@ func (w *Watcher) problems(s Status) error {
 		all = append(all, fmt.Errorf("%s lacks %d routes that nobody has deleted (%s): they go on being served, "+
 			"and the next change made through this gateway writes them back", s.Store, n, list(s.Missing)))
 	}
-	if n := w.removed; n > len(s.Missing) {
+	if n := w.removed; n > len(w.orphans) {
 		all = append(all, fmt.Errorf("%s lacks %d entries that something other than sluice has removed", s.Store, n))
 	}
 	for _, r := range s.Refused {
 		all = append(all, fmt.Errorf("model %s: the document of revision %d is refused: %w", quote(r.Model), r.Revision, r.Err))
 	}
 	return errors.Join(all...)
+}
+
+// missing returns the models of the routes that are served and that the store
+// does not mention, in order.
+func (w *Watcher) missing() []string {
+	var models []string
+	for model := range w.orphans {
+		if w.local.Routes[model].GetRoute() != nil {
+			models = append(models, model)
+		}
+	}
+	slices.Sort(models)
+	return models
 }
 
 // vanished reports whether the store is empty although there were routes in it.

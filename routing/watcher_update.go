@@ -81,20 +81,18 @@ func (w *Watcher) restoration(u *Update) *Update {
 		Expected:   w.storeAt.Revision,
 		ExpectedID: w.storeAt.ID,
 		Actor:      ActorFailover,
-		Reason: fmt.Sprintf("%d routes were missing in the store without having been deleted; written back as served at revision %d",
+		Reason: fmt.Sprintf("%d entries were missing in the store without having been deleted; written back as served at revision %d",
 			len(models), w.local.Revision),
 	}
 	for _, model := range slices.Sorted(maps.Keys(models)) {
-		back.Set = append(back.Set, w.local.Routes[model].GetRoute())
+		if r := w.local.Routes[model].GetRoute(); r != nil {
+			back.Set = append(back.Set, r)
+		} else {
+			back.Delete = append(back.Delete, model)
+		}
 	}
 	if w.vanished() {
 		back.NewEpoch = &NewEpoch{Above: w.local.Position, Lost: namesOf(w.recent.all())}
-		for model, entry := range w.local.Routes { // tombstones are part of the state
-			if entry.GetRoute() == nil {
-				back.Delete = append(back.Delete, model)
-			}
-		}
-		slices.Sort(back.Delete)
 	}
 	return back
 }
