@@ -34,7 +34,7 @@ type Call struct {
 
 	req        request
 	fields     []hpack.HeaderField
-	fieldsBuf  [24]hpack.HeaderField
+	fieldsBuf  [16]hpack.HeaderField
 	opened     time.Time
 	deadline   time.Time // zero: none
 	progressAt atomic.Int64
@@ -67,7 +67,7 @@ type attempt struct {
 	headers  bool // the answer's first HEADERS have arrived
 	heldBack bool // and wait for DATA or trailers
 	answer   []hpack.HeaderField
-	buf      [16]hpack.HeaderField
+	buf      [8]hpack.HeaderField
 	started  time.Time
 	first    time.Time
 }

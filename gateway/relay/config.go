@@ -56,7 +56,7 @@ func Defaults() Config {
 		ReplayTotal:       256 << 20,
 		IdentifyPerCall:   1 << 20,
 		BufferedPerConn:   64 << 20,
-		BufferedTotal:     512 << 20,
+		BufferedTotal:     256 << 20,
 		WriteQueue:        256 << 10,
 		ControlQueue:      1000,
 		EmptyFrames:       100,
