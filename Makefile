@@ -1,8 +1,8 @@
 # Everything a contributor runs. `make` alone lists the targets.
 #
-# Needs Go (go.mod names the version), a C compiler for the race detector, and the Go module proxy.
-# Tools come from tools/go.mod, a module of its own so that their dependencies never meet the
-# program's; each is built once into bin/ and again only when tools/go.mod changes.
+# Needs Go (go.mod names the version) and the Go module proxy; the tests need a little more. Tools
+# come from tools/go.mod, a module of its own so that their dependencies never meet the program's; each
+# is built once into bin/ and again only when tools/go.mod changes.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,9 +21,23 @@ demo: build ## Two model versions, the gateway and real traffic, all here: make 
 	bin/sluice demo $(ARGS)
 
 .PHONY: test
-test: conformance-tools ## Run all tests under the race detector.
-	@command -v "$$(go env CC)" >/dev/null || { echo "the race detector needs a C compiler; on Debian: apt-get install gcc libc6-dev"; exit 1; }
+test: test-programs conformance-tools ## Run all tests under the race detector.
 	go test -race ./...
+
+# What tests need beside Go: a C compiler for the race detector, and a real Redis. Root on Debian, as in a
+# fresh container, gets what is missing; everybody else is told.
+.PHONY: test-programs
+test-programs:
+	@packages=(); \
+	command -v "$$(go env CC)" >/dev/null || packages+=(gcc libc6-dev); \
+	command -v redis-server >/dev/null || packages+=(redis-server); \
+	[[ $${#packages[@]} == 0 ]] && exit; \
+	install="apt-get install --yes --no-install-recommends $${packages[*]}"; \
+	if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
+	  echo "$$install"; apt-get update --quiet=2; DEBIAN_FRONTEND=noninteractive $$install >/dev/null; \
+	else \
+	  echo "the tests need programs that are missing; try: sudo $$install"; exit 1; \
+	fi
 
 .PHONY: check
 check: bin/golangci-lint generated-is-current breaking ## Formatting, vet, lint, schemas, generated code, go.mod.
