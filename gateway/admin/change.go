@@ -1,0 +1,199 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+const (
+	// changeTimeout bounds what an operator waits for an answer, whatever fails.
+	changeTimeout = 1900 * time.Millisecond
+	// catchUpTimeout bounds the wait for a revision that this gateway has not seen
+	// yet: changes reach it within half a second.
+	catchUpTimeout = 700 * time.Millisecond
+	catchUpPoll    = 2 * time.Millisecond
+)
+
+// edit computes what a change sets and deletes in a state; nothing else of the
+// update is its business.
+type edit func(ctx context.Context, at *routing.State) (*routing.Update, error)
+
+// change makes one change, or in a dry run says what it would be. Without
+// conditions in the intent, a race lost to another operator is run again.
+func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	for {
+		outcome, err := s.try(ctx, in, e)
+		if err == nil {
+			return outcome, nil
+		}
+		if made := s.madeBefore(ctx, in, err); made != nil {
+			return made, nil
+		}
+		if errors.Is(err, routing.ErrUnchanged) {
+			return &adminv1.Outcome{Revision: s.revision()}, nil
+		}
+		var conflict *routing.ConflictError
+		if !errors.As(err, &conflict) || in.ExpectedRevision != nil || !s.catchUp(ctx, conflict.Current) {
+			return nil, err
+		}
+	}
+}
+
+// try makes the change to the state that is served now.
+func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
+	s.catchUp(ctx, max(in.GetExpectedRevision(), in.GetUnchangedSince()))
+	at := s.cfg.State.State()
+	if err := s.checkExpected(ctx, in, at); err != nil {
+		return nil, err
+	}
+	u, err := e(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	u.Expected, u.ExpectedID = at.Revision, at.ID
+	u.Actor, u.Reason, u.RequestKey = in.GetActor(), in.GetReason()+u.Reason, in.GetRequestKey()
+	would, err := u.Prepare(at, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkUnchanged(ctx, in, at, would); err != nil {
+		return nil, err
+	}
+	warnings, overruled, err := s.guard(ctx, would, in.GetForce())
+	if err != nil {
+		return nil, err
+	}
+	if in.GetDryRun() {
+		would.Id, would.Time, would.Forced = "", nil, overruled
+		return &adminv1.Outcome{Change: would, Revision: at.Revision, Warnings: warnings}, nil
+	}
+	u.Forced = overruled
+	made, err := s.cfg.State.Update(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.Outcome{Change: made, Revision: made.GetRevision(), Warnings: warnings}, nil
+}
+
+// checkExpected compares the whole state with what the caller has looked at.
+func (s *Service) checkExpected(ctx context.Context, in *adminv1.Intent, at *routing.State) error {
+	if in.ExpectedRevision == nil || in.GetExpectedRevision() == at.Revision {
+		return nil
+	}
+	return s.overtaken(ctx, "", in.GetExpectedRevision(), at.Revision)
+}
+
+// checkUnchanged compares the routes that would change with what the caller has
+// looked at.
+func (s *Service) checkUnchanged(ctx context.Context, in *adminv1.Intent, at *routing.State, would *routingv1.Change) error {
+	if in.UnchangedSince == nil {
+		return nil
+	}
+	since := in.GetUnchangedSince()
+	if since > at.Revision {
+		return s.overtaken(ctx, "", since, at.Revision)
+	}
+	for _, r := range would.GetRoutes() {
+		if at.Routes[r.GetModel()].GetRevision() > since {
+			return s.overtaken(ctx, r.GetModel(), since, at.Revision)
+		}
+	}
+	return nil
+}
+
+// overtakenError says that the condition of an intent does not hold: unlike after
+// a conflict in the store, trying again is for the caller to decide.
+type overtakenError struct {
+	expected, current uint64
+	model             string            // empty for the whole state
+	winner            *routingv1.Change // that came first; nil if it is not known
+}
+
+// Error names the change that came first.
+func (e *overtakenError) Error() string {
+	if e.expected > e.current {
+		return fmt.Sprintf("this gateway has not seen revision %d yet, it is at %d", e.expected, e.current)
+	}
+	what := "the routing state"
+	if e.model != "" {
+		what = fmt.Sprintf("model %q", e.model)
+	}
+	if e.winner == nil {
+		return fmt.Sprintf("%s has changed since revision %d, it is now %d", what, e.expected, e.current)
+	}
+	text := fmt.Sprintf("%s was faster: %s has changed since revision %d, with revision %d",
+		e.winner.GetActor(), what, e.expected, e.winner.GetRevision())
+	if e.winner.GetReason() != "" {
+		text += fmt.Sprintf(" (%s)", e.winner.GetReason())
+	}
+	return text
+}
+
+// overtaken finds out who was faster, if the store tells.
+func (s *Service) overtaken(ctx context.Context, model string, expected, current uint64) error {
+	e := &overtakenError{expected: expected, current: current, model: model}
+	if expected < current {
+		last, err := s.cfg.State.History(ctx, routing.HistoryQuery{Model: model, From: expected + 1, Limit: 1})
+		if err == nil && len(last) > 0 {
+			e.winner = last[0]
+		}
+	}
+	return e
+}
+
+// madeBefore returns the change that was made for the intent's request key, if a
+// request with that key comes again: whatever fails now, it has succeeded then. A
+// store looks for the key before all else, so an update to a revision that never
+// comes finds the change or does nothing.
+func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, failure error) *adminv1.Outcome {
+	var unavailable *routing.UnavailableError
+	if in.GetRequestKey() == "" || in.GetDryRun() || errors.As(failure, &unavailable) {
+		return nil
+	}
+	made, err := s.cfg.State.Update(ctx, &routing.Update{Expected: math.MaxUint64, RequestKey: in.GetRequestKey()})
+	if err != nil {
+		return nil // the failure itself says more
+	}
+	return &adminv1.Outcome{Change: made, Revision: s.revision()}
+}
+
+func (s *Service) revision() uint64 { return s.cfg.Router.Current().Revision() }
+
+// catchUp waits until a revision is served here, but not for long.
+func (s *Service) catchUp(ctx context.Context, revision uint64) bool {
+	if s.revision() >= revision {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	tick := time.NewTicker(catchUpPoll)
+	defer tick.Stop()
+	for s.revision() < revision {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// routeOf returns a copy of what a state says of a model.
+func routeOf(at *routing.State, model string) (*routingv1.Route, error) {
+	route := at.Routes[model].GetRoute()
+	if route == nil {
+		return nil, &unknownModelError{model}
+	}
+	return proto.CloneOf(route), nil
+}

@@ -1,0 +1,133 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+// Apply sets and deletes whole routes.
+func (s *Service) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
+	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+		u := &routing.Update{Set: req.GetDocument().GetRoutes(), Delete: slices.Clone(req.GetDelete())}
+		if req.GetPrune() {
+			for _, model := range routing.UpdateTo(req.GetDocument(), at).Delete {
+				if !slices.Contains(u.Delete, model) {
+					u.Delete = append(u.Delete, model)
+				}
+			}
+		}
+		for _, model := range req.GetDelete() {
+			if at.Routes[model].GetRoute() == nil {
+				return nil, &unknownModelError{model}
+			}
+		}
+		return u, nil
+	})
+	if err != nil {
+		return nil, failure(err, func(field string) string { return strings.Replace(field, "routes[", "document.routes[", 1) })
+	}
+	return &adminv1.ApplyResponse{Outcome: outcome}, nil
+}
+
+// SetWeights replaces the split of one model.
+func (s *Service) SetWeights(ctx context.Context, req *adminv1.SetWeightsRequest) (*adminv1.SetWeightsResponse, error) {
+	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+		route, err := routeOf(at, req.GetModel())
+		if err != nil {
+			return nil, err
+		}
+		route.Weights = withoutZeros(req.GetWeights(), route)
+		return &routing.Update{Set: []*routingv1.Route{route}}, nil
+	})
+	if err != nil {
+		return nil, failure(err, ofRoute)
+	}
+	return &adminv1.SetWeightsResponse{Outcome: outcome}, nil
+}
+
+// withoutZeros leaves out what a document need not say, so that equal splits are
+// equal documents. A name that the route does not know stays, to be refused.
+func withoutZeros(weights map[string]uint32, route *routingv1.Route) map[string]uint32 {
+	kept := maps.Clone(weights)
+	for _, v := range route.GetVersions() {
+		if kept[v.GetName()] == 0 {
+			delete(kept, v.GetName())
+		}
+	}
+	return kept
+}
+
+// Promote sends all calls to one version.
+//
+// The version before it does not become the route's fallback as yet: routing
+// refuses documents with one. It is named in the change's reason.
+func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*adminv1.PromoteResponse, error) {
+	var previous string
+	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+		route, err := routeOf(at, req.GetModel())
+		if err != nil {
+			return nil, err
+		}
+		if previous, err = promote(route, req.GetVersion()); err != nil {
+			return nil, err
+		}
+		u := &routing.Update{Set: []*routingv1.Route{route}}
+		if previous != "" {
+			u.Reason = promotionNote(req.GetIntent().GetReason(), req.GetVersion(), previous)
+		}
+		return u, nil
+	})
+	if err != nil {
+		return nil, failure(err, ofRoute)
+	}
+	return &adminv1.PromoteResponse{Outcome: outcome, Previous: previous}, nil
+}
+
+// promote gives a version all weight and returns the one that had most of it
+// before, if that is another.
+func promote(route *routingv1.Route, version string) (previous string, err error) {
+	var names []string
+	for _, v := range route.GetVersions() {
+		name := v.GetName()
+		names = append(names, name)
+		if name != version && route.GetWeights()[name] > route.GetWeights()[previous] {
+			previous = name
+		}
+	}
+	if !slices.Contains(names, version) {
+		got := fmt.Sprintf("%q", version)
+		if version == "" {
+			got = "nothing"
+		}
+		return "", &routing.FieldError{Field: "version", Got: got,
+			Want: "one of the route's versions (" + strings.Join(names, ", ") + ")"}
+	}
+	if previous != "" || route.GetWeights()[version] == 0 {
+		route.Weights = map[string]uint32{version: 100}
+	}
+	return previous, nil
+}
+
+// promotionNote is what a promotion adds to the reason of its actor, where there
+// is room.
+func promotionNote(reason, version, previous string) string {
+	note := fmt.Sprintf("promote %s over %s", version, previous)
+	if reason != "" {
+		note = " (" + note + ")"
+	}
+	if len(reason)+len(note) > routing.MaxReason {
+		return ""
+	}
+	return note
+}
+
+// ofRoute turns the place of a problem in an update of one route into that in a
+// request about it.
+func ofRoute(field string) string { return strings.TrimPrefix(field, "routes[0].") }

@@ -1,0 +1,134 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+
+	"sluice/routing"
+)
+
+// Domain is that of every ErrorInfo the service makes.
+const Domain = "sluice"
+
+// The reasons in ErrorInfo.
+const (
+	ReasonConflict         = "CONFLICT"          // another operator was faster
+	ReasonInvalid          = "INVALID"           // fields are wrong; a BadRequest says which
+	ReasonModelNotFound    = "MODEL_NOT_FOUND"   // no route for the model
+	ReasonNoHistory        = "NO_HISTORY"        // no change to undo, or no such revision
+	ReasonUnreachable      = "UNREACHABLE"       // the guard has refused, force overrules it
+	ReasonStoreUnavailable = "STORE_UNAVAILABLE" // nothing has been changed
+	ReasonOutcomeUnknown   = "OUTCOME_UNKNOWN"   // repeat with the same request key to find out
+	ReasonStoreRefused     = "STORE_REFUSED"     // the store would not do it; metadata store_reason says why
+	ReasonTokenMissing     = "TOKEN_MISSING"     // no token, or one that is not known
+	ReasonRoleMissing      = "ROLE_MISSING"      // the token's role does not suffice
+)
+
+// unknownModelError says that there is no route.
+type unknownModelError struct{ model string }
+
+// Error names the model.
+func (e *unknownModelError) Error() string { return fmt.Sprintf("no route for model %q", e.model) }
+
+// noHistoryError says that the past does not hold what was asked for.
+type noHistoryError struct{ text string }
+
+// Error says what is missing.
+func (e *noHistoryError) Error() string { return e.text }
+
+// failure turns an error into what the caller gets. Places of problems in a
+// document are renamed to those in the request.
+func failure(err error, rename func(string) string) *connect.Error {
+	var (
+		overtaken    *overtakenError
+		conflict     *routing.ConflictError
+		unavailable  *routing.UnavailableError
+		refused      *routing.RefusedError
+		field        *routing.FieldError
+		unknownModel *unknownModelError
+		noHistory    *noHistoryError
+		unreachable  *unreachableError
+	)
+	switch {
+	case errors.As(err, &overtaken):
+		return refuse(connect.CodeAborted, ReasonConflict, err, revisions(overtaken.expected, overtaken.current))
+	case errors.As(err, &conflict):
+		return refuse(connect.CodeAborted, ReasonConflict, err, revisions(conflict.Expected, conflict.Current))
+	case errors.As(err, &field):
+		return invalid(err, rename)
+	case errors.As(err, &unknownModel):
+		return refuse(connect.CodeNotFound, ReasonModelNotFound, err, map[string]string{"model": unknownModel.model})
+	case errors.As(err, &noHistory):
+		return refuse(connect.CodeNotFound, ReasonNoHistory, err, nil)
+	case errors.As(err, &unreachable):
+		return refuse(connect.CodeFailedPrecondition, ReasonUnreachable, err, nil)
+	case errors.As(err, &unavailable) && unavailable.Unknown:
+		return refuse(connect.CodeUnavailable, ReasonOutcomeUnknown, err, nil)
+	case errors.As(err, &unavailable):
+		return refuse(connect.CodeUnavailable, ReasonStoreUnavailable, err, nil)
+	case errors.As(err, &refused):
+		return refuse(connect.CodeFailedPrecondition, ReasonStoreRefused, err, map[string]string{"store_reason": refused.Reason})
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return refuse(connect.CodeUnavailable, ReasonStoreUnavailable, errors.New("the store did not answer in time"), nil)
+	default:
+		return connect.NewError(connect.CodeInternal, err)
+	}
+}
+
+func revisions(expected, current uint64) map[string]string {
+	return map[string]string{"expected": strconv.FormatUint(expected, 10), "current": strconv.FormatUint(current, 10)}
+}
+
+// invalid lists all wrong fields, as text and as a BadRequest.
+func invalid(err error, rename func(string) string) *connect.Error {
+	bad := new(errdetails.BadRequest)
+	var texts []error
+	for _, f := range fieldErrors(err) {
+		named := *f
+		named.Field = rename(f.Field)
+		texts = append(texts, &named)
+		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: named.Field, Description: fmt.Sprintf("got %s, want %s", f.Got, f.Want),
+		})
+	}
+	e := refuse(connect.CodeInvalidArgument, ReasonInvalid, errors.Join(texts...), nil)
+	attach(e, bad)
+	return e
+}
+
+// fieldErrors returns all of them, from however deep in an error.
+func fieldErrors(err error) []*routing.FieldError {
+	switch e := err.(type) { //nolint:errorlint // the tree of wrapped errors is walked here
+	case *routing.FieldError:
+		return []*routing.FieldError{e}
+	case interface{ Unwrap() []error }:
+		var all []*routing.FieldError
+		for _, inner := range e.Unwrap() {
+			all = append(all, fieldErrors(inner)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return fieldErrors(e.Unwrap())
+	}
+	return nil
+}
+
+func refuse(code connect.Code, reason string, err error, metadata map[string]string) *connect.Error {
+	e := connect.NewError(code, err)
+	attach(e, &errdetails.ErrorInfo{Reason: reason, Domain: Domain, Metadata: metadata})
+	return e
+}
+
+func attach(e *connect.Error, detail proto.Message) {
+	if d, err := connect.NewErrorDetail(detail); err == nil { // only invalid UTF-8 fails
+		e.AddDetail(d)
+	}
+}

@@ -1,0 +1,153 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+const (
+	// probeTimeout bounds what a change waits for endpoints that do not answer.
+	probeTimeout = 800 * time.Millisecond
+	// maxProbes bounds how many endpoints one request connects to, and
+	// probesAtOnce how many at the same time.
+	maxProbes    = 256
+	probesAtOnce = 64
+)
+
+// unreachableError says that a change would send calls to versions none of whose
+// endpoints can be reached.
+type unreachableError struct{ findings []string }
+
+// Error lists the versions.
+func (e *unreachableError) Error() string { return strings.Join(e.findings, "; ") }
+
+// guard looks at whom a change sends more calls to. A version that would get a
+// larger share, or gets its share at other endpoints, has to have one that can be
+// reached; of a route that is new nobody has been served yet, so there it is a
+// warning only. With force, the change is made all the same and overruled is true.
+func (s *Service) guard(ctx context.Context, would *routingv1.Change, force bool) (warnings []string, overruled bool, err error) {
+	var refused []string
+	left := maxProbes
+	for _, r := range would.GetRoutes() {
+		for _, v := range gaining(r.GetBefore(), r.GetAfter()) {
+			if left -= len(v.Endpoints); left < 0 {
+				return append(warnings, "not all endpoints were looked at: there are too many"), overruled, refusal(refused)
+			}
+			problem := s.unreachable(ctx, v)
+			switch {
+			case problem == "":
+			case r.GetBefore() == nil:
+				warnings = append(warnings, problem)
+			case force:
+				warnings, overruled = append(warnings, "forced: "+problem), true
+			default:
+				refused = append(refused, problem)
+			}
+		}
+	}
+	return warnings, overruled, refusal(refused)
+}
+
+func refusal(findings []string) error {
+	if len(findings) == 0 {
+		return nil
+	}
+	return &unreachableError{findings}
+}
+
+// gaining returns the versions whose share grows or is served elsewhere.
+func gaining(before, after *routingv1.Route) []*routing.Version {
+	if after == nil {
+		return nil
+	}
+	old := make(map[string]*routingv1.Version)
+	for _, v := range before.GetVersions() {
+		old[v.GetName()] = v
+	}
+	sumBefore, sumAfter := sum(before), sum(after)
+	table, err := routing.Build(&routingv1.Document{Routes: []*routingv1.Route{after}}, 1)
+	if err != nil {
+		return nil // refused before it comes here
+	}
+	route, _ := table.Route(after.GetModel())
+	docs := after.GetVersions()
+	var found []*routing.Version
+	for i, v := range route.Versions {
+		was := old[v.Name]
+		// Shares are compared crosswise; weights and sums fit 32 bits.
+		grows := uint64(v.Weight)*max(sumBefore, 1) > uint64(before.GetWeights()[v.Name])*sumAfter
+		moved := !slices.Equal(was.GetEndpoints(), docs[i].GetEndpoints()) || !proto.Equal(was.GetTls(), docs[i].GetTls())
+		if v.Weight > 0 && (grows || moved) {
+			found = append(found, v)
+		}
+	}
+	return found
+}
+
+func sum(route *routingv1.Route) uint64 {
+	total := uint64(0)
+	for _, w := range route.GetWeights() {
+		total += uint64(w)
+	}
+	return total
+}
+
+// unreachable says why a version cannot be reached; "" if one of its endpoints
+// answers.
+func (s *Service) unreachable(ctx context.Context, v *routing.Version) string {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	results := s.probe(ctx, v, true)
+	var problems []string
+	for _, r := range results {
+		if r.err == nil {
+			return ""
+		}
+		problems = append(problems, fmt.Sprintf("%s: %v", r.endpoint, r.err))
+	}
+	const shown = 3
+	if n := len(problems); n > shown {
+		problems = append(problems[:shown], fmt.Sprintf("and %d more", n-shown))
+	}
+	return fmt.Sprintf("version %q of model %q has no endpoint that can be reached (%s)", v.Name, v.Model, strings.Join(problems, "; "))
+}
+
+// probed is what came of one probe.
+type probed struct {
+	endpoint string
+	err      error
+}
+
+// probe asks the endpoints of a version, many at once, and returns what came of it
+// in the order of their names. If one is enough, the first success ends it.
+func (s *Service) probe(ctx context.Context, v *routing.Version, oneIsEnough bool) []probed {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make([]probed, len(v.Endpoints))
+	slots := make(chan struct{}, probesAtOnce)
+	var group sync.WaitGroup
+	for i, endpoint := range v.Endpoints {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			err := s.cfg.Prober.Probe(ctx, v, endpoint)
+			results[i] = probed{endpoint, err}
+			if err == nil && oneIsEnough {
+				cancel()
+			}
+		})
+	}
+	group.Wait()
+	slices.SortFunc(results, func(a, b probed) int { return cmp.Compare(a.endpoint, b.endpoint) })
+	return results
+}

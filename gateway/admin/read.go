@@ -1,0 +1,178 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+// maxHistory bounds the changes in one answer.
+const maxHistory = 1000
+
+// Get returns routes as they are served.
+func (s *Service) Get(_ context.Context, req *adminv1.GetRequest) (*adminv1.GetResponse, error) {
+	if model := req.GetModel(); model != "" {
+		entry, revision, ok := s.cfg.State.Entry(model)
+		if !ok {
+			return nil, failure(&unknownModelError{model}, ofRoute)
+		}
+		return &adminv1.GetResponse{Revision: revision, Routes: []*routingv1.StoredRoute{entry}}, nil
+	}
+	at := s.cfg.State.State()
+	return &adminv1.GetResponse{Revision: at.Revision, Routes: entries(at)}, nil
+}
+
+// entries returns the routes of a state in the order of their models' names.
+func entries(at *routing.State) []*routingv1.StoredRoute {
+	var all []*routingv1.StoredRoute
+	for _, model := range slices.Sorted(maps.Keys(at.Routes)) {
+		if entry := at.Routes[model]; entry.GetRoute() != nil {
+			all = append(all, entry)
+		}
+	}
+	return all
+}
+
+// History returns changes, the newest first.
+func (s *Service) History(ctx context.Context, req *adminv1.HistoryRequest) (*adminv1.HistoryResponse, error) {
+	if req.GetLimit() > maxHistory {
+		return nil, failure(&routing.FieldError{
+			Field: "limit", Got: fmt.Sprint(req.GetLimit()), Want: fmt.Sprintf("at most %d", maxHistory),
+		}, ofRoute)
+	}
+	q := routing.HistoryQuery{Model: req.GetModel(), Limit: int(req.GetLimit())}
+	switch before := req.GetBefore(); before {
+	case 0:
+	case 1:
+		return &adminv1.HistoryResponse{}, nil // revision 1 is the first
+	default:
+		q.To = before - 1
+	}
+	changes, err := s.cfg.State.History(ctx, q)
+	if err != nil {
+		return nil, failure(err, ofRoute)
+	}
+	return &adminv1.HistoryResponse{Changes: changes}, nil
+}
+
+// Status says how the gateway stands with its store and with its endpoints.
+func (s *Service) Status(ctx context.Context, req *adminv1.StatusRequest) (*adminv1.StatusResponse, error) {
+	table := s.cfg.Router.Current()
+	resp := &adminv1.StatusResponse{
+		Version: s.cfg.Version,
+		Started: timestamppb.New(s.started),
+		Ready:   s.cfg.Gateway.IsReady(),
+		Models:  uint32(table.Len()),
+		Store:   storeStatus(s.cfg.State.Status()),
+	}
+	if _, ok := table.Route(req.GetModel()); req.GetModel() != "" && !ok {
+		return nil, failure(&unknownModelError{req.GetModel()}, ofRoute)
+	}
+	left := maxProbes
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	for r := range table.Routes() {
+		if req.GetModel() != "" && r.Model != req.GetModel() {
+			continue
+		}
+		for _, v := range r.Versions {
+			status := &adminv1.VersionStatus{Model: r.Model, Version: v.Name, Weight: v.Weight}
+			if req.GetProbe() {
+				if left -= len(v.Endpoints); left < 0 {
+					return nil, connect.NewError(connect.CodeOutOfRange,
+						fmt.Errorf("more than %d endpoints to probe: ask for one model", maxProbes))
+				}
+				status.Endpoints = s.probedEndpoints(ctx, v)
+			} else {
+				status.Endpoints = s.endpoints(v)
+			}
+			resp.Versions = append(resp.Versions, status)
+		}
+	}
+	return resp, nil
+}
+
+// endpoints returns what calls have found out.
+func (s *Service) endpoints(v *routing.Version) []*adminv1.Endpoint {
+	var all []*adminv1.Endpoint
+	for _, e := range s.cfg.Gateway.Endpoints(v) {
+		status := &adminv1.Endpoint{Address: e.Addr, Healthy: !e.Failing, InFlight: uint32(max(0, e.InFlight))}
+		if e.Failing {
+			status.Problem = "the last attempt to connect has failed"
+		}
+		all = append(all, status)
+	}
+	return all
+}
+
+// probedEndpoints returns what can be found out now.
+func (s *Service) probedEndpoints(ctx context.Context, v *routing.Version) []*adminv1.Endpoint {
+	var all []*adminv1.Endpoint
+	for _, r := range s.probe(ctx, v, false) {
+		status := &adminv1.Endpoint{Address: r.endpoint, Healthy: r.err == nil}
+		if r.err != nil {
+			status.Problem = r.err.Error()
+		}
+		all = append(all, status)
+	}
+	return all
+}
+
+// storeStatus says how a gateway stands with its store.
+func storeStatus(at routing.Status) *adminv1.StoreStatus {
+	status := &adminv1.StoreStatus{
+		Revision:  at.Revision,
+		Id:        at.ID,
+		Epoch:     at.Epoch,
+		Name:      at.Store,
+		Source:    at.Source.String(),
+		Following: at.Following,
+		Changed:   timeOrNil(at.ChangedAt),
+		Confirmed: timeOrNil(at.ConfirmedAt),
+		Age:       durationpb.New(at.Age().Round(time.Millisecond)),
+		Problems:  problems(at.Err),
+		Missing:   at.Missing,
+		Differing: at.SeedDiffers,
+		Cache:     at.CacheDir,
+	}
+	for _, r := range at.Refused {
+		status.Refused = append(status.Refused, &adminv1.RefusedRoute{Model: r.Model, Revision: r.Revision, Problem: r.Err.Error()})
+	}
+	if at.CacheErr != nil {
+		status.CacheProblem = at.CacheErr.Error()
+	}
+	return status
+}
+
+// problems takes joined errors apart.
+func problems(err error) []string {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only the outermost join is taken apart
+	if !ok {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, e := range joined.Unwrap() {
+		all = append(all, e.Error())
+	}
+	return all
+}
+
+func timeOrNil(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,93 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"sluice/gateway"
+	"sluice/proto/sluice/admin/v1/adminv1connect"
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+// State is what the service needs of the gateway's one writer of routes, a
+// [routing.Watcher].
+type State interface {
+	State() *routing.State
+	Entry(model string) (entry *routingv1.StoredRoute, revision uint64, ok bool)
+	Status() routing.Status
+	Update(ctx context.Context, u *routing.Update) (*routingv1.Change, error)
+	History(ctx context.Context, q routing.HistoryQuery) ([]*routingv1.Change, error)
+}
+
+// Gateway is what the service asks the gateway it belongs to, a
+// [gateway.Gateway].
+type Gateway interface {
+	Endpoints(v *routing.Version) []gateway.EndpointStatus
+	IsReady() bool
+}
+
+// Prober finds out whether an endpoint takes calls, now.
+type Prober interface {
+	// Probe connects to one endpoint as written in a version and returns nil if
+	// something healthy answers before ctx ends.
+	Probe(ctx context.Context, v *routing.Version, endpoint string) error
+}
+
+// Config says what a service speaks for. State, Router and Gateway have to be set.
+type Config struct {
+	State   State
+	Router  *routing.Router
+	Gateway Gateway
+	// Prober defaults to one that asks the endpoint's grpc.health.v1.
+	Prober Prober
+	// Tokens, unless nil, are required of every caller.
+	Tokens *TokenFile
+	// Version is what the program says of itself.
+	Version string
+	Logger  *slog.Logger // default slog.Default()
+}
+
+// Service answers operators. Its methods may be called concurrently; their errors
+// are [*connect.Error]s with details.
+type Service struct {
+	cfg     Config
+	started time.Time
+}
+
+var _ adminv1connect.AdminServiceHandler = (*Service)(nil)
+
+// New returns a service.
+func New(cfg Config) (*Service, error) {
+	if cfg.State == nil || cfg.Router == nil || cfg.Gateway == nil {
+		return nil, errors.New("admin: State, Router and Gateway have to be set")
+	}
+	if cfg.Prober == nil {
+		cfg.Prober = healthProber{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Service{cfg: cfg, started: time.Now()}, nil
+}
+
+// maxMessage bounds a request, in bytes: a document of some 100,000 routes.
+const maxMessage = 64 << 20
+
+// Handler serves the service at its own paths.
+func (s *Service) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(adminv1connect.NewAdminServiceHandler(s,
+		connect.WithInterceptors(authorizer{s.cfg.Tokens}),
+		connect.WithReadMaxBytes(maxMessage),
+	))
+	if s.cfg.Tokens == nil {
+		return onlyFromHere(mux)
+	}
+	return mux
+}

@@ -1,0 +1,151 @@
+package admin
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+)
+
+const (
+	// watchBeat is the longest silence of a Watch, and watchLook how often it looks
+	// whether the store's status is another.
+	watchBeat = 10 * time.Second
+	watchLook = time.Second
+	// watchRecent is how many changes a Watch begins with.
+	watchRecent = 10
+	// watchDocuments is the largest number of routes in a change that is told with
+	// its documents.
+	watchDocuments = 20
+)
+
+// Watch tells the current state, then what is new.
+func (s *Service) Watch(ctx context.Context, req *adminv1.WatchRequest, stream *connect.ServerStream[adminv1.WatchResponse]) error {
+	published := make(chan struct{}, 1)
+	unfollow := s.cfg.Router.Follow(func(*routing.Table) {
+		select {
+		case published <- struct{}{}:
+		default: // the one before has not been looked at yet
+		}
+	})
+	defer unfollow()
+	look := time.NewTicker(watchLook)
+	defer look.Stop()
+
+	w := &watching{service: s, model: req.GetModel(), told: make(map[string]uint64)}
+	for {
+		if resp := w.next(ctx); resp != nil {
+			if err := stream.Send(resp); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-published:
+		case <-look.C:
+		}
+	}
+}
+
+// watching is what one Watch has told.
+type watching struct {
+	service *Service
+	model   string // empty for all
+
+	begun    bool
+	revision uint64
+	told     map[string]uint64 // by model: the revision of the entry told last
+	status   *adminv1.StoreStatus
+	at       time.Time // of the last answer
+}
+
+// next returns what to tell now, nil if nothing is new.
+func (w *watching) next(ctx context.Context) *adminv1.WatchResponse {
+	status := storeStatus(w.service.cfg.State.Status())
+	moved := !w.begun || w.service.revision() != w.revision
+	if !moved && sameStanding(status, w.status) && time.Since(w.at) < watchBeat {
+		return nil
+	}
+	resp := &adminv1.WatchResponse{Revision: w.revision, Store: status}
+	if moved {
+		w.move(ctx, resp)
+	}
+	w.begun, w.status, w.at = true, status, time.Now()
+	return resp
+}
+
+// move adds what has changed since the last answer.
+func (w *watching) move(ctx context.Context, resp *adminv1.WatchResponse) {
+	at := w.service.cfg.State.State()
+	for _, entry := range entries(at) {
+		model := entry.GetModel()
+		if w.model != "" && model != w.model || w.told[model] == entry.GetRevision() {
+			continue
+		}
+		w.told[model] = entry.GetRevision()
+		resp.Routes = append(resp.Routes, entry)
+	}
+	for model := range w.told {
+		if at.Routes[model].GetRoute() == nil {
+			delete(w.told, model)
+			resp.Deleted = append(resp.Deleted, model)
+		}
+	}
+	slices.Sort(resp.Deleted)
+	resp.Revision = at.Revision
+	resp.Changes = w.changes(ctx, at.Revision)
+	w.revision = at.Revision
+}
+
+// changes returns those up to a revision that have not been told, the oldest
+// first. Without the store there are none to be had.
+func (w *watching) changes(ctx context.Context, revision uint64) []*routingv1.Change {
+	q := routing.HistoryQuery{Model: w.model, To: revision, Limit: maxHistory, From: w.revision + 1}
+	if !w.begun {
+		q.From, q.Limit = 0, watchRecent
+	}
+	found, err := w.service.cfg.State.History(ctx, q)
+	if err != nil {
+		return nil
+	}
+	slices.Reverse(found)
+	for i, c := range found {
+		if len(c.GetRoutes()) > watchDocuments {
+			found[i] = withoutDocuments(c)
+		}
+	}
+	return found
+}
+
+func withoutDocuments(c *routingv1.Change) *routingv1.Change {
+	light := &routingv1.Change{
+		Revision: c.GetRevision(), Id: c.GetId(), Epoch: c.GetEpoch(),
+		PredecessorRevision: c.GetPredecessorRevision(), PredecessorId: c.GetPredecessorId(),
+		Time: c.GetTime(), Actor: c.GetActor(), Reason: c.GetReason(), Forced: c.GetForced(),
+		RequestKey: c.GetRequestKey(), Lost: c.GetLost(),
+	}
+	for _, r := range c.GetRoutes() {
+		light.Routes = append(light.Routes, &routingv1.RouteChange{Model: r.GetModel()})
+	}
+	return light
+}
+
+// sameStanding compares all but what moves with the clock.
+func sameStanding(a, b *adminv1.StoreStatus) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	still := func(s *adminv1.StoreStatus) *adminv1.StoreStatus {
+		s = proto.CloneOf(s)
+		s.Confirmed, s.Age = nil, nil
+		return s
+	}
+	return proto.Equal(still(a), still(b))
+}
