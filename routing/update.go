@@ -23,19 +23,33 @@ const (
 	MaxRequestKey = 128
 )
 
-// Prepare returns the change that an update makes to a state at a time. Stores
-// call it inside their transaction, and have looked for the request key before.
+// Validate checks all of an update that does not depend on the state it is made
+// to. Stores call it first, outside of any lock or transaction, for it takes time
+// with many routes. Errors are [*FieldError]s joined by [errors.Join] that name
+// the routes as routes[i], in the order of Set.
+func (u *Update) Validate() error {
+	problems, err := check(&routingv1.Document{Routes: u.Set})
+	if err != nil {
+		return err
+	}
+	return join(slices.Concat(problems, u.checkWords(), u.checkDeletes()), nil)
+}
+
+// Prepare returns the change that a valid update makes to a state at a time.
+// Stores call it inside their transaction, and have looked for the request key before.
 // The state needs to hold the entries of the update's models, and all entries if
 // [Update.ConcernsOthers]. Neither state nor update are kept or altered.
 //
-// Errors are a [*ConflictError], [ErrUnchanged], or [*FieldError]s joined by
-// [errors.Join] that name the routes as routes[i], in the order of Set.
+// Errors are a [*ConflictError], [ErrUnchanged], or [*FieldError]s as of
+// [Update.Validate].
 func (u *Update) Prepare(at *State, now time.Time) (*routingv1.Change, error) {
 	if u.Expected != at.Revision || u.ExpectedID != "" && u.ExpectedID != at.ID {
 		return nil, &ConflictError{Expected: u.Expected, Current: at.Revision}
 	}
-	if err := u.validate(at); err != nil {
-		return nil, err
+	if u.ConcernsOthers(at) {
+		if err := join(u.checkServices(at), nil); err != nil {
+			return nil, err
+		}
 	}
 	routes := u.routeChanges(at)
 	if len(routes) == 0 && u.NewEpoch == nil {
@@ -75,21 +89,6 @@ func (u *Update) ConcernsOthers(at *State) bool {
 		}
 	}
 	return false
-}
-
-// validate checks everything about the update at once.
-func (u *Update) validate(at *State) error {
-	doc := &routingv1.Document{Routes: u.Set}
-	problems, err := check(doc)
-	if err != nil {
-		return err
-	}
-	problems = append(problems, u.checkWords()...)
-	problems = append(problems, u.checkDeletes()...)
-	if u.ConcernsOthers(at) {
-		problems = append(problems, u.checkServices(at)...)
-	}
-	return join(problems, nil)
 }
 
 // checkWords looks at what people wrote about the change.

@@ -10,8 +10,12 @@ import (
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
 
-// updateTimeout bounds what an operator waits for the store, over all steps.
-const updateTimeout = 1800 * time.Millisecond
+// publishTimeout bounds the wait for a change to be published here that has been
+// made, historyTimeout that for the store's history.
+const (
+	publishTimeout = 400 * time.Millisecond
+	historyTimeout = 2 * time.Second
+)
 
 // Update makes one change in the store and returns once it is published here, or
 // shortly after if that takes long. It fails within 2 s when the store is gone.
@@ -21,8 +25,6 @@ const updateTimeout = 1800 * time.Millisecond
 // first, as a change of their own by the actor "failover"; the update is then
 // made to the state it was meant for.
 func (w *Watcher) Update(ctx context.Context, u *Update) (*routingv1.Change, error) {
-	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
-	defer cancel()
 	u, err := w.restore(ctx, u)
 	if err != nil {
 		return nil, err
@@ -37,7 +39,7 @@ func (w *Watcher) Update(ctx context.Context, u *Update) (*routingv1.Change, err
 
 // History returns changes from the store.
 func (w *Watcher) History(ctx context.Context, q HistoryQuery) ([]*routingv1.Change, error) {
-	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
 	return w.cfg.Store.History(ctx, q)
 }
@@ -48,6 +50,9 @@ func (w *Watcher) restore(ctx context.Context, u *Update) (*Update, error) {
 	back := w.restoration(u)
 	if back == nil {
 		return u, nil
+	}
+	if err := u.Validate(); err != nil {
+		return nil, err
 	}
 	c, err := w.cfg.Store.Update(ctx, back)
 	if err != nil {
@@ -99,6 +104,8 @@ func (w *Watcher) restoration(u *Update) *Update {
 
 // await waits until a revision is published, but not for long.
 func (w *Watcher) await(ctx context.Context, revision uint64) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
 	for {
 		w.mu.Lock()
 		done, published := w.local.Revision >= revision, w.waiters

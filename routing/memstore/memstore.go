@@ -94,6 +94,9 @@ func (s *Store) Load(context.Context) (*routing.State, error) {
 
 // Update makes one change, as [routing.Store] says.
 func (s *Store) Update(_ context.Context, u *routing.Update) (*routingv1.Change, error) {
+	if err := u.Validate(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if made := s.byKey[u.RequestKey]; u.RequestKey != "" && made != nil {

@@ -21,19 +21,35 @@ import (
 	"sluice/routing/storetest"
 )
 
-// TestDocumentedPermissionsSuffice takes the user from the documentation.
-func TestDocumentedPermissionsSuffice(t *testing.T) {
+// documented returns what docs/redis.md says in the given form, to be sent to
+// Redis.
+func documented(t *testing.T, form string) []string {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "redis.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	acl := regexp.MustCompile(`(?m)^ACL SETUSER sluice .*$`).FindString(string(text))
-	if acl == "" || regexp.MustCompile(`\+(eval|keys|config|@all|script)`).MatchString(acl) {
-		t.Fatalf("docs/redis.md has %q, want a user with few permissions", acl)
+	m := regexp.MustCompile(form).FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatalf("docs/redis.md says nothing like %s", form)
+	}
+	return strings.Fields(strings.Replace(m[1], "PASSWORD", "p@ss/w:rd", 1))
+}
+
+// credentials are those of the documented users, for a URL.
+const credentials = "sluice:p%40ss%2Fw%3Ard@"
+
+const gatewayUser = `(?m)^(ACL SETUSER sluice .*)$`
+
+// TestDocumentedPermissionsSuffice takes the user from the documentation.
+func TestDocumentedPermissionsSuffice(t *testing.T) {
+	acl := documented(t, gatewayUser)
+	if forbidden := regexp.MustCompile(`\+(eval|keys|config|@|script)`); forbidden.MatchString(strings.Join(acl, " ")) {
+		t.Errorf("docs/redis.md has %v, want a user with few permissions", acl)
 	}
 	server := storetest.StartRedis(t)
-	server.Do(strings.Fields(strings.Replace(acl, "PASSWORD", "p@ss/w:rd", 1))...)
-	url := "redis://sluice:p%40ss%2Fw%3Ard@" + server.Addr
+	server.Do(acl...)
+	url := "redis://" + credentials + server.Addr
 	storetest.Run(t, func(t *testing.T) routing.Store {
 		server.Do("FLUSHALL")
 		return open(t, url)
@@ -66,10 +82,14 @@ func TestClusterIsAStoreLikeAnyOther(t *testing.T) {
 	storetest.Eventually(t, "the cluster is up", func() bool {
 		return server.Do("CLUSTER", "INFO") == "cluster_state:ok"
 	})
+	server.Do(append(documented(t, gatewayUser), documented(t, "a Cluster needs `([^`]*)`")...)...)
 	storetest.Run(t, func(t *testing.T) routing.Store {
 		server.Do("FLUSHALL")
-		return open(t, "redis+cluster://"+server.Addr)
+		return open(t, "redis+cluster://"+credentials+server.Addr)
 	})
+	if log := server.Do("ACL", "LOG"); log != "0" {
+		t.Errorf("redis has refused %s commands", log)
+	}
 }
 
 func TestDatabaseAndPrefixKeepApart(t *testing.T) {

@@ -2,6 +2,9 @@ package redisstore
 
 import (
 	"context"
+	"errors"
+	"io"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
@@ -49,10 +52,23 @@ func (s *Store) history(ctx context.Context, q routing.HistoryQuery) ([]*routing
 	}
 }
 
-// page returns entries of the stream between two ids.
+// page returns up to n entries of the stream between two ids. If Redis will not
+// send as many, it returns one.
 func (s *Store) page(ctx context.Context, lowest, highest string, oldestFirst bool, n int) ([]redis.XMessage, error) {
-	if oldestFirst {
-		return s.client.XRangeN(ctx, s.keys.changes, lowest, highest, int64(n)).Result()
+	read := func(n int) ([]redis.XMessage, error) {
+		if oldestFirst {
+			return s.client.XRangeN(ctx, s.keys.changes, lowest, highest, int64(n)).Result()
+		}
+		return s.client.XRevRangeN(ctx, s.keys.changes, highest, lowest, int64(n)).Result()
 	}
-	return s.client.XRevRangeN(ctx, s.keys.changes, highest, lowest, int64(n)).Result()
+	entries, err := read(n)
+	if n > 1 && isCut(err) {
+		return read(1)
+	}
+	return entries, err
+}
+
+// isCut reports whether the connection ended while Redis was answering.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }

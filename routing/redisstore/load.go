@@ -109,7 +109,7 @@ func (s *Store) catchUp(ctx context.Context, state *routing.State, to routing.Po
 // changesAfter returns the next page of changes that continue from a position. A
 // break between them is ErrGap.
 func (s *Store) changesAfter(ctx context.Context, at routing.Position) ([]*routingv1.Change, error) {
-	page, err := s.client.XRangeN(ctx, s.keys.changes, streamID(at.Revision+1), "+", pageSize).Result()
+	page, err := s.page(ctx, streamID(at.Revision+1), "+", true, pageSize)
 	if err != nil {
 		return nil, err
 	}

@@ -217,7 +217,8 @@ func TestSentinelFailover(t *testing.T) {
 	}
 	secondary := storetest.StartRedis(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0")
 	sentinel := storetest.StartSentinel(t, primary)
-	url := "redis+sentinel://" + sentinel.Addr + "/primary"
+	sentinel.Do(documented(t, `(?m)^(ACL SETUSER watcher .*)$`)...)
+	url := "redis+sentinel://" + sentinel.Addr + "/primary?sentinel_user=watcher&sentinel_password=p%40ss%2Fw%3Ard"
 	a, b := startReplica(t, url, ""), startReplica(t, url, "")
 	a.mustSet(storetest.Route("m", "v1"))
 	b.await("m", "v1 at 1")

@@ -17,6 +17,9 @@ import (
 
 // Update makes one change in one transaction.
 func (s *Store) Update(ctx context.Context, u *routing.Update) (*routingv1.Change, error) {
+	if err := u.Validate(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, UpdateTimeout)
 	defer cancel()
 	for {
@@ -196,11 +199,15 @@ func (s *Store) makeRoom(ctx context.Context, tx *redis.Tx, b *basis, c *routing
 
 // write is the transaction.
 func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.Change) error {
-	encoded, err := proto.Marshal(c)
+	entry, err := encodeChange(c)
 	if err != nil {
 		return err
 	}
 	fields, added, err := entriesAfter(b, c)
+	if err != nil {
+		return err
+	}
+	slim, err := proto.Marshal(withoutDocuments(c))
 	if err != nil {
 		return err
 	}
@@ -212,10 +219,10 @@ func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.
 		}
 		p.XAdd(ctx, &redis.XAddArgs{
 			Stream: s.keys.changes, ID: streamID(c.GetRevision()), MaxLen: s.cfg.MaxChanges, Approx: true,
-			Values: []any{changeField, encoded},
+			Values: entry,
 		})
 		if c.GetRequestKey() != "" {
-			p.Set(ctx, s.keys.request+c.GetRequestKey(), withoutDocuments(encoded), requestKeyTTL)
+			p.Set(ctx, s.keys.request+c.GetRequestKey(), slim, requestKeyTTL)
 		}
 		return nil
 	})
@@ -252,19 +259,17 @@ func reasonOf(cmds []redis.Cmder, err error) error {
 	return err
 }
 
-// withoutDocuments returns an encoded change whose routes have names only, to be
+// withoutDocuments returns a copy of a change whose routes have names only, to be
 // kept under its request key.
-func withoutDocuments(encoded []byte) []byte {
-	c := new(routingv1.Change)
-	if err := proto.Unmarshal(encoded, c); err != nil {
-		return nil // cannot be: it was encoded a moment ago
+func withoutDocuments(c *routingv1.Change) *routingv1.Change {
+	slim := &routingv1.Change{
+		Revision: c.GetRevision(), Id: c.GetId(), Epoch: c.GetEpoch(),
+		PredecessorRevision: c.GetPredecessorRevision(), PredecessorId: c.GetPredecessorId(),
+		Time: c.GetTime(), Actor: c.GetActor(), Reason: c.GetReason(), Forced: c.GetForced(),
+		RequestKey: c.GetRequestKey(), Lost: c.GetLost(),
 	}
 	for _, r := range c.GetRoutes() {
-		r.Before, r.After = nil, nil
-	}
-	slim, err := proto.Marshal(c)
-	if err != nil {
-		return nil
+		slim.Routes = append(slim.Routes, &routingv1.RouteChange{Model: r.GetModel()})
 	}
 	return slim
 }

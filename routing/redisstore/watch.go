@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -18,12 +19,21 @@ func (s *Store) Watch(ctx context.Context, after routing.Position, deliver func(
 	f := &follower{store: s, at: after, deliver: deliver, polling: s.cfg.PollOnly}
 	for {
 		if err := f.step(ctx); err != nil {
-			if ctx.Err() != nil {
+			if hasEnded(ctx) {
 				return ctx.Err()
 			}
 			return err
 		}
 	}
+}
+
+// hasEnded reports whether ctx has ended. A connection may notice its deadline a
+// moment earlier than the context's own timer.
+func hasEnded(ctx context.Context) bool {
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil
 }
 
 // follower is one Watch.
@@ -67,6 +77,9 @@ func (f *follower) poll(ctx context.Context) error {
 	}
 	for f.at != h.Position {
 		changes, err := s.changesAfter(ctx, f.at)
+		if isCut(err) {
+			return fmt.Errorf("%w: %w", routing.ErrGap, err) // a single change is too much; a Load has smaller pieces
+		}
 		if err != nil {
 			return s.answered(err)
 		}
@@ -96,6 +109,10 @@ func (f *follower) read(ctx context.Context) error {
 	}).Result()
 	if errors.Is(err, redis.Nil) {
 		return s.answered(nil)
+	}
+	if isCut(err) {
+		f.nextPoll = time.Time{} // perhaps it was too much at once; polling takes it in pieces
+		return nil
 	}
 	if err = s.answered(err); err != nil {
 		var refused *routing.RefusedError

@@ -1,0 +1,177 @@
+package redisstore_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
+	"sluice/routing/storetest"
+)
+
+// encoded is what the routes hash holds for a route.
+func encoded(t *testing.T, r *routingv1.Route) string {
+	t.Helper()
+	b, err := proto.Marshal(&routingv1.StoredRoute{Model: r.GetModel(), Route: r, Revision: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestForeignHandsInTheStore writes to the keys as nobody should. The last good
+// documents stay, in a replica that was there before; a new one serves what it
+// can; both say what is wrong.
+func TestForeignHandsInTheStore(t *testing.T) {
+	bad := storetest.Route("m", "v2")
+	bad.Weights["v9"] = 1
+	other := storetest.Route("other", "v1")
+	for name, value := range map[string]struct{ entry, problem string }{
+		"garbage":       {"\xff\xff\xff", "3 bytes that are not a route"},
+		"bad document":  {encoded(t, bad), `weights.v9: got "v9", want one of the route's versions (v2)`},
+		"another model": {encoded(t, other), `a route of model "other" under this name`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := storetest.StartRedis(t)
+			a := startReplica(t, server.URL(), "")
+			a.mustSet(storetest.Route("m", "v1"))
+			a.mustSet(storetest.Route("n", "v1"))
+			server.Do("HSET", "{sluice}:routes", "m", value.entry)
+			server.Do("DEL", "{sluice}:changes") // so that the next change makes it load everything
+			b := startReplica(t, server.URL(), "")
+			b.awaitProblem(value.problem)
+			b.await("n", "v1 at 2")
+			if got := b.serving("m"); got != "nothing at 2" {
+				t.Errorf("a new replica serves %s, want nothing", got)
+			}
+			if got := a.serving("m"); got != "v1 at 2" {
+				t.Errorf("serving %s, want v1 at 2", got)
+			}
+			if refused := b.Status().Refused; len(refused) != 1 || refused[0].Model != "m" {
+				t.Errorf("refused are %v, want m", refused)
+			}
+			b.mustSet(storetest.Route("m", "v3"))
+			a.await("m", "v3 at 3")
+			b.awaitWell()
+		})
+	}
+}
+
+// TestBadChangeIsRefusedWhole: what a newer version of the program may write is
+// not served by half.
+func TestBadChangeIsRefusedWhole(t *testing.T) {
+	server := storetest.StartRedis(t)
+	a := startReplica(t, server.URL(), "")
+	first := a.mustSet(storetest.Route("m", "v1"))
+	bad := storetest.Route("n", "v1")
+	bad.Versions[0].Endpoints = []string{"nowhere"}
+	c := &routingv1.Change{
+		Revision: 2, Id: strings.Repeat("a", 32), Epoch: 1, PredecessorRevision: 1, PredecessorId: first.GetId(), Actor: "newer",
+		Routes: []*routingv1.RouteChange{{Model: "m", After: storetest.Route("m", "v2")}, {Model: "n", After: bad}},
+	}
+	b, err := proto.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Do("HSET", "{sluice}:head", "revision", "2", "id", c.GetId(), "entries", "1")
+	server.Do("XADD", "{sluice}:changes", "2-0", "change", string(b))
+	a.awaitProblem(`endpoints[0]: got "nowhere", want host:port`)
+	if got := a.serving("m"); got != "v1 at 2" {
+		t.Errorf("serving %s, want v1, the last good one, at 2", got)
+	}
+	a.mustSet(storetest.Route("m", "v3"))
+	if refused := a.Status().Refused; len(refused) != 1 || refused[0].Model != "n" {
+		t.Errorf("refused are %v, want n only", refused)
+	}
+}
+
+// TestWrongTypesChangeNothing: half a transaction must not succeed.
+func TestWrongTypesChangeNothing(t *testing.T) {
+	server := storetest.StartRedis(t)
+	for _, key := range []string{"head", "routes", "changes"} {
+		server.Do("FLUSHALL")
+		s := open(t, server.URL())
+		if key != "head" {
+			storetest.Set(t, s, storetest.Route("m", "v1"))
+		}
+		before := server.Do("HGET", "{sluice}:head", "revision")
+		server.Do("SET", "{sluice}:"+key, "something")
+		_, err := s.Update(t.Context(), &routing.Update{Expected: 1, Set: []*routingv1.Route{storetest.Route("m", "v2")}, Actor: "x"})
+		var refused *routing.RefusedError
+		if !errors.As(err, &refused) || refused.Reason != "WRONGTYPE" {
+			t.Errorf("%s: Update = %v, want WRONGTYPE", key, err)
+		}
+		if key == "head" {
+			continue
+		}
+		if after := server.Do("HGET", "{sluice}:head", "revision"); after != before {
+			t.Errorf("%s: the head went from %s to %s", key, before, after)
+		}
+	}
+}
+
+// TestForeignStreamEntries: an id of Redis's own making is above all revisions.
+func TestForeignStreamEntries(t *testing.T) {
+	server := storetest.StartRedis(t)
+	a := startReplica(t, server.URL(), "")
+	a.mustSet(storetest.Route("m", "v1"))
+	server.Do("XADD", "{sluice}:changes", "*", "what", "ever")
+	_, err := a.set(storetest.Route("m", "v2"))
+	var refused *routing.RefusedError
+	if !errors.As(err, &refused) || refused.Reason != "DAMAGED" || !strings.Contains(err.Error(), "{sluice}:changes") {
+		t.Errorf("Update = %v, want the key named", err)
+	}
+	if got := a.serving("m"); got != "v1 at 1" {
+		t.Errorf("serving %s, want v1 at 1", got)
+	}
+	server.Do("DEL", "{sluice}:changes")
+	a.mustSet(storetest.Route("m", "v2"))
+	a.awaitWell()
+}
+
+// TestSmallOutputBuffers has a Redis that closes connections whose answer is
+// large: whole states come in pages, large changes compressed, and many changes
+// one by one.
+func TestSmallOutputBuffers(t *testing.T) {
+	server := storetest.StartRedis(t, "--client-output-buffer-limit", "normal 256kb 0 0")
+	a, b := startReplica(t, server.URL(), ""), startReplica(t, server.URL(), "")
+	var routes []*routingv1.Route
+	for i := range 2000 {
+		r := storetest.Route(fmt.Sprint("model-", i), "v1")
+		r.Versions[0].Provenance = &routingv1.Provenance{Artifact: strings.Repeat("x", 250)}
+		routes = append(routes, r)
+	}
+	c, err := a.Update(t.Context(), &routing.Update{Set: routes, Actor: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*replica{a, b, startReplica(t, server.URL(), "")} {
+		r.await("model-1999", fmt.Sprint("v1 at ", c.GetRevision()))
+	}
+	b.stop()
+	for i := range 30 { // each about 14 KB, and documents that differ in size
+		next := make([]*routingv1.Route, 20)
+		for j := range next {
+			next[j] = proto.CloneOf(routes[20*i+j])
+			next[j].IgnoreModelVersion = true
+		}
+		if c, err = a.Update(t.Context(), &routing.Update{Expected: c.GetRevision(), Set: next, Actor: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := storetest.Load(t, b.store)
+	if changes := storetest.History(t, b.store, routing.HistoryQuery{From: 2}); len(changes) != 30 || at.Revision != 31 {
+		t.Errorf("%d changes up to revision %d, want 30 up to 31", len(changes), at.Revision)
+	}
+	b = startReplica(t, server.URL(), "")
+	c = a.mustSet(storetest.Route("model-0", "v2"))
+	b.await("model-0", fmt.Sprint("v2 at ", c.GetRevision()))
+	if n := b.Status().Models; n != 2000 {
+		t.Errorf("%d models, want 2000", n)
+	}
+}
