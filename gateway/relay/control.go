@@ -78,7 +78,12 @@ func (c *conn) onSettings(w *worker, h frameHeader, p []byte) error {
 			}
 		}
 	}
-	err := c.control(w, appendSettingsAck)
+	// The acknowledgement keeps its place: what is queued before it was made under
+	// the settings before.
+	b := c.outBuf()
+	b.b = appendSettingsAck(b.b)
+	c.appended(w)
+	err := c.countControl()
 	first := !c.seenFirst
 	c.seenFirst = true
 	c.mu.Unlock()
