@@ -233,7 +233,7 @@ func (c *Call) encodeRequest(w *worker, a *attempt, uc *conn, end bool) {
 		f := c.fields[i]
 		switch f.Name {
 		case ":scheme":
-			f.Value = a.d.Upstream.scheme
+			f.Value = a.up.scheme
 		case "grpc-timeout":
 			continue
 		case "content-length":

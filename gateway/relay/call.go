@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -58,8 +59,9 @@ type Call struct {
 // attempt is one try of a call at an upstream.
 type attempt struct {
 	stream
-	d        *Dispatch
-	waiting  bool // in the upstream's queue; guarded by its mutex
+	d        *Dispatch // the policy's, which may reuse it once the attempt is over
+	up       *Upstream // where the attempt's slot is; outlives d
+	waiting  bool      // in the upstream's queue; guarded by its mutex
 	next     *attempt
 	prev     *attempt
 	sent     bool
@@ -213,7 +215,7 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 	c.bodyEnded = c.bodyEnded || end
 	sent := c.att != nil && c.att.sent
 	if c.keepBody {
-		switch limit := c.bodyLimit(); {
+		switch limit := c.bodyLimit(v); {
 		case c.body.n+len(p) <= limit && !c.relay.replay.over():
 			c.body.append(p, &c.relay.replay)
 		case sent:
@@ -233,9 +235,13 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 	c.creditDown(w)
 }
 
-// bodyLimit is how much of the request may be kept now.
-func (c *Call) bodyLimit() int {
+// bodyLimit is how much of the request may be kept now, the policy having said v.
+func (c *Call) bodyLimit(v Verdict) int {
 	switch {
+	case c.att == nil && v.kind == verdictTo:
+		// It is sent in a moment. A policy that had to see a message whole may let go
+		// of much more at once than came in.
+		return math.MaxInt
 	case c.att == nil:
 		return c.relay.cfg.IdentifyPerCall
 	case !c.att.sent:
@@ -326,7 +332,7 @@ func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
 		a = new(attempt) // late frames may still refer to the one before
 	}
 	a.call = c
-	a.d = d
+	a.d, a.up = d, d.Upstream
 	a.started = w.now
 	c.att = a
 	return c.place(w, a)
@@ -335,11 +341,11 @@ func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
 // place finds a connection for a and sends it there, or leaves it waiting.
 func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
 	for {
-		uc, err := a.d.Upstream.acquire(w, a)
+		uc, err := a.up.acquire(w, a)
 		if err != nil {
 			c.att = nil
 			return Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
-				Upstream: a.d.Upstream, Started: a.started, Ended: w.now}, true
+				Upstream: a.up, Started: a.started, Ended: w.now}, true
 		}
 		if uc == nil {
 			return Outcome{}, false
@@ -348,7 +354,7 @@ func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
 			c.creditDown(w)
 			return Outcome{}, false
 		}
-		a.d.Upstream.discard(w, uc) // it went away in between: choose again
+		a.up.discard(w, uc) // it went away in between: choose again
 	}
 }
 
@@ -357,14 +363,14 @@ func (c *Call) placed(w *worker, a *attempt, uc *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.done || c.att != a || a.sent {
-		a.d.Upstream.release(w, uc)
+		a.up.release(w, uc)
 		return
 	}
 	if c.start(w, a, uc) {
 		c.creditDown(w) // of what came while it waited
 		return
 	}
-	a.d.Upstream.discard(w, uc)
+	a.up.discard(w, uc)
 	if o, failed := c.place(w, a); failed {
 		c.failed(w, o)
 	}
@@ -379,7 +385,7 @@ func (c *Call) unplaced(w *worker, a *attempt, err error) {
 	}
 	c.att = nil
 	c.failed(w, Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
-		Upstream: a.d.Upstream, Started: a.started, Ended: w.now})
+		Upstream: a.up, Started: a.started, Ended: w.now})
 }
 
 // start opens a's stream on uc and sends what there is of the request. It
@@ -431,7 +437,7 @@ func (c *Call) leave(w *worker, a *attempt) {
 	}
 	a.released = true
 	if !a.sent {
-		a.d.Upstream.abandon(a)
+		a.up.abandon(a)
 		return
 	}
 	uc := a.conn
@@ -444,14 +450,14 @@ func (c *Call) leave(w *worker, a *attempt) {
 		a.resetLocked(w, http2.ErrCodeCancel)
 	}
 	uc.mu.Unlock()
-	a.d.Upstream.release(w, uc)
+	a.up.release(w, uc)
 }
 
 // outcome describes how the current attempt ended.
 func (c *Call) outcome(w *worker, kind OutcomeKind, code uint32, msg string) Outcome {
 	o := Outcome{Kind: kind, Code: code, Message: msg, Ended: w.now, Committed: c.sentAnswer}
 	if a := c.att; a != nil {
-		o.Upstream, o.Started, o.FirstByte = a.d.Upstream, a.started, a.first
+		o.Upstream, o.Started, o.FirstByte = a.up, a.started, a.first
 	}
 	return o
 }
