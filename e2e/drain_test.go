@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,57 +27,6 @@ func dialAll(t testing.TB, addrs ...string) *grpc.ClientConn {
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`))
 }
 
-// load makes unary calls from a number of goroutines until it is stopped.
-type load struct {
-	stopped chan struct{}
-	callers sync.WaitGroup
-	ok      atomic.Int64
-	failed  atomic.Int64
-	first   atomic.Pointer[error] // of the failures
-}
-
-// startLoad calls through each connection from so many goroutines at once.
-func startLoad(perConn int, conns ...*grpc.ClientConn) *load {
-	l := &load{stopped: make(chan struct{})}
-	for _, cc := range conns {
-		for range perConn {
-			l.callers.Go(func() { l.call(cc) })
-		}
-	}
-	return l
-}
-
-func (l *load) call(cc *grpc.ClientConn) {
-	req := sample.NewRequest(model, heldBack()[0].Measurements)
-	for {
-		select {
-		case <-l.stopped:
-			return
-		default:
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		err := infer(ctx, cc, req).err
-		cancel()
-		if err != nil {
-			l.failed.Add(1)
-			l.first.CompareAndSwap(nil, &err)
-			continue
-		}
-		l.ok.Add(1)
-	}
-}
-
-// stop ends the load after the calls under way and fails the test if any call has failed.
-func (l *load) stop(t testing.TB) (calls int64) {
-	t.Helper()
-	close(l.stopped)
-	l.callers.Wait()
-	if n := l.failed.Load(); n > 0 {
-		t.Errorf("%d of %d calls failed, the first with: %v", n, n+l.ok.Load(), *l.first.Load())
-	}
-	return l.ok.Load()
-}
-
 func TestNoUnaryCallIsLostAtSIGTERM(t *testing.T) {
 	v1 := startBackend(t, "v1")
 	v1.turn(t, sample.Behaviour{Delay: 5 * time.Millisecond, Jitter: 100 * time.Millisecond})
@@ -91,7 +37,7 @@ func TestNoUnaryCallIsLostAtSIGTERM(t *testing.T) {
 	for range 4 {
 		conns = append(conns, dialAll(t, leaving.addr, staying.addr))
 	}
-	l := startLoad(16, conns...)
+	l := startLoad(model, 16, conns...)
 	time.Sleep(500 * time.Millisecond)
 	took := leaving.stop(t, 15*time.Second)
 	time.Sleep(300 * time.Millisecond)
