@@ -128,6 +128,16 @@ func grpcFields(change ...string) []string {
 	return fields
 }
 
+// encode returns the first header block of a connection.
+func encode(fields []string) []byte {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}) // a bytes.Buffer never fails
+	}
+	return block.Bytes()
+}
+
 // message puts a gRPC message's prefix before it.
 func message(flag byte, body string) []byte {
 	b := append([]byte{flag}, binary.BigEndian.AppendUint32(nil, uint32(len(body)))...)

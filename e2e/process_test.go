@@ -141,6 +141,6 @@ func startSluice(t testing.TB, routes string, flags ...string) *sluice {
 	writeFile(t, s.routes, routes)
 	args := []string{"serve", "--routes", s.routes, "--listen", "127.0.0.1:0", "--admin", "off"}
 	s.process = startProcess(t, nil, path, append(args, flags...)...)
-	s.addr = s.await(t, `sluice serves.* listen=(\S+)`)[1]
+	s.addr = s.await(t, `sluice serves.*listen"?[=:]"?([0-9.:]+)`)[1]
 	return s
 }
