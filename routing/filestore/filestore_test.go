@@ -1,12 +1,20 @@
 package filestore_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
+	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
 	"sluice/routing/filestore"
+	"sluice/routing/statefile"
 	"sluice/routing/storetest"
 )
 
@@ -25,4 +33,103 @@ func open(t *testing.T, dir string) *filestore.Store {
 
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) routing.Store { return open(t, t.TempDir()) })
+}
+
+// TestChangesSurviveARestart with their history, tombstones and request keys.
+func TestChangesSurviveARestart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "by", "open")
+	s := open(t, dir)
+	storetest.Set(t, s, storetest.Route("m", "v1"))
+	keyed := &routing.Update{Expected: 1, Set: []*routingv1.Route{storetest.Route("m", "v2")}, RequestKey: "key"}
+	made := storetest.Update(t, s, keyed)
+	storetest.Update(t, s, &routing.Update{Expected: 2, Set: []*routingv1.Route{storetest.Route("n", "v1")}, Delete: []string{"m"}})
+	before, history := storetest.Load(t, s), storetest.History(t, s, routing.HistoryQuery{})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s = open(t, dir)
+	after := storetest.Load(t, s)
+	if after.Position != before.Position || !after.Time.Equal(before.Time) || len(after.Routes) != 2 || after.Routes["m"].GetRoute() != nil ||
+		!proto.Equal(after.Routes["n"], before.Routes["n"]) {
+		t.Errorf("after a restart %+v, want %+v", after, before)
+	}
+	again := storetest.History(t, s, routing.HistoryQuery{})
+	if !slices.EqualFunc(again, history, func(a, b *routingv1.Change) bool { return proto.Equal(a, b) }) {
+		t.Errorf("history %v, want %v", again, history)
+	}
+	if c := storetest.Update(t, s, keyed); !proto.Equal(c, made) {
+		t.Errorf("repeated: %v, want %v", c, made)
+	}
+	if c := storetest.Set(t, s, storetest.Route("m", "v3")); c.GetRevision() != 4 || c.GetPredecessorId() != before.ID {
+		t.Errorf("next change %v, want it to follow", c)
+	}
+}
+
+func TestFolderIsForOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	if _, err := filestore.Open(dir); err == nil || !strings.Contains(err.Error(), "another process uses this folder") {
+		t.Errorf("Open = %v, want the folder in use", err)
+	}
+}
+
+// TestDamageIsDetected, and nothing is touched.
+func TestDamageIsDetected(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	storetest.Set(t, s, storetest.Route("m", "v1"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "state")
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 * len(whole) {
+		damaged := slices.Clone(whole[:i/2])
+		if i%2 == 1 {
+			damaged = slices.Clone(whole)
+			damaged[i/2] ^= 0x10
+		}
+		if err := os.WriteFile(name, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := filestore.Open(dir)
+		if err == nil {
+			_ = s.Close()
+		}
+		if !errors.Is(err, statefile.ErrDamaged) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "backup") {
+			t.Fatalf("cut or altered at byte %d: Open = %v, want the damage, the file and what to do", i/2, err)
+		}
+		if now, err := os.ReadFile(name); err != nil || !slices.Equal(now, damaged) {
+			t.Fatalf("the damaged file was touched")
+		}
+	}
+}
+
+// TestDiskThatFailsRefusesChanges takes the folder away.
+func TestDiskThatFailsRefusesChanges(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	s := open(t, dir)
+	first := storetest.Set(t, s, storetest.Route("m", "v1"))
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Update(t.Context(), &routing.Update{Expected: 1, Set: []*routingv1.Route{storetest.Route("m", "v2")}, Actor: "x"})
+	var refused *routing.RefusedError
+	if !errors.As(err, &refused) || s.Health().WriteErr == nil {
+		t.Errorf("Update = %v with health %+v, want a refusal in both", err, s.Health())
+	}
+	if at := storetest.Load(t, s); at.Position != routing.PositionAfter(first) {
+		t.Errorf("at %+v, want nothing changed", at)
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	storetest.Set(t, s, storetest.Route("m", "v2"))
+	if h := s.Health(); h.WriteErr != nil {
+		t.Errorf("health %+v, want it well again", h)
+	}
 }

@@ -130,10 +130,7 @@ func (s *Store) save(c *routingv1.Change) error {
 	if err != nil {
 		err = &routing.RefusedError{Store: s.name, Reason: "DISK", Err: err}
 	}
-	if (err == nil) != (s.health.Err == nil) {
-		s.health.Since = time.Now()
-	}
-	s.health.Err = err
+	s.health.WriteErr = err
 	return err
 }
 

@@ -61,6 +61,8 @@ var schemes = map[string]*struct {
 // goodPrefix matches what may stand in a hash tag and in an ACL pattern.
 var goodPrefix = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
+var errEncoding = errors.New("store: user and password cannot be read, want USER:PASSWORD with special characters percent-encoded, such as %40 for @")
+
 // parseURL takes a URL apart. No error repeats it: it may hold a password.
 func parseURL(text string) (*target, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
@@ -70,11 +72,14 @@ func parseURL(text string) (*target, error) {
 	}
 	rest, query, _ := strings.Cut(rest, "?")
 	authority, path, _ := strings.Cut(rest, "/")
+	if strings.Contains(path+query, "@") {
+		return nil, errEncoding // what seems to be an address is half a password
+	}
 	t := &target{cluster: kind.cluster, prefix: "sluice"}
 	if at := strings.LastIndex(authority, "@"); at >= 0 {
 		userinfo, err := url.Parse("redis://" + authority[:at+1] + "host")
 		if err != nil {
-			return nil, errors.New("store: user and password cannot be read, want USER:PASSWORD with special characters percent-encoded")
+			return nil, errEncoding
 		}
 		t.user = userinfo.User.Username()
 		t.password, _ = userinfo.User.Password()
