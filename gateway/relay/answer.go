@@ -68,7 +68,7 @@ func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
 	if c.done || c.att == nil || s != &c.att.stream || c.answered {
 		return
 	}
-	c.progressAt.Store(w.now.UnixNano())
+	c.progressAt.Store(c.relay.since(w.now))
 	a := c.att
 	ans, problem := parseAnswer(l)
 	switch {

@@ -37,8 +37,8 @@ type Call struct {
 	fields     []hpack.HeaderField
 	fieldsBuf  [16]hpack.HeaderField
 	opened     time.Time
-	deadline   time.Time // zero: none
-	progressAt atomic.Int64
+	deadline   time.Time    // zero: none
+	progressAt atomic.Int64 // see Relay.since
 
 	body      chunks // the request from its first byte, while keepBody
 	keepBody  bool
@@ -136,7 +136,7 @@ func (c *Call) expiry() time.Time {
 	if !c.deadline.IsZero() {
 		return c.deadline
 	}
-	return time.Unix(0, c.progressAt.Load()).Add(c.relay.cfg.StreamIdle)
+	return c.relay.at(c.progressAt.Load()).Add(c.relay.cfg.StreamIdle)
 }
 
 // act does what the policy says. c.mu is held.
@@ -176,7 +176,7 @@ func (c *Call) data(w *worker, s *stream, p []byte, end bool) {
 		return
 	}
 	if len(p) > 0 {
-		c.progressAt.Store(w.now.UnixNano())
+		c.progressAt.Store(c.relay.since(w.now))
 	}
 	if s == &c.down {
 		c.requestData(w, p, end)
@@ -297,7 +297,7 @@ func (c *Call) progressed(w *worker, e progress) {
 	if c.done {
 		return
 	}
-	c.progressAt.Store(w.now.UnixNano())
+	c.progressAt.Store(c.relay.since(w.now))
 	if e.stream != &c.down {
 		c.creditDown(w)
 		return

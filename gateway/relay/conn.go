@@ -29,7 +29,7 @@ type conn struct {
 	seenFirst bool // the peer's SETTINGS have arrived; written under mu
 	provoked  int  // control frames that the peer has provoked since the last flush
 
-	partial atomic.Int64 // since when a frame or header block is incomplete; 0 if none
+	partial atomic.Int64 // since when a frame or header block is incomplete, see Relay.since; 0 if none
 
 	mu      sync.Mutex
 	streams map[uint32]*stream
@@ -198,7 +198,7 @@ func (c *conn) process(w *worker) error {
 	switch {
 	case !c.seenFirst:
 		if since == 0 {
-			c.partial.Store(w.now.UnixNano())
+			c.partial.Store(c.relay.since(w.now))
 		}
 	case c.block.open:
 		c.partial.Store(c.block.since)
@@ -207,7 +207,7 @@ func (c *conn) process(w *worker) error {
 			c.partial.Store(0)
 		}
 	case since == 0 || frames > 0:
-		c.partial.Store(w.now.UnixNano())
+		c.partial.Store(c.relay.since(w.now))
 	}
 	return nil
 }

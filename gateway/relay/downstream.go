@@ -78,7 +78,7 @@ func (r *Relay) serve(nc net.Conn, t transport) {
 
 // readPreface waits for the client's connection preface, sending ours meanwhile.
 func (c *conn) readPreface(w *worker) error {
-	c.partial.Store(w.now.UnixNano()) // the handshake timeout runs
+	c.partial.Store(c.relay.since(w.now)) // the handshake timeout runs
 	w.flush()
 	for {
 		if err := c.t.read(c); err != nil {
@@ -137,7 +137,7 @@ func (s *downstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fie
 	}
 	call := &Call{relay: s.relay, req: req, opened: w.now, keepBody: true, bodyEnded: end}
 	call.fields = append(call.fieldsBuf[:0], f.fields...)
-	call.progressAt.Store(w.now.UnixNano())
+	call.progressAt.Store(s.relay.since(w.now))
 	d := &call.down
 	d.conn, d.call, d.id, d.gotEnd = c, call, id, end
 	d.sendWin, d.recvWin = c.peerInitial, int64(s.relay.cfg.StreamWindow)
@@ -161,6 +161,11 @@ func (s *downstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fie
 		st := call.status(Refused, codeInternal, fmt.Sprintf("content-type %q, want application/grpc", req.contentType))
 		st.HTTP = 415
 		call.refuseAtEnd(w, st)
+	case req.badTimeout != "":
+		st := call.status(Refused, codeInternal, fmt.Sprintf(
+			"grpc-timeout %q, want at most eight digits and one of H M S m u n", req.badTimeout))
+		st.HTTP = 400
+		call.refuse(w, st, Refused)
 	case end && req.contentLength > 0:
 		call.abortDown(w, http2.ErrCodeProtocol)
 	default:

@@ -16,7 +16,7 @@ func (r *Relay) evict() {
 // victim is a call with buffered bytes.
 type victim struct {
 	call  *Call
-	since int64 // of its last progress, unix nanoseconds
+	since int64 // of its last progress, see Relay.since
 	bytes int64
 }
 

@@ -25,7 +25,7 @@ type headerBlock struct {
 	stream uint32
 	end    bool  // END_STREAM
 	n      int   // CONTINUATIONs so far
-	since  int64 // when it began, unix nanoseconds
+	since  int64 // when it began, see Relay.since
 	b      []byte
 }
 
@@ -141,7 +141,8 @@ type request struct {
 	method, scheme, path, authority, contentType string
 	timeout                                      time.Duration // 0: none
 	hasTimeout                                   bool
-	contentLength                                int64 // -1: not announced
+	badTimeout                                   string // what stands in its place, if it is none
+	contentLength                                int64  // -1: not announced
 }
 
 // parseRequest checks a request's pseudo-fields (RFC 9113, 8.3.1). It returns a
@@ -172,11 +173,9 @@ func parseRequest(l *fieldList) (r request, problem string) {
 			}
 			r.contentLength = n
 		case "grpc-timeout":
-			d, ok := parseTimeout(f.Value)
-			if !ok {
-				return r, "invalid grpc-timeout"
+			if r.timeout, r.hasTimeout = parseTimeout(f.Value); !r.hasTimeout {
+				r.badTimeout = f.Value
 			}
-			r.timeout, r.hasTimeout = d, true
 		default:
 			if f.Name[0] == ':' {
 				return r, "unknown pseudo-field " + f.Name
@@ -288,7 +287,7 @@ func (c *conn) onHeaders(w *worker, h frameHeader, p []byte) error {
 	c.block.end = h.flags.Has(http2.FlagHeadersEndStream)
 	if !h.flags.Has(http2.FlagHeadersEndHeaders) {
 		c.block.open = true
-		c.block.since = w.now.UnixNano()
+		c.block.since = c.relay.since(w.now)
 		c.block.b = append(c.block.b[:0], p...)
 		return nil
 	}

@@ -14,9 +14,10 @@ import (
 // Relay accepts downstream connections and relays their calls. Its methods may
 // be called concurrently.
 type Relay struct {
-	cfg    Config
-	policy Policy
-	wheel  wheel
+	cfg     Config
+	policy  Policy
+	started time.Time
+	wheel   wheel
 
 	replay  budget // request bytes kept for another attempt
 	buffers budget // bytes that wait for a peer's window
@@ -41,7 +42,7 @@ type Relay struct {
 // New returns a relay that asks p. It runs until [Relay.Close].
 func New(cfg Config, p Policy) *Relay {
 	r := &Relay{
-		cfg: cfg.withDefaults(), policy: p,
+		cfg: cfg.withDefaults(), policy: p, started: time.Now(),
 		evictions: make(chan struct{}, 1),
 		conns:     make(map[*conn]struct{}),
 		perAddr:   make(map[string]int),
@@ -55,6 +56,11 @@ func New(cfg Config, p Policy) *Relay {
 	r.spawn(r.sweeper)
 	return r
 }
+
+// since and at turn times into numbers that fit an atomic, and back. They count from
+// the relay's start, so that a clock that is set moves no deadline.
+func (r *Relay) since(t time.Time) int64 { return int64(t.Sub(r.started)) }
+func (r *Relay) at(n int64) time.Time    { return r.started.Add(time.Duration(n)) }
 
 // spawn runs f in a goroutine that Close waits for.
 func (r *Relay) spawn(f func()) {
@@ -356,7 +362,7 @@ func (c *conn) sweep(w *worker) {
 	case *upstreamSide:
 		s.sweep(w, c)
 	}
-	if p := c.partial.Load(); p != 0 && w.now.Sub(time.Unix(0, p)) > c.relay.cfg.HandshakeTimeout {
+	if p := c.partial.Load(); p != 0 && w.now.Sub(c.relay.at(p)) > c.relay.cfg.HandshakeTimeout {
 		why = "a frame or handshake was not completed in time"
 	}
 	c.mu.Lock()

@@ -33,7 +33,7 @@ type wheelEntry struct {
 	armed      bool
 }
 
-func tickOf(t time.Time) int64 { return t.UnixNano() / int64(wheelTick) }
+func (wh *wheel) tickOf(t time.Time) int64 { return wh.relay.since(t) / int64(wheelTick) }
 
 // arm sets c's timer to t, replacing an earlier one.
 func (wh *wheel) arm(c *Call, now, t time.Time) {
@@ -43,10 +43,10 @@ func (wh *wheel) arm(c *Call, now, t time.Time) {
 	}
 	if !wh.running {
 		wh.running = true
-		wh.tick = tickOf(now)
+		wh.tick = wh.tickOf(now)
 		wh.relay.spawn(wh.run)
 	}
-	c.timer.at = max(tickOf(t)+1, wh.tick+1)
+	c.timer.at = max(wh.tickOf(t)+1, wh.tick+1)
 	c.timer.armed = true
 	slot := &wh.slots[c.timer.at%wheelSlots]
 	c.timer.next, c.timer.prev = *slot, nil
@@ -105,7 +105,7 @@ func (wh *wheel) run() {
 			wh.mu.Unlock()
 			return
 		}
-		due = wh.collect(tickOf(w.now), due[:0])
+		due = wh.collect(wh.tickOf(w.now), due[:0])
 		wh.mu.Unlock()
 		for i, c := range due {
 			c.expired(w)
