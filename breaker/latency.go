@@ -67,11 +67,12 @@ func (l *p95) value() time.Duration { return time.Duration(l.published.Load()) }
 // decay halves all weights once per half-life, in one go after a pause, but keeps enough of them for a
 // quantile: the last of a version that is rarely called may be old.
 func (l *p95) decay(now time.Time) {
-	n := now.Sub(l.halved) / halfLife
+	age := now.Sub(l.halved)
+	n := age / halfLife
 	if n <= 0 {
 		return
 	}
-	l.halved = l.halved.Add(n * halfLife)
+	l.halved = l.halved.Add(age - age%halfLife)
 	for ; n > 0 && l.total >= 2*minSamples*oneSample; n-- {
 		l.total = 0
 		for i := range l.buckets {

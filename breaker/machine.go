@@ -25,7 +25,7 @@ func (b *Breaker) newMachine() *gobreaker.TwoStepCircuitBreaker[struct{}] {
 		Timeout:      max(b.openTime-1, 1),
 		ReadyToTrip:  func(gobreaker.Counts) bool { return b.mustOpen() },
 		IsSuccessful: func(err error) bool { return err == nil },
-		IsExcluded:   func(err error) bool { return err == errExcluded },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errExcluded) },
 		// Called with the machine's lock and b.mu held, when its counts are already cleared: it only
 		// leaves a note, and the window knows the counts.
 		OnStateChange: func(_ string, _, to gobreaker.State) { b.reached = stateOf(to) },
