@@ -190,7 +190,10 @@ func leaveUnread(t testing.TB, addr string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	body, err := proto.Marshal(flood(100))
+	if err := nc.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil { // the kernel shall not read for it
+		t.Fatal(err)
+	}
+	body, err := proto.Marshal(flood(1000))
 	if err != nil {
 		t.Fatal(err)
 	}
