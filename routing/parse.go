@@ -26,7 +26,7 @@ func Parse(file string, data []byte) (*routingv1.Document, error) {
 	doc := new(routingv1.Document)
 	shape := checkShape(root, doc.ProtoReflect().Descriptor())
 	decoder := protoyaml.UnmarshalOptions{CustomUnmarshaler: graft{doc, root}}
-	if err := decoder.Unmarshal(data, doc); err != nil {
+	if err := decoder.Unmarshal([]byte("{}"), doc); err != nil { // graft has the file's tree, read already
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	rest, err := check(doc)
