@@ -85,11 +85,26 @@ func TestCallsEndOnceUnderAStorm(t *testing.T) {
 	g := newRig(t, Config{MaxUpstreamConns: 4, StreamsPerConn: 20, EarlyResets: 1 << 30, BackoffMin: 5 * time.Millisecond,
 		BackoffMax: 20 * time.Millisecond, MaxUpstreamStream: 401}, up.addr, p)
 	const clients, calls = 8, 250
-	var wg sync.WaitGroup
+	quit := make(chan struct{})
+	var wg, killer sync.WaitGroup
+	killer.Go(func() { // connections of either side break at any moment
+		for {
+			select {
+			case <-quit:
+				return
+			case <-time.After(40 * time.Millisecond):
+			}
+			if all := g.snapshot(); len(all) > 0 {
+				all[rand.IntN(len(all))].fail(errors.New("cut by the test"))
+			}
+		}
+	})
 	for i := range clients {
 		wg.Go(func() { stormClient(t, g.addr, uint64(i), calls) })
 	}
 	wg.Wait()
+	close(quit)
+	killer.Wait()
 	g.settled()
 	p.mu.Lock()
 	n := len(p.over)
@@ -127,7 +142,7 @@ func stormClient(t *testing.T, addr string, seed uint64, calls int) {
 			go c.read()
 			id = 1
 		}
-		timeout := []string{"200m", "50m", "5m", "300u"}[rnd.IntN(4)]
+		timeout := []string{"900m", "300m", "50m", "300u"}[rnd.IntN(4)]
 		c.request(id, false, "grpc-timeout", timeout)
 		for range rnd.IntN(3) {
 			c.data(id, make([]byte, rnd.IntN(10_000)), false)
@@ -144,7 +159,7 @@ func stormClient(t *testing.T, addr string, seed uint64, calls int) {
 			c = nil
 			continue
 		}
-		if rnd.IntN(10) == 0 {
+		if rnd.IntN(5) == 0 {
 			time.Sleep(time.Duration(rnd.IntN(20)) * time.Millisecond)
 		}
 		if id += 2; rnd.IntN(50) == 0 {
