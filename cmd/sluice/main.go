@@ -16,8 +16,9 @@ import (
 
 // Exit codes.
 const (
-	exitFailure = 1
-	exitUsage   = 2
+	exitFailure  = 1
+	exitUsage    = 2
+	exitLostRace = 3 // another operator was faster
 )
 
 func main() {
@@ -55,7 +56,11 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath()}
 	})
-	root.AddCommand(newServeCommand(), newDemoCommand())
+	root.AddCommand(
+		newServeCommand(), newDemoCommand(),
+		newGetCommand(), newWatchCommand(), newStatusCommand(), newHistoryCommand(), newExplainCommand(),
+		newApplyCommand(), newWeightsCommand(), newPromoteCommand(), newRollbackCommand(),
+	)
 	for _, c := range root.Commands() {
 		inner := c.Args
 		c.Args = func(cmd *cobra.Command, args []string) error {
@@ -84,6 +89,10 @@ func exitCode(err error) int {
 	var u *usageError
 	if errors.As(err, &u) {
 		return exitUsage
+	}
+	var f *failure
+	if errors.As(err, &f) && f.lost {
+		return exitLostRace
 	}
 	return exitFailure
 }

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -17,48 +14,66 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/gateway"
+	"sluice/gateway/admin"
 	"sluice/routing"
 )
 
 // serveOptions are the flags of sluice serve.
 type serveOptions struct {
-	routes       string
-	listen       string
-	admin        string
-	tlsCert      string
-	tlsKey       string
-	drainDelay   time.Duration
-	drainTimeout time.Duration
-	logFormat    string
-	logLevel     string
+	routes        string
+	store         string
+	stateDir      string
+	listen        string
+	admin         string
+	tokenFile     string
+	insecureAdmin bool
+	metrics       string
+	tlsCert       string
+	tlsKey        string
+	drainDelay    time.Duration
+	drainTimeout  time.Duration
+	logFormat     string
+	logLevel      string
 }
 
 func newServeCommand() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve --routes FILE",
+		Use:   "serve [--routes FILE] [--store STORE]",
 		Short: "Run the gateway",
 		Long: `Run the gateway.
 
 It takes gRPC calls on the data address and sends each to a version of the model it
-names, as the routes say. The file of routes is read again when it changes and on
-SIGHUP; a bad one is reported and the last good one stays. SIGTERM or SIGINT drains:
-the gateway says that it is not ready, waits, takes no new calls, and lets those under
-way end. A second signal ends it at once.`,
+names, as the routing state says. That lives in a store:
+
+  memory            for one gateway, gone with it; the file of routes is read again when
+                    it changes and on SIGHUP, and a bad one leaves the last good one
+  file:DIR          for one gateway, kept on disk
+  redis://HOST      for any number of gateways; also rediss, redis+sentinel, redis+cluster
+
+In a store that is kept, the file of routes is written once, if the store is empty;
+sluice apply changes it afterwards. The admin address is for operators: sluice get,
+weights, promote, rollback and others.
+
+SIGTERM or SIGINT drains: the gateway says that it is not ready, waits, takes no new
+calls, and lets those under way end. A second signal ends it at once.`,
 		Example: `  sluice serve --routes routes.yaml
-  sluice serve --routes routes.yaml --listen :8001 --tls-cert tls.crt --tls-key tls.key`,
+  sluice serve --routes routes.yaml --store redis://127.0.0.1:6379
+  sluice serve --store file:/var/lib/sluice --listen :8001 --tls-cert tls.crt --tls-key tls.key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.routes == "" {
-				return &usageError{errors.New("--routes is missing: it names the file with the routes"), cmd.CommandPath()}
-			}
 			return serve(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.routes, "routes", "", "file with the routes (YAML)")
+	f.StringVar(&o.routes, "routes", "", "`file` with the routes (YAML)")
+	f.StringVar(&o.store, "store", "memory", "`store` of the routing state: memory, file:DIR or redis://HOST")
+	f.StringVar(&o.stateDir, "state-dir", "", "`folder` for copies of the last good state, to start without Redis (default $XDG_STATE_HOME/sluice)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8001", "data `address`")
-	f.StringVar(&o.admin, "admin", "127.0.0.1:8002", "`address` of /livez and /readyz, or \"off\"")
+	f.StringVar(&o.admin, "admin", defaultAdmin, "`address` for operators, /livez and /readyz, or \"off\"")
+	f.StringVar(&o.tokenFile, "admin-token-file", "", "`file` with lines of a role (view or operate) and a token; needed off loopback")
+	f.BoolVar(&o.insecureAdmin, "insecure-admin", false, "let tokens cross the network without TLS")
+	f.StringVar(&o.metrics, "metrics-listen", "", "`address` that serves /livez and /readyz and nothing else")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate `file` (PEM) of the data address; read again when it changes")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `file` (PEM) of the data address")
 	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long calls are still taken after not ready was said")
@@ -88,19 +103,17 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	if _, err := memlimit.Set(); err != nil {
 		log.Debug("no memory limit found", "error", err)
 	}
+	access, err := adminAccess(o, log)
+	if err != nil {
+		return &usageError{err, "sluice serve"}
+	}
 	router := routing.NewRouter()
-	source := routing.NewFileSource(routing.FileConfig{Path: o.routes, Router: router, Logger: log})
-	if err := source.Load(); err != nil {
-		return fmt.Errorf("routes: %w", err)
+	state, err := openState(ctx, stateOptions{routes: o.routes, store: o.store, stateDir: o.stateDir, listen: o.listen}, router, log)
+	if err != nil {
+		return err
 	}
-	delay := o.drainDelay
-	if delay == 0 {
-		delay = -1 // the gateway's zero means its default
-	}
-	gw, err := gateway.New(gateway.Config{
-		Listen: o.listen, Admin: o.admin, TLSCert: o.tlsCert, TLSKey: o.tlsKey,
-		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log,
-	}, router)
+	defer state.close()
+	gw, err := newGateway(o, access, router, state, log)
 	if err != nil {
 		return err
 	}
@@ -111,12 +124,12 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	defer stop()
 	group, helpers := errgroup.WithContext(helpers)
 	context.AfterFunc(helpers, drain) // a failed helper drains the gateway
-	group.Go(func() error { return source.Run(helpers) })
-	group.Go(func() error { return reloadOnHangup(helpers, source) })
+	group.Go(func() error { return state.run(helpers) })
 	group.Go(func() error {
 		select {
 		case <-gw.Ready():
 			announce(log, gw, router)
+			state.announce()
 		case <-helpers.Done():
 		}
 		return nil
@@ -128,29 +141,41 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	return group.Wait()
 }
 
+// newGateway makes the gateway and mounts the operators' service on it.
+func newGateway(o serveOptions, access access, router *routing.Router, state *state, log *slog.Logger) (*gateway.Gateway, error) {
+	delay := o.drainDelay
+	if delay == 0 {
+		delay = -1 // the gateway's zero means its default
+	}
+	gw, err := gateway.New(gateway.Config{
+		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
+		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
+		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log,
+	}, router)
+	if err != nil {
+		return nil, err
+	}
+	service, err := admin.New(admin.Config{
+		State: state, Router: router, Gateway: gw, Tokens: access.tokens, Version: version(), Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	gw.ServeAdmin(service.Handler())
+	return gw, nil
+}
+
+// announce says what is bound where.
 func announce(log *slog.Logger, gw *gateway.Gateway, router *routing.Router) {
 	attrs := []any{"version", version(), "listen", gw.Addr().String(), "tls", gw.TLS() != nil}
 	if a := gw.AdminAddr(); a != nil {
 		attrs = append(attrs, "admin", a.String())
 	}
+	if a := gw.MetricsAddr(); a != nil {
+		attrs = append(attrs, "metrics", a.String())
+	}
 	t := router.Current()
 	log.Info("sluice serves", append(attrs, "models", t.Len(), "revision", t.Revision())...)
-	log.Info("routing state is in memory, seeded from the file of routes")
-}
-
-// reloadOnHangup reads the routes again whenever SIGHUP comes.
-func reloadOnHangup(ctx context.Context, source *routing.FileSource) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hup:
-			source.Reload()
-		}
-	}
 }
 
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {

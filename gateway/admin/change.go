@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// changeTimeout bounds what an operator waits for an answer, whatever fails.
+	// changeTimeout bounds what an operator waits for an answer, whatever fails;
+	// checking the documents of many routes comes on top.
 	changeTimeout = 1900 * time.Millisecond
 	// catchUpTimeout bounds the wait for a revision that this gateway has not seen
 	// yet: changes reach it within half a second.
@@ -30,8 +31,7 @@ type edit func(ctx context.Context, at *routing.State) (*routing.Update, error)
 // change makes one change, or in a dry run says what it would be. Without
 // conditions in the intent, a race lost to another operator is run again.
 func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
+	begun := time.Now()
 	for {
 		outcome, err := s.try(ctx, in, e)
 		if err == nil {
@@ -44,7 +44,7 @@ func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*admi
 			return &adminv1.Outcome{Revision: s.revision()}, nil
 		}
 		var conflict *routing.ConflictError
-		if !errors.As(err, &conflict) || in.ExpectedRevision != nil || !s.catchUp(ctx, conflict.Current) {
+		if !errors.As(err, &conflict) || in.ExpectedRevision != nil || time.Since(begun) > changeTimeout || !s.catchUp(ctx, conflict.Current) {
 			return nil, err
 		}
 	}
@@ -63,6 +63,11 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1
 	}
 	u.Expected, u.ExpectedID = at.Revision, at.ID
 	u.Actor, u.Reason, u.RequestKey = in.GetActor(), in.GetReason()+u.Reason, in.GetRequestKey()
+	if err := u.Validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
 	would, err := u.Prepare(at, time.Now())
 	if err != nil {
 		return nil, err
@@ -161,7 +166,9 @@ func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, failure er
 	if in.GetRequestKey() == "" || in.GetDryRun() || errors.As(failure, &unavailable) {
 		return nil
 	}
-	made, err := s.cfg.State.Update(ctx, &routing.Update{Expected: math.MaxUint64, RequestKey: in.GetRequestKey()})
+	made, err := s.cfg.State.Update(ctx, &routing.Update{
+		Expected: math.MaxUint64, RequestKey: in.GetRequestKey(), Actor: in.GetActor(),
+	})
 	if err != nil {
 		return nil // the failure itself says more
 	}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+)
+
+// completionTimeout is how long somebody who has pressed Tab may wait.
+const completionTimeout = time.Second
+
+// completeModels completes the name of a model, as the gateway knows them.
+func completeModels(o *clientOptions) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var names []cobra.Completion
+		for _, r := range completionRoutes(cmd.Context(), o, "") {
+			names = append(names, cobra.CompletionWithDesc(r.GetModel(), splitWords(r.GetRoute())))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeModel completes the one argument of a command that takes a model.
+func completeModel(o *clientOptions) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, text string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completeModels(o)(cmd, args, text)
+	}
+}
+
+// completeModelThenVersions completes a model, then versions of it. With a suffix
+// there may be many, each with something more to type.
+func completeModelThenVersions(o *clientOptions, suffix string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, text string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return completeModels(o)(cmd, args, text)
+		}
+		directive := cobra.ShellCompDirectiveNoFileComp
+		if suffix != "" {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		} else if len(args) > 1 {
+			return nil, directive
+		}
+		var names []cobra.Completion
+		for _, r := range completionRoutes(cmd.Context(), o, args[0]) {
+			for _, v := range r.GetRoute().GetVersions() {
+				name := v.GetName() + suffix
+				taken := slices.ContainsFunc(args[1:], func(a string) bool { return strings.HasPrefix(a, name) })
+				if !taken {
+					names = append(names, cobra.CompletionWithDesc(name, fmt.Sprintf("weight %d", r.GetRoute().GetWeights()[v.GetName()])))
+				}
+			}
+		}
+		return names, directive
+	}
+}
+
+// completionRoutes asks the gateway; nobody is told if it does not answer.
+func completionRoutes(ctx context.Context, o *clientOptions, model string) []*routeEntry {
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	resp, err := ask(ctx, o, func(ctx context.Context, c *client) (*adminv1.GetResponse, error) {
+		return c.Get(ctx, &adminv1.GetRequest{Model: model})
+	})
+	if err != nil {
+		return nil
+	}
+	return resp.GetRoutes()
+}
