@@ -166,10 +166,16 @@ func (d *director) choose(c *relay.Call, route *routing.Route, modelVersion stri
 		Unary:        s.method.Kind == identify.KindUnary,
 		Replay:       true,
 		KeepReserved: choice.Version.TrustUpstream,
-		BodyChanges:  rw.Rewrite != nil || (c.Inspect && s.meta.Encoding != ""),
+		BodyChanges:  rw.Rewrite != nil || s.scanner.MayChange(),
 	}
 	s.request[0] = hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true}
 	s.dispatch.Request = s.request[:1]
+	if s.scanner.MayChange() {
+		// What was compressed goes on decompressed, and the server need not know the
+		// codec: gRPC's own refuse a call for naming one that they do not have.
+		s.request[1] = hpack.HeaderField{Name: "grpc-encoding", Value: "identity"}
+		s.dispatch.Request = s.request[:2]
+	}
 	s.rewrite = rw.Rewrite
 	return d.next(c)
 }
