@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	pb "sluice/proto/inference"
@@ -318,6 +320,41 @@ func TestCompressedRequests(t *testing.T) {
 		if got, err := stream.Recv(); err != nil || got.GetErrorMessage() != "" {
 			t.Fatalf("message %d: got %v, %v", i, got, err)
 		}
+	}
+}
+
+// encodings records the grpc-encoding of every request at a server.
+type encodings struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (e *encodings) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (e *encodings) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (e *encodings) HandleConn(context.Context, stats.ConnStats)                       {}
+
+func (e *encodings) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if h, ok := s.(*stats.InHeader); ok {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.seen = append(e.seen, h.Compression)
+	}
+}
+
+// Whoever reads compressed messages passes them on decompressed, and says so: the
+// server need not know the codec.
+func TestCompressionEndsAtTheGateway(t *testing.T) {
+	var e encodings
+	v1 := startBackend(t, "v1", grpc.StatsHandler(&e))
+	cc := dial(t, startGateway(t, routeTo(v1.addr)).addr)
+	req := sample.NewRequest(model, heldBack()[0].Measurements)
+	if a := infer(within(t, 5*time.Second), cc, req, grpc.UseCompressor(gzip.Name)); a.err != nil {
+		t.Fatal(a.err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Equal(e.seen, []string{"identity"}) {
+		t.Errorf("grpc-encoding at the server: got %q, want identity", e.seen)
 	}
 }
 
