@@ -266,7 +266,7 @@ func (b *Breaker) dropProbe() {
 
 // restart begins anew, as if nothing were known.
 func (b *Breaker) restart() {
-	b.window.clear()
+	b.window = window{}
 	b.row = 0
 	b.limit = CauseNew
 	b.machine = b.newMachine()

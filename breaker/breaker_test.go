@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sony/gobreaker/v2"
 )
 
 func TestOpensAfterConsecutiveFailures(t *testing.T) {
@@ -153,6 +155,26 @@ func TestOpenTimeGrowsWhileProbesFail(t *testing.T) {
 	})
 }
 
+// A probe decides alone, even when nothing of what led to the opening is left in the window.
+func TestFailedProbeReopensWithAnEmptyWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBreaker(Settings{MinCalls: 2, Consecutive: 3, OpenFor: time.Minute})
+		calls(t, b, 1, Success)
+		calls(t, b, 1, Failure)
+		time.Sleep(time.Minute)
+		if c := b.Status(time.Now()).Counts; c.Calls != 0 {
+			t.Fatalf("%+v after a minute", c)
+		}
+		calls(t, b, 1, Failure)
+		if s := b.Status(time.Now()); s.State != Open || s.Cause != CauseProbeFailed {
+			t.Errorf("%v (%v), want open again (probe failed)", s.State, s.Cause)
+		}
+		if m := b.machine.State(); m != gobreaker.StateOpen {
+			t.Errorf("the machine is %v, want open", m)
+		}
+	})
+}
+
 func TestOpenTimesAreStretchedAtRandom(t *testing.T) {
 	seen := make(map[time.Duration]bool)
 	for range 100 {
@@ -182,6 +204,27 @@ func TestEveryBadProbeReopens(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two that have both seen that a probe is due.
+func TestSecondToAskForTheProbeGetsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBreaker(Settings{})
+		calls(t, b, 5, Failure)
+		time.Sleep(5 * time.Second)
+		first, ok := b.takeProbe(time.Now())
+		if !ok {
+			t.Fatal("no probe although it is due")
+		}
+		if _, ok := b.takeProbe(time.Now()); ok {
+			t.Fatal("two probes at once")
+		}
+		first.Done(Result{Outcome: Success, At: time.Now()})
+		if _, ok := b.takeProbe(time.Now()); ok {
+			t.Fatal("a probe of a closed breaker")
+		}
+		wantState(t, b, Closed)
+	})
 }
 
 func TestExcludedProbeIsRepeated(t *testing.T) {

@@ -45,7 +45,7 @@ func (b *Budget) Call(now time.Time) {
 		if empty <= full {
 			return
 		}
-		if b.empty.CompareAndSwap(empty, max(empty-int64(callEarns), full)) {
+		if b.empty.CompareAndSwap(empty, empty-int64(callEarns)) {
 			return
 		}
 	}

@@ -22,6 +22,9 @@ func TestEventsTellTheStory(t *testing.T) {
 		settle(Success, "a")
 		settle(Failure, "b")
 		settle(Failure, "c")
+		if s := b.Status(time.Now()); s.Sample != "c" {
+			t.Errorf("sample is %q, want c", s.Sample)
+		}
 		opened := time.Now()
 		time.Sleep(5 * time.Second)
 		settle(Failure, "d")

@@ -146,6 +146,25 @@ func TestRefusalsHoldNothing(t *testing.T) {
 	})
 }
 
+// A call that takes its place and then finds that its breaker refuses after all gives the place back. A
+// clock that runs ahead has that effect, as has a probe that somebody else was faster to take.
+func TestRefusalAfterThePlaceWasTaken(t *testing.T) {
+	v := newTestVersion(VersionSettings{Limits: Limits{Adaptive: true}})
+	for range 5 {
+		p, err := v.Allow(time.Now(), Normal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Done(Result{Outcome: Failure, At: time.Now()})
+	}
+	if _, err := v.Allow(time.Now().Add(time.Minute), Normal); !errors.Is(err, ErrOpen) {
+		t.Fatalf("a minute ahead of the clock: %v, want ErrOpen", err)
+	}
+	if v.InFlight() != 0 || v.limit.adaptive.Load().limiter.Inflight() != 0 {
+		t.Errorf("%d and %d in flight", v.InFlight(), v.limit.adaptive.Load().limiter.Inflight())
+	}
+}
+
 func TestLimitHoldsUnderConcurrency(t *testing.T) {
 	v := newTestVersion(VersionSettings{Limits: Limits{InFlight: 4}})
 	var wg sync.WaitGroup
@@ -198,6 +217,24 @@ func TestAdaptiveLimitFollowsLatency(t *testing.T) {
 		}
 		if v.InFlight() != 0 || v.limit.adaptive.Load().limiter.Inflight() != 0 {
 			t.Errorf("%d and %d in flight at the end", v.InFlight(), v.limit.adaptive.Load().limiter.Inflight())
+		}
+	})
+}
+
+// Errors are often fast. They say nothing about how much the server can take.
+func TestAdaptiveLimitLearnsNothingFromFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newTestVersion(VersionSettings{
+			Settings: Settings{DryRun: true},
+			Limits:   Limits{Adaptive: true},
+		})
+		for range 100 {
+			held, _ := fillUp(v, Normal)
+			time.Sleep(time.Second)
+			settleAll(held, Failure)
+		}
+		if got := v.Status(time.Now()).Limit; got != adaptiveStart {
+			t.Errorf("limit is %d after failures only, want %d as in the beginning", got, adaptiveStart)
 		}
 	})
 }

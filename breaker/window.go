@@ -69,6 +69,3 @@ func (w *window) advance(at time.Duration) {
 }
 
 func (w *window) bucket() *tally { return &w.buckets[w.head/bucketLength%windowBuckets] }
-
-// clear forgets everything.
-func (w *window) clear() { *w = window{head: w.head} }
