@@ -51,6 +51,10 @@ check: bin/golangci-lint generated-is-current breaking ## Formatting, vet, lint,
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
 
+.PHONY: interop
+interop: ## Predictions through the gateway by a client in JavaScript; needs Node.js.
+	cd examples/grpc-js && npm ci --no-audit --no-fund && npm run interop
+
 .PHONY: vuln
 vuln: bin/govulncheck ## Known vulnerabilities in what the program calls; asks vuln.go.dev.
 	bin/govulncheck ./...
