@@ -194,6 +194,14 @@ func (l *ledger) sendBody(id uint32, seed byte, n int64, end bool, giveUp int64)
 	return true
 }
 
+// size draws the length of a body; one in six needs several of the relay's windows.
+func (l *ledger) size() int64 {
+	if l.draw(6) == 0 {
+		return int64(100_000 + l.draw(100_000))
+	}
+	return int64(l.draw(20_000))
+}
+
 // draw returns a random number below n.
 func (l *ledger) draw(n int) int {
 	l.p.mu.Lock()
@@ -255,11 +263,11 @@ func testNoCreditIsLost(t *testing.T, seed uint64) {
 		for range 15 { // more at once than the relay permits
 			opened.Go(func() {
 				for range 5 {
-					body, s := int64(l.draw(40_000)), byte(l.draw(256))
+					body, s := l.size(), byte(l.draw(256))
 					idMu.Lock()
 					mine := id
 					id += 2
-					c.request(mine, false, "grpc-timeout", "5S", "seed", strconv.Itoa(int(s)), "len", strconv.FormatInt(body, 10))
+					c.request(mine, false, "grpc-timeout", "30S", "seed", strconv.Itoa(int(s)), "len", strconv.FormatInt(body, 10))
 					idMu.Unlock()
 					c.mu.Lock()
 					l.open[mine] = true
@@ -346,7 +354,7 @@ func (l *ledger) clientCall(id uint32, seed byte, n int64) {
 
 // serveCall answers with a body of its own, or breaks off.
 func (l *ledger) serveCall(id uint32) {
-	seed, n := byte(l.draw(256)), int64(l.draw(40_000))
+	seed, n := byte(l.draw(256)), l.size()
 	p := l.p
 	if l.draw(10) == 0 {
 		p.trailersOnly(id, "9")
@@ -365,4 +373,38 @@ func (l *ledger) serveCall(id uint32) {
 		l.wait(id) // for the end of the request; else answer early
 	}
 	p.trailers(id, "0")
+}
+
+// Padding is received like content, though nothing of it leaves for the other side.
+func TestPaddingIsCreditedAtOnce(t *testing.T) {
+	up := listenRaw(t, nil)
+	g := newRig(t, Config{StreamWindow: initialWindow, ConnWindow: initialWindow}, up.addr, nil)
+	c := dialRaw(t, g.addr)
+	c.request(1, false)
+	const n = 2000 // frames of 256 bytes, one of them content: several windows
+	sent := make(chan bool, 1)
+	go func() {
+		for i := range n {
+			if !c.allow(1, 257) {
+				sent <- false
+				return
+			}
+			c.write(func(fr *http2.Framer) error { return fr.WriteDataPadded(1, i == n-1, []byte{1}, make([]byte, 255)) })
+		}
+		sent <- true
+	}()
+	select {
+	case ok := <-sent:
+		if !ok {
+			t.Fatal("the connection ended")
+		}
+	case <-time.After(patience):
+		c.close()
+		<-sent
+		t.Fatal("padding was not given back: the client waits for its window")
+	}
+	s := up.accept()
+	s.body(1, n)
+	s.trailersOnly(1, "0")
+	c.next("the answer", isTrailers(1))
 }
