@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,15 +156,38 @@ func (w *Watcher) save() {
 	}
 }
 
+// maxLostFiles bounds the files of lost documents that are kept.
+const maxLostFiles = 20
+
 // saveLost writes documents of lost changes, the last of which names the file.
 func (c *cache) saveLost(doc *routingv1.Document, last *routingv1.Change) (string, error) {
 	text, err := protoyaml.MarshalOptions{UseProtoNames: true, Indent: 2}.Marshal(doc)
 	if err != nil {
 		return "", err
 	}
-	if len(last.GetId()) < 8 {
-		return "", errors.New("the last change has no id")
+	name := fmt.Sprintf("lost-%d-%.8s.yaml", last.GetRevision(), last.GetId())
+	if err := c.dir.WriteFile(name, text); err != nil {
+		return "", err
 	}
-	name := fmt.Sprintf("lost-%d-%s.yaml", last.GetRevision(), last.GetId()[:8])
-	return filepath.Join(c.dir.Path(), name), c.dir.WriteFile(name, text)
+	return filepath.Join(c.dir.Path(), name), c.dropOldLost()
+}
+
+// dropOldLost removes the oldest files of lost documents where there are many.
+func (c *cache) dropOldLost() error {
+	files, err := filepath.Glob(filepath.Join(c.dir.Path(), "lost-*.yaml"))
+	if err != nil {
+		return err
+	}
+	age := make(map[string]time.Time, len(files))
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			age[f] = info.ModTime()
+		}
+	}
+	slices.SortFunc(files, func(a, b string) int { return age[b].Compare(age[a]) })
+	var errs []error
+	for _, f := range files[min(len(files), maxLostFiles):] {
+		errs = append(errs, os.Remove(f))
+	}
+	return errors.Join(errs...)
 }

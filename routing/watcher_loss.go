@@ -39,12 +39,32 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 		return err
 	}
 	if len(lost) > 0 {
-		w.keepLost(lost)
-		if err := w.beginEpoch(ctx, s, local, lost); err != nil {
+		if err := w.acceptLoss(ctx, s, local, lost); err != nil {
 			return err
 		}
 	}
 	return w.takeFirst(s)
+}
+
+// acceptLoss keeps the documents of lost changes and makes sure that the store's
+// history names them.
+func (w *Watcher) acceptLoss(ctx context.Context, s *State, local Position, lost []*routingv1.Change) error {
+	named, err := w.isNamed(ctx, local)
+	if err != nil {
+		return err
+	}
+	if !named {
+		if err := w.beginEpoch(ctx, s, local, lost); err != nil {
+			return err
+		}
+	}
+	w.cfg.Logger.Error("the store has lost changes that it had acknowledged", "store", w.cfg.Store.String(),
+		"published", local.Revision, "store_revision", s.Revision, "lost", len(lost))
+	w.keepLost(lost)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.recent = ring{} // it led to where nobody is any more
+	return nil
 }
 
 func (w *Watcher) position() Position {
@@ -80,21 +100,16 @@ func (w *Watcher) noteVanished() {
 }
 
 // lostSince returns the changes up to the local position that the store does not
-// have, the oldest first, unless its history names them already. It returns none
-// where the store's history continues from the local position, or does not reach
-// back far enough to tell.
+// have, the oldest first. It returns none where the store's history continues
+// from the local position, or does not reach back far enough to tell.
 func (w *Watcher) lostSince(ctx context.Context, local Position, s *State) ([]*routingv1.Change, error) {
 	if s.Revision >= local.Revision {
 		parted, err := w.hasParted(ctx, local)
 		if err != nil || !parted {
 			return nil, err
 		}
-		named, err := w.isNamed(ctx, local)
-		if err != nil || named {
-			return nil, err
-		}
 	}
-	recent := w.recentUpTo(local)
+	recent := w.remembered(local)
 	kept, err := w.cfg.Store.History(ctx, HistoryQuery{
 		From: recent[0].GetRevision(), To: local.Revision, Limit: int(local.Revision-recent[0].GetRevision()) + 1,
 	})
@@ -143,9 +158,8 @@ func (w *Watcher) isNamed(ctx context.Context, p Position) (bool, error) {
 
 // recentUpTo returns the changes that led to the local position, as far as they
 // are remembered, the oldest first; at least one that stands for the position.
+// w.mu is held.
 func (w *Watcher) recentUpTo(local Position) []*routingv1.Change {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	recent := w.recent.all()
 	if len(recent) == 0 || recent[len(recent)-1].GetId() != local.ID {
 		recent = append(recent, &routingv1.Change{Revision: local.Revision, Id: local.ID, Epoch: local.Epoch})
@@ -153,12 +167,16 @@ func (w *Watcher) recentUpTo(local Position) []*routingv1.Change {
 	return recent
 }
 
+func (w *Watcher) remembered(local Position) []*routingv1.Change {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.recentUpTo(local)
+}
+
 // beginEpoch writes the loss into the store's history, above every revision seen,
 // and makes s the state after that. Where the store has passed the local position
 // by itself, it can be followed even if it refuses to be written to.
 func (w *Watcher) beginEpoch(ctx context.Context, s *State, local Position, lost []*routingv1.Change) error {
-	w.cfg.Logger.Error("the store has lost changes that it had acknowledged",
-		"store", w.cfg.Store.String(), "published", local.Revision, "store_revision", s.Revision, "lost", len(lost))
 	c, err := w.cfg.Store.Update(ctx, &Update{
 		Expected:   s.Revision,
 		ExpectedID: s.ID,
@@ -177,9 +195,6 @@ func (w *Watcher) beginEpoch(ctx context.Context, s *State, local Position, lost
 			local.Revision, s.Revision, err)
 	}
 	s.Apply(c)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.recent.add(c)
 	return nil
 }
 

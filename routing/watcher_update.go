@@ -97,7 +97,7 @@ func (w *Watcher) restoration(u *Update) *Update {
 		}
 	}
 	if w.vanished() {
-		back.NewEpoch = &NewEpoch{Above: w.local.Position, Lost: namesOf(w.recent.all())}
+		back.NewEpoch = &NewEpoch{Above: w.local.Position, Lost: namesOf(w.recentUpTo(w.local.Position))}
 	}
 	return back
 }

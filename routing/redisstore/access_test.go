@@ -43,6 +43,7 @@ const gatewayUser = `(?m)^(ACL SETUSER sluice .*)$`
 
 // TestDocumentedPermissionsSuffice takes the user from the documentation.
 func TestDocumentedPermissionsSuffice(t *testing.T) {
+	t.Parallel()
 	acl := documented(t, gatewayUser)
 	if forbidden := regexp.MustCompile(`\+(eval|keys|config|@|script)`); forbidden.MatchString(strings.Join(acl, " ")) {
 		t.Errorf("docs/redis.md has %v, want a user with few permissions", acl)
@@ -67,6 +68,7 @@ func TestDocumentedPermissionsSuffice(t *testing.T) {
 // TestPollingSufficesWhereStreamsAreForbidden: a user without XREAD sees changes,
 // only later.
 func TestPollingSufficesWhereStreamsAreForbidden(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	server.Do("ACL", "SETUSER", "gw", "on", ">pw", "~*", "+@all", "-xread")
 	a, b := startReplica(t, "redis://gw:pw@"+server.Addr, ""), startReplica(t, server.URL(), "")
@@ -77,6 +79,7 @@ func TestPollingSufficesWhereStreamsAreForbidden(t *testing.T) {
 }
 
 func TestClusterIsAStoreLikeAnyOther(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t, "--cluster-enabled", "yes")
 	server.Do("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
 	storetest.Eventually(t, "the cluster is up", func() bool {
@@ -93,6 +96,7 @@ func TestClusterIsAStoreLikeAnyOther(t *testing.T) {
 }
 
 func TestDatabaseAndPrefixKeepApart(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	urls := []string{server.URL(), server.URL() + "/1", server.URL() + "?prefix=other", server.URL() + "/1?prefix=other"}
 	for i, url := range urls {
@@ -105,6 +109,7 @@ func TestDatabaseAndPrefixKeepApart(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cert, key := writeCertificate(t, dir)
 	tlsAddr := func() string {

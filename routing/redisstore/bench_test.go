@@ -32,7 +32,9 @@ func benchWatcher(b *testing.B, url, cache string, pollOnly bool) (*routing.Watc
 	go func() { ended <- w.Run(ctx) }()
 	b.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			b.Errorf("Run = %v, want nil", err)
+		}
 		_ = store.Close()
 	})
 	return w, router

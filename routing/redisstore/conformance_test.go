@@ -31,6 +31,7 @@ func open(t testing.TB, url string, alter ...func(*redisstore.Config)) *redissto
 func pollOnly(cfg *redisstore.Config) { cfg.PollOnly = true }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	storetest.Run(t, func(t *testing.T) routing.Store {
 		server.Do("FLUSHALL")
@@ -39,6 +40,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceByPollingAlone(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	storetest.Run(t, func(t *testing.T) routing.Store {
 		server.Do("FLUSHALL")

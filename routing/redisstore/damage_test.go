@@ -27,6 +27,7 @@ func encoded(t *testing.T, r *routingv1.Route) string {
 // documents stay, in a replica that was there before; a new one serves what it
 // can; both say what is wrong.
 func TestForeignHandsInTheStore(t *testing.T) {
+	t.Parallel()
 	bad := storetest.Route("m", "v2")
 	bad.Weights["v9"] = 1
 	other := storetest.Route("other", "v1")
@@ -65,6 +66,7 @@ func TestForeignHandsInTheStore(t *testing.T) {
 // TestBadChangeIsRefusedWhole: what a newer version of the program may write is
 // not served by half.
 func TestBadChangeIsRefusedWhole(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	a := startReplica(t, server.URL(), "")
 	first := a.mustSet(storetest.Route("m", "v1"))
@@ -117,6 +119,7 @@ func TestWrongTypesChangeNothing(t *testing.T) {
 
 // TestForeignStreamEntries: an id of Redis's own making is above all revisions.
 func TestForeignStreamEntries(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	a := startReplica(t, server.URL(), "")
 	a.mustSet(storetest.Route("m", "v1"))
@@ -138,6 +141,7 @@ func TestForeignStreamEntries(t *testing.T) {
 // large: whole states come in pages, large changes compressed, and many changes
 // one by one.
 func TestSmallOutputBuffers(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t, "--client-output-buffer-limit", "normal 256kb 0 0")
 	a, b := startReplica(t, server.URL(), ""), startReplica(t, server.URL(), "")
 	var routes []*routingv1.Route

@@ -194,6 +194,7 @@ func TestConcurrentWritersAreLinearizable(t *testing.T) {
 // TestRequestKeyMakesRetriesHarmless repeats requests until they are answered,
 // while Redis is killed: each is made exactly once.
 func TestRequestKeyMakesRetriesHarmless(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t, durable...)
 	s := open(t, server.URL())
 	const requests = 30

@@ -16,6 +16,7 @@ import (
 var durable = []string{"--appendonly", "yes", "--appendfsync", "always"}
 
 func TestChangesReachAllReplicas(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	a, b := startReplica(t, server.URL(), ""), startReplica(t, server.URL(), "", pollOnly)
 	a.mustSet(storetest.Route("m", "v1"))
@@ -32,6 +33,7 @@ func TestChangesReachAllReplicas(t *testing.T) {
 // TestRedisGoneAndBack kills and then stops the server: what is served stays,
 // changes fail soon and say why, and afterwards all is as before.
 func TestRedisGoneAndBack(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t, durable...)
 	a, b := startReplica(t, server.URL(), ""), startReplica(t, server.URL(), "")
 	a.mustSet(storetest.Route("m", "v1"))
@@ -74,6 +76,7 @@ func TestRedisGoneAndBack(t *testing.T) {
 // TestStartWithoutRedis starts from what is on disk, or else is not ready; and
 // takes up what Redis says once it is back.
 func TestStartWithoutRedis(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t, durable...)
 	cached, bare := filepath.Join(t.TempDir(), "cached"), filepath.Join(t.TempDir(), "bare")
 	first := startReplica(t, server.URL(), cached)
@@ -108,6 +111,7 @@ func TestStartWithoutRedis(t *testing.T) {
 
 // TestDamagedCacheIsDetected, whatever became of the file.
 func TestDamagedCacheIsDetected(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	cache := filepath.Join(t.TempDir(), "cache")
 	first := startReplica(t, server.URL(), cache)
@@ -138,6 +142,7 @@ func TestDamagedCacheIsDetected(t *testing.T) {
 
 // TestRefusals: Redis is there and will not take a change.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	server := storetest.StartRedis(t)
 	server.Do("ACL", "SETUSER", "gw", "on", ">secret", "~*", "+@all")
 	r := startReplica(t, "redis://gw:secret@"+server.Addr, "")

@@ -51,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) routing.Store) {
 		"OneOfManyWritersWins":            race,
 		"LoadIsWholeWhileOthersWrite":     wholeLoads,
 		"WhateverPeopleWriteComesBack":    words,
+		"AnySequenceMatchesTheModel":      model,
 		"NamesItselfAndItsHealth":         health,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, open(t)) })
