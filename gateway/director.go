@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -40,16 +39,25 @@ type call struct {
 	meta    identify.Metadata
 	scanner identify.Scanner
 
-	requestID string
-	target    *target
-	endpoint  *endpoint // of the attempt under way
-	last      *endpoint // of the one before
+	requestID    string
+	modelVersion string // as the caller's messages say it
+	route        *routing.Route
+	forced       bool    // the caller asked for the version by name
+	primary      *target // chosen by the route
+	target       *target // asked now: the primary, or a fallback
+	step         int     // of the route's fallbacks: the next one to ask
+	last         *endpoint
+	repeated     bool // once for free, after an attempt that was not looked at
+	retried      bool // on another endpoint of the target
 
-	rewrite  *identify.Rewrite // of the version, if any
-	rewriter identify.Rewriter // of the attempt under way
+	refused        *refusal // the first reason why an attempt could not be made
+	fallbackReason string   // why the primary does not answer
+
+	attempt
+	rewriter identify.Rewriter
 	dispatch relay.Dispatch
 	request  [2]hpack.HeaderField
-	answer   [5]hpack.HeaderField
+	answer   [6]hpack.HeaderField
 }
 
 // Opened answers: where does this call go? Usually its first message has to be
@@ -148,58 +156,12 @@ func (d *director) choose(c *relay.Call, route *routing.Route, modelVersion stri
 	if err != nil {
 		return d.refuse(c, versionRefusal(err))
 	}
-	s.target = s.snap.targets[choice.Version]
+	s.route, s.modelVersion, s.forced = route, modelVersion, choice.Reason == routing.Forced
+	s.primary = s.snap.targets[choice.Version]
+	s.target = s.primary
 	d.setDeadline(c, route)
-
-	// The caller's model_version has done its work if it is a name of the
-	// gateway's that the server would not know.
-	clearing := 0
-	if modelVersion != "" && modelVersion == choice.Version.Name && modelVersion != choice.Version.Rename.Version {
-		clearing = 1
-	}
-	rw := s.target.rewrites[s.method.Scope][clearing]
-	if rw.err != nil {
-		return d.refuse(c, refuse(codes.FailedPrecondition, reasonRename,
-			"model %q, version %q: %v", route.Model, choice.Version.Name, rw.err))
-	}
-	s.dispatch = relay.Dispatch{
-		Unary:        s.method.Kind == identify.KindUnary,
-		Replay:       true,
-		KeepReserved: choice.Version.TrustUpstream,
-		BodyChanges:  rw.Rewrite != nil || s.scanner.MayChange(),
-	}
-	s.request[0] = hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true}
-	s.dispatch.Request = s.request[:1]
-	if s.scanner.MayChange() {
-		// What was compressed goes on decompressed, and the server need not know the
-		// codec: gRPC's own refuse a call for naming one that they do not have.
-		s.request[1] = hpack.HeaderField{Name: "grpc-encoding", Value: "identity"}
-		s.dispatch.Request = s.request[:2]
-	}
-	s.rewrite = rw.Rewrite
-	return d.next(c)
-}
-
-// next sends the call to an endpoint of its version.
-func (d *director) next(c *relay.Call) relay.Verdict {
-	s := c.Data.(*call)
-	now := time.Now()
-	e := s.target.group.pick(now, s.last)
-	if e == nil {
-		r := refuse(codes.Unavailable, reasonNoEndpoint, "version %q of model %q has no endpoint: no address is known for it",
-			s.target.version.Name, s.target.version.Model)
-		r.retry = true
-		return d.refuse(c, r)
-	}
-	e.inFlight.Add(1)
-	s.endpoint = e
-	s.dispatch.Upstream = e.up
-	if s.rewrite != nil {
-		s.rewriter.Reset(s.rewrite)
-		s.dispatch.Rewrite = &s.rewriter
-	}
-	s.dispatch.Answer = d.answerFields(c, c.Attempts()+1)
-	return relay.To(&s.dispatch)
+	v, _ := d.next(c, true)
+	return v
 }
 
 // toLocal sends the call to the gateway's own services.
@@ -235,81 +197,14 @@ func (d *director) setDeadline(c *relay.Call, route *routing.Route) {
 	}
 }
 
-// Failed answers: what now, nothing of the answer having reached the client?
-// A call that the upstream never looked at, or that found no connection, may be
-// sent elsewhere.
-func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
-	s := c.Data.(*call)
-	d.settle(s, o)
-	if s.target == nil {
-		return relay.Pass()
-	}
-	switch o.Kind {
-	case relay.Unprocessed:
-		if c.Attempts() >= maxAttempts || !c.Replayable() {
-			return relay.Pass()
-		}
-	case relay.Unreachable:
-		if !s.target.group.hasOther(s.last) {
-			return relay.Pass()
-		}
-	default:
-		return relay.Pass()
-	}
-	return d.next(c)
-}
-
 // Over settles whatever is still held, on every way a call can end.
 func (d *director) Over(c *relay.Call, o relay.Outcome) {
 	if s, ok := c.Data.(*call); ok {
-		d.settle(s, o)
-	}
-}
-
-// settle gives an attempt's endpoint back and learns from its latency. What the
-// client did says nothing about the endpoint.
-func (d *director) settle(s *call, o relay.Outcome) {
-	e := s.endpoint
-	if e == nil {
-		return
-	}
-	s.endpoint, s.last = nil, e
-	e.inFlight.Add(-1)
-	switch o.Kind {
-	case relay.Answered:
-		failed := false
-		switch codes.Code(o.Code) {
-		case codes.Unknown, codes.DeadlineExceeded, codes.Internal, codes.Unavailable, codes.DataLoss, codes.ResourceExhausted:
-			failed = true
-		}
-		e.latency.observe(o.Ended, o.Ended.Sub(o.Started), failed)
-	case relay.Unprocessed, relay.Reset, relay.Lost, relay.Unreachable, relay.Invalid, relay.DeadlineExceeded:
-		e.latency.observe(o.Ended, o.Ended.Sub(o.Started), true)
-	case relay.Canceled, relay.Refused, relay.Evicted:
+		s.settle(o)
 	}
 }
 
 // --- what the caller gets back
-
-// answerFields are the fields that every answer begins with.
-func (d *director) answerFields(c *relay.Call, attempts int) []hpack.HeaderField {
-	s, ok := c.Data.(*call)
-	if !ok { // refused before it was looked at
-		return []hpack.HeaderField{
-			{Name: "sluice-attempts", Value: "0"},
-			d.snapshot.Load().revision,
-			{Name: "x-request-id", Value: newRequestID(), Sensitive: true},
-		}
-	}
-	f := s.answer[:0]
-	if s.target != nil {
-		f = append(f, s.target.model, s.target.name)
-	}
-	return append(f,
-		hpack.HeaderField{Name: "sluice-attempts", Value: strconv.Itoa(attempts)},
-		s.snap.revision,
-		hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
-}
 
 // Status dresses a status that the relay makes.
 func (d *director) Status(c *relay.Call, kind relay.OutcomeKind, code uint32, msg string) *relay.Status {

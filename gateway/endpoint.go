@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"sluice/breaker"
 	"sluice/gateway/relay"
 )
 
@@ -15,12 +18,21 @@ type endpoint struct {
 	up       *relay.Upstream
 	inFlight atomic.Int64
 	latency  peakEWMA
+	breaker  *breaker.Breaker
 }
 
 // load is what power-of-two choices compare: expected latency times the calls
-// that would share it. It is below zero for an endpoint that cannot be reached.
+// that would share it.
 func (e *endpoint) load(now time.Time) float64 {
-	return e.latency.read(now) * float64(e.inFlight.Load()+1)
+	n := e.inFlight.Load()
+	cost, known := e.latency.read(now)
+	if !known {
+		if n == 0 {
+			return 0
+		}
+		cost = unknownCost.Seconds()
+	}
+	return cost * float64(n+1)
 }
 
 // group is the endpoints of one version. Addresses come from configuration and
@@ -32,10 +44,11 @@ type group struct {
 	byAddr map[string]*endpoint // of list
 	bySpec map[string][]string  // addresses that each configured endpoint stands for now
 	open   func(addr, host string) *relay.Upstream
+	guard  *breaker.Version
 }
 
-func newGroup(open func(addr, host string) *relay.Upstream) *group {
-	g := &group{byAddr: make(map[string]*endpoint), bySpec: make(map[string][]string), open: open}
+func newGroup(guard *breaker.Version, open func(addr, host string) *relay.Upstream) *group {
+	g := &group{guard: guard, byAddr: make(map[string]*endpoint), bySpec: make(map[string][]string), open: open}
 	g.list.Store(new([]*endpoint))
 	return g
 }
@@ -64,7 +77,7 @@ func (g *group) set(spec, host string, addrs []string) {
 				if s != spec {
 					h = hostOf(s)
 				}
-				e = &endpoint{addr: a, up: g.open(a, h)}
+				e = &endpoint{addr: a, up: g.open(a, h), breaker: g.guard.Endpoint(a, time.Now())}
 			}
 			next[a] = e
 			list = append(list, e)
@@ -73,6 +86,7 @@ func (g *group) set(spec, host string, addrs []string) {
 	old := g.byAddr
 	g.byAddr = next
 	g.list.Store(&list)
+	g.guard.RetainEndpoints(slices.Collect(maps.Keys(next)))
 	for a, e := range old {
 		if next[a] == nil {
 			e.up.Retire()
@@ -92,15 +106,17 @@ func (g *group) close() {
 }
 
 // pick chooses an endpoint by power of two choices among those that can be
-// reached, avoiding the one that has just failed if there is another. It returns
-// nil if there is none at all.
-func (g *group) pick(now time.Time, avoid *endpoint) *endpoint {
+// reached and are not cut off, avoiding the one that has just failed if there is
+// another. It returns nil if there is none at all. With bypass, breakers do not
+// decide: a lone endpoint is left to the version's breaker, and when most are cut
+// off the fault is hardly theirs, so all are tried (panic threshold).
+func (g *group) pick(now time.Time, avoid *endpoint) (e *endpoint, bypass bool) {
 	list := *g.list.Load()
 	switch len(list) {
 	case 0:
-		return nil
+		return nil, false
 	case 1:
-		return list[0]
+		return list[0], true
 	}
 	i := rand.IntN(len(list))
 	j := rand.IntN(len(list) - 1)
@@ -108,24 +124,47 @@ func (g *group) pick(now time.Time, avoid *endpoint) *endpoint {
 		j++
 	}
 	a, b := list[i], list[j]
-	aOK, bOK := usable(a, avoid), usable(b, avoid)
+	aOK, bOK := a.ready(now, avoid), b.ready(now, avoid)
 	switch {
 	case aOK && bOK:
-		if b.load(now) < a.load(now) {
-			return b
-		}
-		return a
+		return lighter(a, b, now), false
 	case aOK:
-		return a
+		return a, false
 	case bOK:
+		return b, false
+	}
+	cutOff := 0
+	for k := range list { // from a random place, so that survivors share the load
+		e := list[(i+k)%len(list)]
+		if e.ready(now, avoid) {
+			return e, false
+		}
+		if !e.breaker.Ready(now) {
+			cutOff++
+		}
+	}
+	if 2*cutOff > len(list) {
+		return lighter(a, b, now), true
+	}
+	for k := range list {
+		if e := list[(i+k)%len(list)]; usable(e, avoid) {
+			return e, true
+		}
+	}
+	return a, true
+}
+
+// lighter returns the endpoint with less load.
+func lighter(a, b *endpoint, now time.Time) *endpoint {
+	if b.load(now) < a.load(now) {
 		return b
 	}
-	for k := range list { // from a random place, so that survivors share the load
-		if e := list[(i+k)%len(list)]; usable(e, avoid) {
-			return e
-		}
-	}
 	return a
+}
+
+// ready reports whether e can be reached and its breaker lets calls through.
+func (e *endpoint) ready(now time.Time, avoid *endpoint) bool {
+	return usable(e, avoid) && e.breaker.Ready(now)
 }
 
 // hasOther reports whether another endpoint than e can be reached.

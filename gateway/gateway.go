@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/breaker"
 	"sluice/gateway/relay"
 	"sluice/routing"
 )
@@ -160,7 +161,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.relay.Close()
 	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)
 	g.director.local = g.relay.NewUpstream(lo.upstream())
-	tg := &targets{relay: g.relay, cfg: &g.cfg, ctx: helpers, spawn: g.background.Go, groups: map[string]*liveGroup{}}
+	tg := &targets{
+		relay: g.relay, cfg: &g.cfg, ctx: helpers, spawn: g.background.Go,
+		groups: map[string]*liveGroup{}, breakers: breaker.NewGroup(),
+	}
+	events := tg.breakers.Events().Subscribe(eventRoom)
+	defer events.Close()
+	g.background.Go(func() { logEvents(events, g.cfg.Logger) })
 	unfollow := g.router.Follow(func(t *routing.Table) {
 		s, retire := tg.prepare(t)
 		g.director.snapshot.Store(s)

@@ -10,8 +10,8 @@ const (
 	// latencyDecay is the time constant with which a peak fades (Finagle's
 	// default for peak-EWMA).
 	latencyDecay = 10 * time.Second
-	// unknownCost is the latency assumed of an endpoint without answers, so that
-	// one that has just come back is tried, but not by everybody at once.
+	// unknownCost is the latency assumed of an endpoint without answers while a
+	// call is under way there: it is tried at once, but by one call at a time.
 	unknownCost = time.Second
 	// failurePenalty is the least cost of an endpoint right after a failure: fast
 	// errors must not attract calls.
@@ -47,12 +47,13 @@ func (e *peakEWMA) observe(now time.Time, d time.Duration, failed bool) {
 }
 
 // read returns the cost now, in seconds: it decays while nothing is observed, so
-// that an endpoint avoided for a peak is tried again.
-func (e *peakEWMA) read(now time.Time) float64 {
+// that an endpoint avoided for a peak is tried again. known is false before the
+// first observation.
+func (e *peakEWMA) read(now time.Time) (cost float64, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.known {
-		return unknownCost.Seconds()
+		return 0, false
 	}
-	return e.cost * math.Exp(-now.Sub(e.at).Seconds()/latencyDecay.Seconds())
+	return e.cost * math.Exp(-now.Sub(e.at).Seconds()/latencyDecay.Seconds()), true
 }

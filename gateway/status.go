@@ -31,6 +31,9 @@ const (
 	reasonManagement       = "MANAGEMENT_NOT_ALLOWED"
 	reasonRename           = "RENAME_NOT_POSSIBLE"
 	reasonNoEndpoint       = "NO_ENDPOINT"
+	reasonBreakerOpen      = "BREAKER_OPEN"
+	reasonInFlight         = "IN_FLIGHT_LIMIT"
+	reasonBudget           = "BUDGET"
 	reasonDeadline         = "DEADLINE"
 	reasonEvicted          = "BUFFERS_FULL"
 	reasonUnreachable      = "UPSTREAM_UNREACHABLE"
@@ -50,7 +53,7 @@ type refusal struct {
 	code   codes.Code
 	reason string
 	msg    string
-	retry  bool // waiting helps
+	retry  time.Duration // after which trying again may help; 0 if waiting does not
 }
 
 func refuse(code codes.Code, reason, format string, args ...any) *refusal {
@@ -73,25 +76,25 @@ func identifyRefusal(err *identify.Error) *refusal {
 }
 
 // outcomeReason names the reason for a status that the relay makes.
-func outcomeReason(k relay.OutcomeKind) (reason string, retry bool) {
+func outcomeReason(k relay.OutcomeKind) (reason string, retry time.Duration) {
 	switch k {
 	case relay.DeadlineExceeded:
-		return reasonDeadline, false
+		return reasonDeadline, 0
 	case relay.Evicted:
-		return reasonEvicted, true
+		return reasonEvicted, retryAfter
 	case relay.Unreachable:
-		return reasonUnreachable, true
+		return reasonUnreachable, retryAfter
 	case relay.Lost:
-		return reasonLost, true
+		return reasonLost, retryAfter
 	case relay.Reset:
-		return reasonReset, false
+		return reasonReset, 0
 	case relay.Unprocessed:
-		return reasonUnprocessed, true
+		return reasonUnprocessed, retryAfter
 	case relay.Invalid:
-		return reasonInvalidAnswer, false
+		return reasonInvalidAnswer, 0
 	case relay.Answered, relay.Canceled, relay.Refused:
 	}
-	return reasonBadRequest, false
+	return reasonBadRequest, 0
 }
 
 // details serializes a google.rpc.Status with ErrorInfo and, where waiting
@@ -104,8 +107,8 @@ func (r *refusal) details(metadata map[string]string) []byte {
 		}
 	}
 	add(&errdetails.ErrorInfo{Reason: r.reason, Domain: domain, Metadata: metadata})
-	if r.retry {
-		add(&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+	if r.retry > 0 {
+		add(&errdetails.RetryInfo{RetryDelay: durationpb.New(r.retry)})
 	}
 	b, err := proto.Marshal(st)
 	if err != nil {

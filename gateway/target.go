@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 
+	"sluice/breaker"
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
 	"sluice/routing"
@@ -19,6 +21,8 @@ import (
 type target struct {
 	version *routing.Version
 	group   *group
+	guard   *breaker.Version
+	budget  *breaker.Budget // of the route
 	// rewrites are the version's renaming by scope of the request; the second
 	// index is 1 where the caller's model_version named the version and must not
 	// reach the server.
@@ -51,6 +55,8 @@ type targets struct {
 	ctx    context.Context // of everything it starts
 	spawn  func(func())
 	groups map[string]*liveGroup // by groupKey
+	// breakers outlive tables like groups, keyed by version alone.
+	breakers *breaker.Group
 }
 
 type liveGroup struct {
@@ -77,15 +83,19 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 		revision: hpack.HeaderField{Name: "sluice-revision", Value: table.RevisionText()},
 	}
 	live := make(map[string]*liveGroup)
+	now, versions := time.Now(), make(map[string]bool)
 	for r := range table.Routes() {
+		budget := t.breakers.Budget(r.Model, now)
 		for _, v := range r.Versions {
 			key := groupKey(v)
+			guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
+			versions[v.ID] = true
 			g := t.groups[key]
 			if g == nil {
-				g = t.newGroup(v)
+				g = t.newGroup(v, guard)
 			}
 			live[key] = g
-			s.targets[v] = newTarget(v, g.group)
+			s.targets[v] = newTarget(v, g.group, guard, budget)
 		}
 	}
 	old := t.groups
@@ -97,12 +107,31 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 				g.close()
 			}
 		}
+		t.breakers.Retain(func(id string) bool { return versions[id] },
+			func(model string) bool { _, ok := table.Route(model); return ok })
 	}
 }
 
-func newTarget(v *routing.Version, g *group) *target {
+// versionSettings says a route's settings in the breaker's words.
+func versionSettings(r *routing.Route, v *routing.Version) breaker.VersionSettings {
+	preset, err := breaker.ParsePreset(v.Server)
+	if err != nil {
+		preset = breaker.Generic // the schema accepts no other names
+	}
+	b := r.Breaker
+	return breaker.VersionSettings{
+		Settings: breaker.Settings{
+			FailureRatio: b.FailureRatio, MinCalls: b.MinCalls, Consecutive: b.Consecutive,
+			OpenFor: b.OpenFor, MaxOpenFor: b.MaxOpenFor, SlowCall: b.SlowCall, DryRun: b.DryRun,
+		},
+		Limits: breaker.Limits{InFlight: int(r.InFlight)},
+		Preset: preset,
+	}
+}
+
+func newTarget(v *routing.Version, g *group, guard *breaker.Version, budget *breaker.Budget) *target {
 	t := &target{
-		version: v, group: g,
+		version: v, group: g, guard: guard, budget: budget,
 		model: hpack.HeaderField{Name: "sluice-model", Value: v.Model},
 		name:  hpack.HeaderField{Name: "sluice-version", Value: v.Name},
 	}
@@ -121,7 +150,7 @@ func newTarget(v *routing.Version, g *group) *target {
 }
 
 // newGroup starts following a version's endpoints.
-func (t *targets) newGroup(v *routing.Version) *liveGroup {
+func (t *targets) newGroup(v *routing.Version, guard *breaker.Version) *liveGroup {
 	open := func(addr, host string) *relay.Upstream {
 		cfg := relay.UpstreamConfig{Addr: addr}
 		if v.TLS != nil {
@@ -131,7 +160,7 @@ func (t *targets) newGroup(v *routing.Version) *liveGroup {
 		return t.relay.NewUpstream(cfg)
 	}
 	ctx, stop := context.WithCancel(t.ctx)
-	g := &liveGroup{newGroup(open), stop}
+	g := &liveGroup{newGroup(guard, open), stop}
 	for _, spec := range slices.Compact(slices.Sorted(slices.Values(v.Endpoints))) {
 		if isName(spec) {
 			t.spawn(func() { follow(ctx, g.group, spec, t.cfg.lookup, t.cfg.Logger) })

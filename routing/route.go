@@ -30,7 +30,16 @@ type Route struct {
 	AllowManagement bool
 	// IgnoreModelVersion lets a model_version pass that names no version.
 	IgnoreModelVersion bool
+	// Fallback are the versions that answer when an attempt at the chosen one has
+	// failed or cannot be made, in order. The chosen one may be among them.
+	Fallback []*Version
+	// Breaker says when a version or an endpoint that fails is cut off.
+	Breaker Breaker
+	// InFlight is the greatest number of attempts under way at a version; 0 means
+	// the default.
+	InFlight uint32
 
+	fallbackOn     uint32 // a bit for each gRPC code
 	byName         map[string]*Version
 	byModelVersion map[string]*Version // nil for a value that several versions share
 	split          []share             // the versions with weight, in the order of the document
@@ -59,6 +68,7 @@ func newRoute(doc *routingv1.Route) *Route {
 		byName:             make(map[string]*Version, len(doc.GetVersions())),
 		byModelVersion:     make(map[string]*Version, len(doc.GetVersions())),
 	}
+	r.setResilience(doc)
 	salt := doc.GetSticky().GetSalt()
 	if salt == "" {
 		salt = r.Model
@@ -79,6 +89,9 @@ func newRoute(doc *routingv1.Route) *Route {
 		})
 	}
 	r.indexModelVersions()
+	for _, name := range doc.GetFallback().GetTo() {
+		r.Fallback = append(r.Fallback, r.byName[name])
+	}
 	return r
 }
 

@@ -28,6 +28,8 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.versions(at, route)
 		r.weights(at, route)
 		r.timeout(at, route.GetTimeout())
+		r.fallback(at.field("fallback").field("to"), route)
+		r.openTimes(at.field("breaker"), route.GetBreaker())
 		r.unsupported(at, route)
 	}
 	return r.problems
@@ -113,6 +115,31 @@ func (r *rules) timeout(at path, t *routingv1.Timeout) {
 	}
 }
 
+// fallback wants known versions, each once.
+func (r *rules) fallback(at path, route *routingv1.Route) {
+	var names []string
+	for _, v := range route.GetVersions() {
+		names = append(names, v.GetName())
+	}
+	seen := owners{}
+	for i, name := range route.GetFallback().GetTo() {
+		if !slices.Contains(names, name) {
+			r.report(at.index(i), quote(name), "one of the route's versions (%s)", list(names))
+			continue
+		}
+		r.distinct(seen, at.index(i), name, "a version that is listed once")
+	}
+}
+
+func (r *rules) openTimes(at path, b *routingv1.Breaker) {
+	if b.GetOpenFor() == nil || b.GetMaxOpenFor() == nil {
+		return
+	}
+	if least, most := b.GetOpenFor().AsDuration(), b.GetMaxOpenFor().AsDuration(); most < least {
+		r.report(at.field("max_open_for"), most.String(), "at least open_for (%s)", least)
+	}
+}
+
 // tls looks at what has no meaning without, or with, something else.
 func (r *rules) tls(at path, t *routingv1.TLS) {
 	switch {
@@ -132,10 +159,7 @@ func (r *rules) unsupported(at path, route *routingv1.Route) {
 		name string
 		set  bool
 	}{
-		{"fallback", route.GetFallback() != nil},
 		{"shadow", len(route.GetShadow()) > 0},
-		{"limits", route.GetLimits() != nil},
-		{"breaker", route.GetBreaker() != nil},
 	} {
 		if f.set {
 			r.report(at.field(f.name), "a setting", "it left out: %s is not supported by this version of sluice yet", f.name)

@@ -18,6 +18,7 @@ type answer struct {
 	hasStatus  bool
 	code       uint32
 	message    string
+	pushback   bool // grpc-retry-pushback-ms is set
 }
 
 func parseAnswer(l *fieldList) (a answer, problem string) {
@@ -46,6 +47,8 @@ func parseAnswer(l *fieldList) (a answer, problem string) {
 			a.hasStatus, a.code = true, uint32(n)
 		case "grpc-message":
 			a.message = f.Value
+		case "grpc-retry-pushback-ms":
+			a.pushback = true
 		default:
 			if f.Name[0] == ':' {
 				return a, "unknown pseudo-field " + f.Name
@@ -163,6 +166,7 @@ func (c *Call) trailers(w *worker, ans *answer, fields []hpack.HeaderField) {
 		code, msg = codeUnknown, "upstream ended its answer without a gRPC status"
 	}
 	o := c.outcome(w, Answered, code, msg)
+	o.Pushback = ans.pushback
 	if !ans.hasStatus {
 		o.Kind = Invalid
 		c.failed(w, o)

@@ -157,6 +157,9 @@ type Outcome struct {
 	// Started and Ended bracket the attempt; FirstByte is when the first HEADERS
 	// of its answer came, zero if none did.
 	Started, FirstByte, Ended time.Time
+	// Pushback says that the upstream named a time before which it does not want
+	// to see the call again (grpc-retry-pushback-ms), or that it never does.
+	Pushback bool
 	// Committed says that something of the answer had reached the client.
 	Committed bool
 }
