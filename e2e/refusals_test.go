@@ -242,7 +242,7 @@ func TestDeadlines(t *testing.T) {
 func TestDeadlineOfHungServer(t *testing.T) {
 	v1 := startBackend(t, "v1")
 	v1.turn(t, sample.Behaviour{Hang: true})
-	cc := dial(t, startGateway(t, routeTo(v1.addr)+"    timeout: {default: 300ms}\n").addr)
+	cc := dial(t, startGateway(t, routeTo(v1.addr)+"    timeout: {default: 300ms}\n    breaker: {dry_run: true}\n").addr)
 	for range 5 {
 		var calls sync.WaitGroup
 		for range 20 {
