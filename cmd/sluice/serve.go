@@ -156,7 +156,7 @@ func newGateway(o serveOptions, access access, router *routing.Router, state *st
 		return nil, err
 	}
 	service, err := admin.New(admin.Config{
-		State: state, Router: router, Gateway: gw, Tokens: access.tokens, Version: version(), Logger: log,
+		Watcher: state, Router: router, Gateway: gw, Tokens: access.tokens, Version: version(), Logger: log,
 	})
 	if err != nil {
 		return nil, err

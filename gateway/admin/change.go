@@ -31,6 +31,9 @@ type edit func(ctx context.Context, at *routing.State) (*routing.Update, error)
 // change makes one change, or in a dry run says what it would be. Without
 // conditions in the intent, a race lost to another operator is run again.
 func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
+	if in == nil {
+		in = new(adminv1.Intent) // refused below, for it names no actor
+	}
 	begun := time.Now()
 	for {
 		outcome, err := s.try(ctx, in, e)
@@ -53,7 +56,7 @@ func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*admi
 // try makes the change to the state that is served now.
 func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
 	s.catchUp(ctx, max(in.GetExpectedRevision(), in.GetUnchangedSince()))
-	at := s.cfg.State.State()
+	at := s.cfg.Watcher.State()
 	if err := s.checkExpected(ctx, in, at); err != nil {
 		return nil, err
 	}
@@ -84,7 +87,7 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1
 		return &adminv1.Outcome{Change: would, Revision: at.Revision, Warnings: warnings}, nil
 	}
 	u.Forced = overruled
-	made, err := s.cfg.State.Update(ctx, u)
+	made, err := s.cfg.Watcher.Update(ctx, u)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +152,7 @@ func (e *overtakenError) Error() string {
 func (s *Service) overtaken(ctx context.Context, model string, expected, current uint64) error {
 	e := &overtakenError{expected: expected, current: current, model: model}
 	if expected < current {
-		last, err := s.cfg.State.History(ctx, routing.HistoryQuery{Model: model, From: expected + 1, Limit: 1})
+		last, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, From: expected + 1, Limit: 1})
 		if err == nil && len(last) > 0 {
 			e.winner = last[0]
 		}
@@ -166,7 +169,7 @@ func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, failure er
 	if in.GetRequestKey() == "" || in.GetDryRun() || errors.As(failure, &unavailable) {
 		return nil
 	}
-	made, err := s.cfg.State.Update(ctx, &routing.Update{
+	made, err := s.cfg.Watcher.Update(ctx, &routing.Update{
 		Expected: math.MaxUint64, RequestKey: in.GetRequestKey(), Actor: in.GetActor(),
 	})
 	if err != nil {

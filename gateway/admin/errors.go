@@ -93,7 +93,12 @@ func invalid(err error, rename func(string) string) *connect.Error {
 	var texts []error
 	for _, f := range fieldErrors(err) {
 		named := *f
-		named.Field = rename(f.Field)
+		switch f.Field {
+		case "actor", "reason", "request_key":
+			named.Field = "intent." + f.Field
+		default:
+			named.Field = rename(f.Field)
+		}
 		texts = append(texts, &named)
 		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
 			Field: named.Field, Description: fmt.Sprintf("got %s, want %s", f.Got, f.Want),

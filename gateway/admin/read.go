@@ -22,13 +22,13 @@ const maxHistory = 1000
 // Get returns routes as they are served.
 func (s *Service) Get(_ context.Context, req *adminv1.GetRequest) (*adminv1.GetResponse, error) {
 	if model := req.GetModel(); model != "" {
-		entry, revision, ok := s.cfg.State.Entry(model)
+		entry, revision, ok := s.cfg.Watcher.Entry(model)
 		if !ok {
 			return nil, failure(&unknownModelError{model}, ofRoute)
 		}
 		return &adminv1.GetResponse{Revision: revision, Routes: []*routingv1.StoredRoute{entry}}, nil
 	}
-	at := s.cfg.State.State()
+	at := s.cfg.Watcher.State()
 	return &adminv1.GetResponse{Revision: at.Revision, Routes: entries(at)}, nil
 }
 
@@ -58,7 +58,7 @@ func (s *Service) History(ctx context.Context, req *adminv1.HistoryRequest) (*ad
 	default:
 		q.To = before - 1
 	}
-	changes, err := s.cfg.State.History(ctx, q)
+	changes, err := s.cfg.Watcher.History(ctx, q)
 	if err != nil {
 		return nil, failure(err, ofRoute)
 	}
@@ -73,7 +73,7 @@ func (s *Service) Status(ctx context.Context, req *adminv1.StatusRequest) (*admi
 		Started: timestamppb.New(s.started),
 		Ready:   s.cfg.Gateway.IsReady(),
 		Models:  uint32(table.Len()),
-		Store:   storeStatus(s.cfg.State.Status()),
+		Store:   storeStatus(s.cfg.Watcher.Status()),
 	}
 	if _, ok := table.Route(req.GetModel()); req.GetModel() != "" && !ok {
 		return nil, failure(&unknownModelError{req.GetModel()}, ofRoute)

@@ -72,7 +72,7 @@ func undo(changes []*routingv1.Change, model string, at *routing.State) *routing
 // that changed no route, such as a note of a loss, is passed over.
 func (s *Service) lastChange(ctx context.Context, at *routing.State, model string) ([]*routingv1.Change, error) {
 	const enough = 10
-	found, err := s.cfg.State.History(ctx, routing.HistoryQuery{Model: model, To: at.Revision, Limit: enough})
+	found, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, To: at.Revision, Limit: enough})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (s *Service) changesSince(ctx context.Context, at *routing.State, model str
 	if model != "" && at.Routes[model] == nil {
 		return nil, &unknownModelError{model}
 	}
-	oldest, err := s.cfg.State.History(ctx, routing.HistoryQuery{Limit: 1, OldestFirst: true})
+	oldest, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Limit: 1, OldestFirst: true})
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (s *Service) changesSince(ctx context.Context, at *routing.State, model str
 		return nil, &noHistoryError{fmt.Sprintf("the history does not reach back to revision %d: its oldest change led to %d",
 			revision, oldest[0].GetRevision())}
 	}
-	return s.cfg.State.History(ctx, routing.HistoryQuery{Model: model, From: revision + 1, To: at.Revision, Limit: maxRollback})
+	return s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, From: revision + 1, To: at.Revision, Limit: maxRollback})
 }
 
 func ofModel(model string) string {

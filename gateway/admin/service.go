@@ -15,9 +15,9 @@ import (
 	"sluice/routing"
 )
 
-// State is what the service needs of the gateway's one writer of routes, a
+// Watcher is what the service needs of the gateway's one writer of routes, a
 // [routing.Watcher].
-type State interface {
+type Watcher interface {
 	State() *routing.State
 	Entry(model string) (entry *routingv1.StoredRoute, revision uint64, ok bool)
 	Status() routing.Status
@@ -39,9 +39,9 @@ type Prober interface {
 	Probe(ctx context.Context, v *routing.Version, endpoint string) error
 }
 
-// Config says what a service speaks for. State, Router and Gateway have to be set.
+// Config says what a service speaks for. Watcher, Router and Gateway have to be set.
 type Config struct {
-	State   State
+	Watcher Watcher
 	Router  *routing.Router
 	Gateway Gateway
 	// Prober defaults to one that asks the endpoint's grpc.health.v1.
@@ -64,8 +64,8 @@ var _ adminv1connect.AdminServiceHandler = (*Service)(nil)
 
 // New returns a service.
 func New(cfg Config) (*Service, error) {
-	if cfg.State == nil || cfg.Router == nil || cfg.Gateway == nil {
-		return nil, errors.New("admin: State, Router and Gateway have to be set")
+	if cfg.Watcher == nil || cfg.Router == nil || cfg.Gateway == nil {
+		return nil, errors.New("admin: Watcher, Router and Gateway have to be set")
 	}
 	if cfg.Prober == nil {
 		cfg.Prober = healthProber{}

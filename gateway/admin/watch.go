@@ -68,7 +68,7 @@ type watching struct {
 
 // next returns what to tell now, nil if nothing is new.
 func (w *watching) next(ctx context.Context) *adminv1.WatchResponse {
-	status := storeStatus(w.service.cfg.State.Status())
+	status := storeStatus(w.service.cfg.Watcher.Status())
 	moved := !w.begun || w.service.revision() != w.revision
 	if !moved && sameStanding(status, w.status) && time.Since(w.at) < watchBeat {
 		return nil
@@ -83,7 +83,7 @@ func (w *watching) next(ctx context.Context) *adminv1.WatchResponse {
 
 // move adds what has changed since the last answer.
 func (w *watching) move(ctx context.Context, resp *adminv1.WatchResponse) {
-	at := w.service.cfg.State.State()
+	at := w.service.cfg.Watcher.State()
 	for _, entry := range entries(at) {
 		model := entry.GetModel()
 		if w.model != "" && model != w.model || w.told[model] == entry.GetRevision() {
@@ -111,7 +111,7 @@ func (w *watching) changes(ctx context.Context, revision uint64) []*routingv1.Ch
 	if !w.begun {
 		q.From, q.Limit = 0, watchRecent
 	}
-	found, err := w.service.cfg.State.History(ctx, q)
+	found, err := w.service.cfg.Watcher.History(ctx, q)
 	if err != nil {
 		return nil
 	}
