@@ -137,6 +137,11 @@ func (c *Call) answerData(w *worker, p []byte, end bool) {
 		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: DATA before HEADERS")
 		return
 	}
+	if n := a.answers.feed(p, c.relay.cfg.MaxMessage); n > 0 {
+		c.invalidAnswer(w, codeResourceExhausted, fmt.Sprintf(
+			"answer message of %d bytes, the limit is %d", n, c.relay.cfg.MaxMessage))
+		return
+	}
 	if len(p) > 0 {
 		c.sendAnswerData(w, p)
 	}

@@ -45,7 +45,8 @@ type Call struct {
 	bodyLen   int64 // bytes let out by the policy
 	received  int64 // bytes of DATA received
 	bodyEnded bool
-	refusal   *Status // of a request that is no gRPC call; see refuseAtEnd
+	requests  messageMeter // where the policy does not look at them
+	refusal   *Status      // of a request that is no gRPC call; see refuseAtEnd
 
 	begun      bool
 	attempts   int  // sent
@@ -68,6 +69,7 @@ type attempt struct {
 	released bool // the slot on its connection has been given back
 	headers  bool // the answer's first HEADERS have arrived
 	heldBack bool // and wait for DATA or trailers
+	answers  messageMeter
 	answer   []hpack.HeaderField
 	buf      [8]hpack.HeaderField
 	started  time.Time
@@ -204,7 +206,13 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 		return
 	}
 	var v Verdict
-	if c.Inspect {
+	if !c.Inspect {
+		if n := c.requests.feed(p, c.relay.cfg.MaxMessage); n > 0 {
+			c.refuse(w, c.status(Refused, codeResourceExhausted, fmt.Sprintf(
+				"request message of %d bytes, the limit is %d", n, c.relay.cfg.MaxMessage)), Refused)
+			return
+		}
+	} else {
 		p, v = c.relay.policy.Body(c, p, end)
 		if v.kind == verdictRefuse {
 			c.refuse(w, v.status, Refused)

@@ -16,6 +16,7 @@ type Config struct {
 	MaxStreams        uint32 // concurrent streams per downstream connection
 	MaxHeaderBytes    int    // a request's or answer's header list, bytes as RFC 9113 6.5.2 counts them
 	MaxHeaderFields   int
+	MaxMessage        int   // one message of a request or an answer, bytes
 	StreamWindow      int   // receive window of a stream, bytes; at least 65,535, which peers assume before they know it
 	ConnWindow        int   // receive window of a connection, bytes; likewise
 	ReplayPerCall     int   // request bytes kept for another attempt, per call
@@ -50,6 +51,7 @@ func Defaults() Config {
 		MaxStreams:        1000,
 		MaxHeaderBytes:    16 << 10,
 		MaxHeaderFields:   128,
+		MaxMessage:        64 << 20,
 		StreamWindow:      256 << 10,
 		ConnWindow:        4 << 20,
 		ReplayPerCall:     1 << 20,
@@ -85,6 +87,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxStreams, d.MaxStreams)
 	set(&c.MaxHeaderBytes, d.MaxHeaderBytes)
 	set(&c.MaxHeaderFields, d.MaxHeaderFields)
+	set(&c.MaxMessage, d.MaxMessage)
 	set(&c.StreamWindow, d.StreamWindow)
 	set(&c.ConnWindow, d.ConnWindow)
 	set(&c.ReplayPerCall, d.ReplayPerCall)
