@@ -382,8 +382,6 @@ func (c *conn) writer(ctl []byte, out *byteBuf, from int) {
 
 // --- ending
 
-var errClosed = errors.New("connection closed")
-
 // fail closes the transport; the reader then releases the streams.
 func (c *conn) fail(err error) {
 	c.mu.Lock()

@@ -24,7 +24,7 @@ func FuzzDownstream(f *testing.F) {
 	head := func(id uint32, flags http2.Flags) []byte {
 		return append(appendFrameHeader(nil, len(block.b), http2.FrameHeaders, flags, id), block.b...)
 	}
-	whole, open := http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, http2.Flags(http2.FlagHeadersEndHeaders)
+	whole, open := http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, http2.FlagHeadersEndHeaders
 	body := append(appendFrameHeader(nil, 5, http2.FrameData, http2.FlagDataEndStream, 1), 0, 0, 0, 0, 0)
 	f.Add(head(1, whole))
 	f.Add(append(head(1, open), body...))

@@ -50,8 +50,8 @@ func TestHungUpstreamDelaysNobodyElse(t *testing.T) {
 	hung := listenRaw(t, func(p *rawPeer) { p.credit = false })
 	good := listenRaw(t, answering)
 	p, other := twoUpstreams()
+	p.prepare = func(r *Relay) { other.Upstream = r.NewUpstream(UpstreamConfig{Addr: good.addr}) }
 	g := newRig(t, Config{}, hung.addr, p)
-	other.Upstream = g.NewUpstream(UpstreamConfig{Addr: good.addr})
 	c := dialRaw(t, g.addr)
 	const stuck = 100
 	for i := range uint32(stuck) {

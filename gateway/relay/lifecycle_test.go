@@ -269,14 +269,15 @@ func TestWaitingCallsMoveOnFromARetiredUpstream(t *testing.T) {
 	second := listenRaw(t, answering)
 	p := &recorder{}
 	hang := func(ctx context.Context, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
-	g := newRigTo(t, Config{}, UpstreamConfig{Addr: "192.0.2.1:1", Dial: hang}, p)
-	other := &Dispatch{Upstream: g.NewUpstream(UpstreamConfig{Addr: second.addr})}
+	other := &Dispatch{}
+	p.prepare = func(r *Relay) { other.Upstream = r.NewUpstream(UpstreamConfig{Addr: second.addr}) }
 	p.failed = func(_ *Call, o Outcome) Verdict {
-		if o.Kind == Unreachable && o.Upstream == g.up {
+		if o.Kind == Unreachable && o.Upstream == p.up {
 			return To(other)
 		}
 		return Pass()
 	}
+	g := newRigTo(t, Config{}, UpstreamConfig{Addr: "192.0.2.1:1", Dial: hang}, p)
 	c := dialRaw(t, g.addr)
 	c.request(1, true)
 	c.sync()

@@ -40,11 +40,13 @@ func (p *rawPeer) body(id uint32, n int) []byte {
 func TestBodyArrivingWhileTheSecondAttemptWaitsIsSent(t *testing.T) {
 	first, second := listenRaw(t, nil), listenRaw(t, nil)
 	gate := newGatedDial()
-	p := &recorder{}
-	g := newRig(t, Config{}, first.addr, p)
-	p.dispatch.Replay = false
-	other := &Dispatch{Upstream: g.NewUpstream(UpstreamConfig{Addr: second.addr, Dial: gate.dial})}
+	p, other := &recorder{}, &Dispatch{}
+	p.prepare = func(r *Relay) {
+		p.dispatch.Replay = false
+		other.Upstream = r.NewUpstream(UpstreamConfig{Addr: second.addr, Dial: gate.dial})
+	}
 	p.failed = func(*Call, Outcome) Verdict { return To(other) }
+	g := newRig(t, Config{}, first.addr, p)
 	c := dialRaw(t, g.addr)
 	c.request(1, false)
 	s := first.accept()

@@ -28,6 +28,7 @@ type recorder struct {
 	opened   func(*Call) Verdict
 	body     func(*Call, []byte, bool) ([]byte, Verdict)
 	failed   func(*Call, Outcome) Verdict
+	prepare  func(*Relay) // what is to be set with the relay made and not yet serving
 
 	mu    sync.Mutex
 	over  map[*Call]int
@@ -104,6 +105,9 @@ func newRigTo(t testing.TB, cfg Config, upstream UpstreamConfig, p *recorder) *r
 	p.up = g.up
 	p.dispatch.Upstream = g.up
 	p.dispatch.Replay = true
+	if p.prepare != nil {
+		p.prepare(g.Relay)
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

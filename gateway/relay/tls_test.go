@@ -211,8 +211,8 @@ func TestTLSClientThatStopsReading(t *testing.T) {
 		}
 		return To(&p.dispatch)
 	}
+	p.prepare = func(r *Relay) { other.Upstream = r.NewUpstream(UpstreamConfig{Addr: up.addr}) }
 	g := newRig(t, Config{TLS: server}, startInterop(t), p)
-	other.Upstream = g.NewUpstream(UpstreamConfig{Addr: up.addr})
 	nc, err := net.Dial("tcp", g.addr)
 	if err != nil {
 		t.Fatal(err)

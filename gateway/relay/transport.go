@@ -36,7 +36,6 @@ type fdTransport struct {
 	// fields below, so that no system call allocates a closure.
 	readFn  func(uintptr) bool
 	readC   *conn
-	readN   int
 	readErr error
 
 	tryFn    func(uintptr) bool
