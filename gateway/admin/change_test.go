@@ -89,12 +89,6 @@ func TestRefusals(t *testing.T) {
 			_, err := r.client.Apply(t.Context(), &adminv1.ApplyRequest{Intent: by("a"), Delete: []string{"b"}})
 			return err
 		}, connect.CodeNotFound, admin.ReasonModelNotFound, `"b"`, ""},
-		{"fallback, which does not work yet", func() error {
-			route := r.fraud()
-			route.Fallback = &routingv1.Fallback{To: []string{"v7"}, On: []string{"UNAVAILABLE"}}
-			_, err := r.client.Apply(t.Context(), &adminv1.ApplyRequest{Intent: by("a"), Document: &routingv1.Document{Routes: []*routingv1.Route{route}}})
-			return err
-		}, connect.CodeInvalidArgument, admin.ReasonInvalid, "not supported", "document.routes[0].fallback"},
 		{"revision that is not there yet", func() error { _, err := r.weights(by("a", expecting(9)), weights{"v7": 1}); return err },
 			connect.CodeAborted, admin.ReasonConflict, "this gateway has not seen revision 9 yet, it is at 1", ""},
 		{"too much history", func() error {
@@ -196,6 +190,13 @@ func TestPromote(t *testing.T) {
 	if resp.GetPrevious() != "v7" || !maps.Equal(r.split(), map[string]uint32{"v8": 100}) {
 		t.Errorf("previous %q, split %v, want v7 and all for v8", resp.GetPrevious(), r.split())
 	}
+	fallback := func() string {
+		entry, _, _ := r.watcher.Entry("fraud")
+		return fmt.Sprint(entry.GetRoute().GetFallback().GetTo(), entry.GetRoute().GetFallback().GetOn())
+	}
+	if got, want := fallback(), "[v7] [UNAVAILABLE INTERNAL DEADLINE_EXCEEDED]"; got != want {
+		t.Errorf("fallback %s, want %s", got, want)
+	}
 	if got, want := resp.GetOutcome().GetChange().GetReason(), "a good week (promote v8 over v7)"; got != want {
 		t.Errorf("reason %q, want %q", got, want)
 	}
@@ -205,6 +206,16 @@ func TestPromote(t *testing.T) {
 	if got := promote("", "v7").GetOutcome().GetChange().GetReason(); got != "promote v7 over v8" {
 		t.Errorf("reason %q", got)
 	}
+	own := r.fraud()
+	own.Fallback = &routingv1.Fallback{To: []string{"v9"}, On: []string{"ABORTED"}}
+	if _, err := r.client.Apply(t.Context(), &adminv1.ApplyRequest{Intent: by("anna"), Document: &routingv1.Document{Routes: []*routingv1.Route{own}}}); err != nil {
+		t.Fatal(err)
+	}
+	promote("", "v8")
+	if got, want := fallback(), "[v7] [ABORTED]"; got != want {
+		t.Errorf("fallback %s, want %s: the codes are the route's own", got, want)
+	}
+	promote("", "v7")
 	if got := promote(strings.Repeat("x", 1020), "v8").GetOutcome().GetChange().GetReason(); len(got) != 1020 {
 		t.Errorf("a reason of 1020 bytes has become %d", len(got))
 	}

@@ -64,10 +64,13 @@ func withoutZeros(weights map[string]uint32, route *routingv1.Route) map[string]
 	return kept
 }
 
-// Promote sends all calls to one version.
-//
-// The version before it does not become the route's fallback as yet: routing
-// refuses documents with one. It is named in the change's reason.
+// fallbackCodes are what a promoted version falls back on if its route does not
+// say: what a version that is broken answers, and a version that is asked wrongly
+// does not.
+var fallbackCodes = []string{"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"}
+
+// Promote sends all calls to one version and makes the one before it the
+// fallback.
 func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*adminv1.PromoteResponse, error) {
 	var previous string
 	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
@@ -91,7 +94,7 @@ func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*ad
 }
 
 // promote gives a version all weight and returns the one that had most of it
-// before, if that is another.
+// before, if that is another: it answers from now on when the promoted one fails.
 func promote(route *routingv1.Route, version string) (previous string, err error) {
 	var names []string
 	for _, v := range route.GetVersions() {
@@ -111,6 +114,13 @@ func promote(route *routingv1.Route, version string) (previous string, err error
 	}
 	if previous != "" || route.GetWeights()[version] == 0 {
 		route.Weights = map[string]uint32{version: 100}
+	}
+	if previous != "" {
+		on := route.GetFallback().GetOn()
+		if route.GetFallback() == nil {
+			on = fallbackCodes
+		}
+		route.Fallback = &routingv1.Fallback{To: []string{previous}, On: on}
 	}
 	return previous, nil
 }

@@ -174,14 +174,16 @@ func (e *explanation) conclude(choice routing.Choice) {
 		if best := e.resp.GetCandidates()[0]; best.GetShare() == 1 {
 			e.resp.Version = best.GetVersion()
 			e.say("version %q has all the weight", best.GetVersion())
-			return
+		} else {
+			e.say("drawn at random by weight: %s", e.split())
 		}
-		e.say("drawn at random by weight: %s", e.split())
+		e.fallback()
 		return
 	case routing.Sticky:
 		e.say("the key %q in %s always draws version %q while the split is %s", e.key, e.from, choice.Version.Name, e.split())
+		e.fallback()
 	case routing.Forced:
-		e.say("version %q may be asked for by name", choice.Version.Name)
+		e.say("version %q may be asked for by name, and does not fall back", choice.Version.Name)
 	}
 	e.resp.Version = choice.Version.Name
 	for _, c := range e.resp.GetCandidates() {
@@ -191,6 +193,17 @@ func (e *explanation) conclude(choice routing.Choice) {
 		}
 	}
 	slices.SortStableFunc(e.resp.GetCandidates(), func(a, b *adminv1.Candidate) int { return cmp.Compare(b.GetShare(), a.GetShare()) })
+}
+
+// fallback names the versions that answer if the chosen one cannot.
+func (e *explanation) fallback() {
+	var names []string
+	for _, v := range e.route.Fallback {
+		names = append(names, v.Name)
+	}
+	if len(names) > 0 {
+		e.say("if that is cut off, full or fails, the fallback answers: %s", strings.Join(names, ", then "))
+	}
 }
 
 // split words the shares, as in "v7 95.0 %, v8 5.0 %".

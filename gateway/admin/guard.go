@@ -1,8 +1,8 @@
 package admin
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,23 +36,31 @@ func (e *unreachableError) Error() string { return strings.Join(e.findings, "; "
 // reached; of a route that is new nobody has been served yet, so there it is a
 // warning only. With force, the change is made all the same and overruled is true.
 func (s *Service) guard(ctx context.Context, would *routingv1.Change, force bool) (warnings []string, overruled bool, err error) {
-	var refused []string
+	var versions []*routing.Version
+	fresh := make(map[string]bool) // models
 	left := maxProbes
 	for _, r := range would.GetRoutes() {
+		fresh[r.GetModel()] = r.GetBefore() == nil
 		for _, v := range gaining(r.GetBefore(), r.GetAfter()) {
-			if left -= len(v.Endpoints); left < 0 {
-				return append(warnings, "not all endpoints were looked at: there are too many"), overruled, refusal(refused)
+			if left -= len(v.Endpoints); left >= 0 {
+				versions = append(versions, v)
 			}
-			problem := s.unreachable(ctx, v)
-			switch {
-			case problem == "":
-			case r.GetBefore() == nil:
-				warnings = append(warnings, problem)
-			case force:
-				warnings, overruled = append(warnings, "forced: "+problem), true
-			default:
-				refused = append(refused, problem)
-			}
+		}
+	}
+	if left < 0 {
+		warnings = append(warnings, fmt.Sprintf("only the first %d endpoints were looked at", maxProbes))
+	}
+	var refused []string
+	for i, results := range s.probe(ctx, versions, true) {
+		problem, certain := unreachable(versions[i], results)
+		switch {
+		case problem == "":
+		case fresh[versions[i].Model] || !certain:
+			warnings = append(warnings, problem)
+		case force:
+			warnings, overruled = append(warnings, "forced: "+problem), true
+		default:
+			refused = append(refused, problem)
 		}
 	}
 	return warnings, overruled, refusal(refused)
@@ -103,23 +111,22 @@ func sum(route *routingv1.Route) uint64 {
 }
 
 // unreachable says why a version cannot be reached; "" if one of its endpoints
-// answers.
-func (s *Service) unreachable(ctx context.Context, v *routing.Version) string {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	results := s.probe(ctx, v, true)
+// answers. It is not certain if there was no time to look at all of them.
+func unreachable(v *routing.Version, results []probed) (problem string, certain bool) {
 	var problems []string
+	certain = true
 	for _, r := range results {
 		if r.err == nil {
-			return ""
+			return "", true
 		}
+		certain = certain && !errors.Is(r.err, errNotProbed)
 		problems = append(problems, fmt.Sprintf("%s: %v", r.endpoint, r.err))
 	}
 	const shown = 3
 	if n := len(problems); n > shown {
 		problems = append(problems[:shown], fmt.Sprintf("and %d more", n-shown))
 	}
-	return fmt.Sprintf("version %q of model %q has no endpoint that can be reached (%s)", v.Name, v.Model, strings.Join(problems, "; "))
+	return fmt.Sprintf("version %q of model %q has no endpoint that can be reached (%s)", v.Name, v.Model, strings.Join(problems, "; ")), certain
 }
 
 // probed is what came of one probe.
@@ -128,26 +135,37 @@ type probed struct {
 	err      error
 }
 
-// probe asks the endpoints of a version, many at once, and returns what came of it
-// in the order of their names. If one is enough, the first success ends it.
-func (s *Service) probe(ctx context.Context, v *routing.Version, oneIsEnough bool) []probed {
-	ctx, cancel := context.WithCancel(ctx)
+var errNotProbed = errors.New("not looked at: others took too long")
+
+// probe asks the endpoints of versions, many at once, and returns what came of it
+// by version, in the order of the endpoints' names. It takes no longer than
+// probeTimeout. If one is enough, a version's first success ends the rest of its
+// probes.
+func (s *Service) probe(ctx context.Context, versions []*routing.Version, oneIsEnough bool) [][]probed {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	results := make([]probed, len(v.Endpoints))
+	results := make([][]probed, len(versions))
 	slots := make(chan struct{}, probesAtOnce)
 	var group sync.WaitGroup
-	for i, endpoint := range v.Endpoints {
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			err := s.cfg.Prober.Probe(ctx, v, endpoint)
-			results[i] = probed{endpoint, err}
-			if err == nil && oneIsEnough {
-				cancel()
-			}
-		})
+	for i, v := range versions {
+		results[i] = make([]probed, len(v.Endpoints))
+		ctx, enough := context.WithCancel(ctx)
+		defer enough() //nolint:revive // all of them, at the end
+		for j, endpoint := range slices.Sorted(slices.Values(v.Endpoints)) {
+			slots <- struct{}{}
+			group.Go(func() {
+				defer func() { <-slots }()
+				err := errNotProbed
+				if ctx.Err() == nil {
+					err = s.cfg.Prober.Probe(ctx, v, endpoint)
+				}
+				results[i][j] = probed{endpoint, err}
+				if err == nil && oneIsEnough {
+					enough()
+				}
+			})
+		}
 	}
 	group.Wait()
-	slices.SortFunc(results, func(a, b probed) int { return cmp.Compare(a.endpoint, b.endpoint) })
 	return results
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -78,28 +77,39 @@ func (s *Service) Status(ctx context.Context, req *adminv1.StatusRequest) (*admi
 	if _, ok := table.Route(req.GetModel()); req.GetModel() != "" && !ok {
 		return nil, failure(&unknownModelError{req.GetModel()}, ofRoute)
 	}
-	left := maxProbes
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
+	var versions []*routing.Version
 	for r := range table.Routes() {
-		if req.GetModel() != "" && r.Model != req.GetModel() {
-			continue
-		}
-		for _, v := range r.Versions {
-			status := &adminv1.VersionStatus{Model: r.Model, Version: v.Name, Weight: v.Weight}
-			if req.GetProbe() {
-				if left -= len(v.Endpoints); left < 0 {
-					return nil, connect.NewError(connect.CodeOutOfRange,
-						fmt.Errorf("more than %d endpoints to probe: ask for one model", maxProbes))
-				}
-				status.Endpoints = s.probedEndpoints(ctx, v)
-			} else {
-				status.Endpoints = s.endpoints(v)
-			}
-			resp.Versions = append(resp.Versions, status)
+		if req.GetModel() == "" || r.Model == req.GetModel() {
+			versions = append(versions, r.Versions...)
 		}
 	}
+	if !req.GetProbe() {
+		for _, v := range versions {
+			resp.Versions = append(resp.Versions, versionStatus(v, s.endpoints(v)))
+		}
+		return resp, nil
+	}
+	if n := endpointsOf(versions); n > maxProbes {
+		return nil, failure(&routing.FieldError{
+			Field: "probe", Got: fmt.Sprintf("%d endpoints", n), Want: fmt.Sprintf("at most %d: name a model", maxProbes),
+		}, ofRoute)
+	}
+	for i, results := range s.probe(ctx, versions, false) {
+		resp.Versions = append(resp.Versions, versionStatus(versions[i], probedEndpoints(results)))
+	}
 	return resp, nil
+}
+
+func versionStatus(v *routing.Version, endpoints []*adminv1.Endpoint) *adminv1.VersionStatus {
+	return &adminv1.VersionStatus{Model: v.Model, Version: v.Name, Weight: v.Weight, Endpoints: endpoints}
+}
+
+func endpointsOf(versions []*routing.Version) int {
+	n := 0
+	for _, v := range versions {
+		n += len(v.Endpoints)
+	}
+	return n
 }
 
 // endpoints returns what calls have found out.
@@ -115,10 +125,10 @@ func (s *Service) endpoints(v *routing.Version) []*adminv1.Endpoint {
 	return all
 }
 
-// probedEndpoints returns what can be found out now.
-func (s *Service) probedEndpoints(ctx context.Context, v *routing.Version) []*adminv1.Endpoint {
+// probedEndpoints returns what was found out just now.
+func probedEndpoints(results []probed) []*adminv1.Endpoint {
 	var all []*adminv1.Endpoint
-	for _, r := range s.probe(ctx, v, false) {
+	for _, r := range results {
 		status := &adminv1.Endpoint{Address: r.endpoint, Healthy: r.err == nil}
 		if r.err != nil {
 			status.Problem = r.err.Error()

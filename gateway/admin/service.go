@@ -85,6 +85,7 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle(adminv1connect.NewAdminServiceHandler(s,
 		connect.WithInterceptors(authorizer{s.cfg.Tokens}),
 		connect.WithReadMaxBytes(maxMessage),
+		connect.WithCodec(strictJSON{"json"}), connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 	))
 	if s.cfg.Tokens == nil {
 		return onlyFromHere(mux)

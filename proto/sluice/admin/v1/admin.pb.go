@@ -599,7 +599,8 @@ type PromoteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// outcome is the change.
 	Outcome *Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// previous is the version that had most of the calls before; empty if it was this one already.
+	// previous is the version that had most of the calls before, now the fallback; empty if it was this
+	// one already.
 	Previous      string `protobuf:"bytes,2,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -67,7 +67,7 @@ type AdminServiceClient interface {
 	Apply(context.Context, *v1.ApplyRequest) (*v1.ApplyResponse, error)
 	// SetWeights replaces the whole split of one model.
 	SetWeights(context.Context, *v1.SetWeightsRequest) (*v1.SetWeightsResponse, error)
-	// Promote sends all calls of a model to one version.
+	// Promote sends all calls of a model to one version and makes the one before it the fallback.
 	Promote(context.Context, *v1.PromoteRequest) (*v1.PromoteResponse, error)
 	// Rollback undoes the last change, or returns to what was at a revision. It is itself a change.
 	Rollback(context.Context, *v1.RollbackRequest) (*v1.RollbackResponse, error)
@@ -251,7 +251,7 @@ type AdminServiceHandler interface {
 	Apply(context.Context, *v1.ApplyRequest) (*v1.ApplyResponse, error)
 	// SetWeights replaces the whole split of one model.
 	SetWeights(context.Context, *v1.SetWeightsRequest) (*v1.SetWeightsResponse, error)
-	// Promote sends all calls of a model to one version.
+	// Promote sends all calls of a model to one version and makes the one before it the fallback.
 	Promote(context.Context, *v1.PromoteRequest) (*v1.PromoteResponse, error)
 	// Rollback undoes the last change, or returns to what was at a revision. It is itself a change.
 	Rollback(context.Context, *v1.RollbackRequest) (*v1.RollbackResponse, error)
