@@ -1,7 +1,6 @@
-package routing
+package routing_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,54 +8,45 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"sluice/routing"
+	"sluice/routing/memstore"
+	"sluice/routing/storetest"
 )
 
-// routesFile is a document with one route whose only version has this name.
-func routesFile(version string) string {
-	return fmt.Sprintf("routes:\n  - model: m\n    versions: [{name: %s, endpoints: [\"h:1\"]}]\n    weights: {%[1]s: 1}\n", version)
+// routesFile is a document with a route for each model, "m" if none is named; all
+// have one version of this name.
+func routesFile(version string, models ...string) string {
+	if len(models) == 0 {
+		models = []string{"m"}
+	}
+	var b strings.Builder
+	b.WriteString("routes:\n")
+	for _, m := range models {
+		fmt.Fprintf(&b, "  - model: %s\n    versions: [{name: %s, endpoints: [\"h:1\"]}]\n    weights: {%[2]s: 1}\n", m, version)
+	}
+	return b.String()
 }
 
-// followed is a source under test with its router and its log.
+// followed is a source under test, and the Watcher it writes to.
 type followed struct {
-	*FileSource
-	router *Router
-	log    *logBuffer
+	*routing.FileSource
+	*watched
 }
 
-// logBuffer collects a log from several goroutines.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.text.String(), s)
-}
-
-func newFollowed(path string, poll time.Duration) followed {
-	router, log := NewRouter(), new(logBuffer)
-	return followed{NewFileSource(FileConfig{
-		Path:   path,
-		Router: router,
-		Logger: slog.New(slog.NewTextHandler(log, nil)),
-		Poll:   poll,
-		Settle: 5 * time.Millisecond,
-	}), router, log}
+func newFollowed(t *testing.T, path string, poll time.Duration) followed {
+	t.Helper()
+	w := startWatcher(t, memstore.New(memstore.Config{}))
+	return followed{routing.NewFileSource(routing.FileConfig{
+		Path:    path,
+		Watcher: w.Watcher,
+		Logger:  slog.New(slog.NewTextHandler(w.log, nil)),
+		Poll:    poll,
+		Settle:  5 * time.Millisecond,
+	}), w}
 }
 
 // never is longer than any test: what happens then was not found by polling.
@@ -67,7 +57,7 @@ func (f followed) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }()
+	go func() { ended <- f.FileSource.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -76,31 +66,20 @@ func (f followed) run(t *testing.T) {
 	})
 }
 
-// serving returns the version of the model "m" that the router chooses, and the
-// revision.
-func (f followed) serving(t *testing.T) string {
-	t.Helper()
+// serving returns the version of the model "m" that calls get, and the revision.
+func (f followed) serving() string {
 	table := f.router.Current()
 	r, ok := table.Route("m")
 	if !ok {
 		return "nothing at " + table.RevisionText()
 	}
-	return choose(t, r, "", 0) + " at " + table.RevisionText()
+	return r.Versions[0].Name + " at " + table.RevisionText()
 }
 
 // await fails the test unless the router serves want before long.
 func (f followed) await(t *testing.T, want string) {
 	t.Helper()
-	eventually(t, "serving "+want, func() bool { return f.serving(t) == want })
-}
-
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not %s within 10 s", what)
-		}
-	}
+	storetest.Eventually(t, "serving "+want, func() bool { return f.serving() == want })
 }
 
 func write(t *testing.T, path, content string) {
@@ -121,7 +100,7 @@ func replace(t *testing.T, path, content string) {
 
 func TestLoadPublishesOnlyWhatIsNew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "routes.yaml")
-	f := newFollowed(path, never)
+	f := newFollowed(t, path, never)
 	for _, step := range []struct {
 		name, content string
 		want          string // what is served
@@ -139,15 +118,15 @@ func TestLoadPublishesOnlyWhatIsNew(t *testing.T) {
 		{"back to the beginning", routesFile("v1"), "v1 at 3", ""},
 	} {
 		write(t, path, step.content)
-		before := f.Status()
+		before := f.FileSource.Status()
 		err := f.Load()
 		if step.err == "" && err != nil || step.err != "" && (err == nil || !strings.Contains(err.Error(), step.err)) {
 			t.Errorf("%s: Load = %v, want an error with %q", step.name, err, step.err)
 		}
-		if got := f.serving(t); got != step.want {
+		if got := f.serving(); got != step.want {
 			t.Errorf("%s: serving %s, want %s", step.name, got, step.want)
 		}
-		status := f.Status()
+		status := f.FileSource.Status()
 		if status.Revision != f.router.Current().Revision() || !errors.Is(status.Err, err) {
 			t.Errorf("%s: Status = %+v, want the table's revision and Load's error", step.name, status)
 		}
@@ -160,7 +139,7 @@ func TestLoadPublishesOnlyWhatIsNew(t *testing.T) {
 func TestUnreadableFileKeepsTheTable(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "routes.yaml")
-	f := newFollowed(path, never)
+	f := newFollowed(t, path, never)
 	write(t, path, routesFile("v1"))
 	if err := f.Load(); err != nil {
 		t.Fatal(err)
@@ -169,7 +148,7 @@ func TestUnreadableFileKeepsTheTable(t *testing.T) {
 		"missing":   func() error { return nil },
 		"a folder":  func() error { return os.Mkdir(path, 0o700) },
 		"a pipe":    func() error { return syscall.Mkfifo(path, 0o600) },
-		"too large": func() error { return os.WriteFile(path, make([]byte, maxFileSize+1), 0o600) },
+		"too large": func() error { return os.WriteFile(path, make([]byte, 64<<20+1), 0o600) },
 	} {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -180,14 +159,14 @@ func TestUnreadableFileKeepsTheTable(t *testing.T) {
 		if err := f.Load(); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: Load = %v, want an error that names the file", what, err)
 		}
-		if got := f.serving(t); got != "v1 at 1" {
+		if got := f.serving(); got != "v1 at 1" {
 			t.Errorf("%s: serving %s, want v1 at 1", what, got)
 		}
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
 		write(t, path, routesFile("v1"))
-		if err := f.Load(); err != nil || f.Status().Err != nil {
+		if err := f.Load(); err != nil || f.FileSource.Status().Err != nil {
 			t.Errorf("%s, then back: Load = %v, want nil", what, err)
 		}
 	}
@@ -207,7 +186,7 @@ func TestRunNoticesChanges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "routes.yaml")
 			write(t, path, routesFile("v1"))
-			f := newFollowed(path, never)
+			f := newFollowed(t, path, never)
 			f.run(t)
 			f.await(t, "v1 at 1")
 			for i := 2; i < 6; i++ {
@@ -240,36 +219,11 @@ func TestRunNoticesConfigMaps(t *testing.T) {
 	if err := os.Symlink("..data/routes.yaml", path); err != nil {
 		t.Fatal(err)
 	}
-	f := newFollowed(path, never)
+	f := newFollowed(t, path, never)
 	f.run(t)
 	f.await(t, "v1 at 1")
 	mount("..2026_02", routesFile("v2"))
 	f.await(t, "v2 at 2")
-}
-
-// TestOtherFilesDoNotConcernUs: a folder may be full of busy files.
-func TestOtherFilesDoNotConcernUs(t *testing.T) {
-	f := newFollowed("/etc/sluice/routes.yaml", never)
-	for _, test := range []struct {
-		name string
-		op   fsnotify.Op
-		want bool
-	}{
-		{"routes.yaml", fsnotify.Write, true},
-		{"routes.yaml", fsnotify.Create, true},
-		{"routes.yaml", fsnotify.Rename, true},
-		{"routes.yaml", fsnotify.Remove, true},
-		{"routes.yaml", fsnotify.Write | fsnotify.Chmod, true},
-		{"routes.yaml", fsnotify.Chmod, false},
-		{"..data", fsnotify.Create, true},
-		{"routes.yaml.tmp", fsnotify.Write, false},
-		{"access.log", fsnotify.Write, false},
-	} {
-		event := fsnotify.Event{Name: "/etc/sluice/" + test.name, Op: test.op}
-		if got := f.concerns(event); got != test.want {
-			t.Errorf("concerns(%v) = %v, want %v", event, got, test.want)
-		}
-	}
 }
 
 // TestRunPolls changes a file whose folder reports nothing.
@@ -280,7 +234,7 @@ func TestRunPolls(t *testing.T) {
 	if err := os.Symlink(elsewhere, path); err != nil {
 		t.Fatal(err)
 	}
-	f := newFollowed(path, 10*time.Millisecond)
+	f := newFollowed(t, path, 10*time.Millisecond)
 	f.run(t)
 	f.await(t, "v1 at 1")
 	write(t, elsewhere, routesFile("v2"))
@@ -290,9 +244,9 @@ func TestRunPolls(t *testing.T) {
 // TestRunWithoutFolder has nothing to watch, and still finds the file later.
 func TestRunWithoutFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
-	f := newFollowed(filepath.Join(dir, "routes.yaml"), 10*time.Millisecond)
+	f := newFollowed(t, filepath.Join(dir, "routes.yaml"), 10*time.Millisecond)
 	f.run(t)
-	eventually(t, "warned", func() bool { return f.log.count("found by polling only") == 1 })
+	storetest.Eventually(t, "warned", func() bool { return f.log.count("found by polling only") == 1 })
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -305,26 +259,26 @@ func TestRunWithoutFolder(t *testing.T) {
 func TestRunSaysOnceWhatIsWrong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "routes.yaml")
 	write(t, path, routesFile("v1"))
-	f := newFollowed(path, 5*time.Millisecond)
+	f := newFollowed(t, path, 5*time.Millisecond)
 	f.run(t)
 	f.await(t, "v1 at 1")
 
 	const refused, exact = "routes refused", "routes[0].weights.v9: got"
 	replace(t, path, strings.Replace(routesFile("v1"), "{v1: 1}", "{v1: 1, v9: 1}", 1))
-	eventually(t, "refused", func() bool { return f.Status().Err != nil && f.log.count(exact) == 1 })
+	storetest.Eventually(t, "refused", func() bool { return f.FileSource.Status().Err != nil && f.log.count(exact) == 1 })
 	time.Sleep(50 * time.Millisecond) // ten polls
 	if n := f.log.count(refused); n != 1 {
 		t.Errorf("refused %d times in the log, want once", n)
 	}
 	f.Reload()
-	eventually(t, "refused again", func() bool { return f.log.count(refused) == 2 })
-	if got := f.serving(t); got != "v1 at 1" {
+	storetest.Eventually(t, "refused again", func() bool { return f.log.count(refused) == 2 })
+	if got := f.serving(); got != "v1 at 1" {
 		t.Errorf("serving %s, want v1 at 1", got)
 	}
 
 	replace(t, path, routesFile("v1"))
-	eventually(t, "well again", func() bool { return f.Status().Err == nil && f.log.count("routes are as published") == 1 })
-	if got := f.serving(t); got != "v1 at 1" {
+	storetest.Eventually(t, "well again", func() bool { return f.FileSource.Status().Err == nil && f.log.count("routes are as published") == 1 })
+	if got := f.serving(); got != "v1 at 1" {
 		t.Errorf("serving %s, want v1 at 1", got)
 	}
 }
@@ -337,7 +291,7 @@ func TestReloadReadsAtOnce(t *testing.T) {
 	if err := os.Symlink(elsewhere, path); err != nil {
 		t.Fatal(err)
 	}
-	f := newFollowed(path, never)
+	f := newFollowed(t, path, never)
 	f.run(t)
 	f.await(t, "v1 at 1")
 	write(t, elsewhere, routesFile("v2"))
@@ -345,41 +299,4 @@ func TestReloadReadsAtOnce(t *testing.T) {
 		f.Reload() // must not block, however often
 	}
 	f.await(t, "v2 at 2")
-}
-
-// TestSettlerWaitsButNotForever: it waits for quiet, but a file that is never
-// left alone is read in the end.
-func TestSettlerWaitsButNotForever(t *testing.T) {
-	const quiet = 100 * time.Millisecond
-	for _, test := range []struct {
-		touches int // one after every half of the quiet time
-		want    time.Duration
-	}{
-		{1, quiet},
-		{2, quiet * 3 / 2},
-		{18, quiet * 19 / 2},
-		{1000, quiet * patience},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			s := newSettler(quiet)
-			defer s.stop()
-			begun, touches := time.Now(), time.NewTicker(quiet/2)
-			defer touches.Stop()
-			s.touch()
-			for n := 1; ; {
-				select {
-				case <-s.settled():
-					if waited := time.Since(begun); waited != test.want {
-						t.Errorf("settled %v after the first of %d touches, want %v", waited, test.touches, test.want)
-					}
-					return
-				case <-touches.C:
-					if n < test.touches {
-						n++
-						s.touch()
-					}
-				}
-			}
-		})
-	}
 }

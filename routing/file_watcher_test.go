@@ -1,10 +1,7 @@
 package routing_test
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,42 +14,6 @@ import (
 	"sluice/routing/storetest"
 )
 
-// routesFile is a document with a route for each model, all with one version.
-func routesFile(version string, models ...string) string {
-	var b strings.Builder
-	b.WriteString("routes:\n")
-	for _, m := range models {
-		fmt.Fprintf(&b, "  - {model: %s, versions: [{name: %s, endpoints: [\"h:1\"]}], weights: {%[2]s: 1}}\n", m, version)
-	}
-	return b.String()
-}
-
-func write(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// followFile lets a file write to a Watcher's store until the test ends.
-func followFile(t *testing.T, w *watched, path string) *routing.FileSource {
-	t.Helper()
-	s := routing.NewFileSource(routing.FileConfig{
-		Path: path, Watcher: w.Watcher, Settle: time.Millisecond, Poll: 10 * time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run = %v, want nil", err)
-		}
-	})
-	return s
-}
-
 // TestFileIsAnActorLikeOthers: what is new in the file is a change of the store,
 // and only that.
 func TestFileIsAnActorLikeOthers(t *testing.T) {
@@ -63,7 +24,11 @@ func TestFileIsAnActorLikeOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := startWatcher(t, memstore.New(memstore.Config{}), seed(doc.GetRoutes()...))
-	source := followFile(t, w, path)
+	source := routing.NewFileSource(routing.FileConfig{
+		Path: path, Watcher: w.Watcher, Settle: time.Millisecond, Poll: 10 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+	})
+	followed{source, w}.run(t)
 
 	write(t, path, routesFile("v2", "m", "o"))
 	storetest.Eventually(t, "the new file served", func() bool { return slices.Equal(w.models(), []string{"m", "o"}) })

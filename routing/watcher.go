@@ -94,7 +94,7 @@ func (w *Watcher) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.StartTimeout)
 	defer cancel()
 	err := w.reload(ctx)
-	w.note(err)
+	_ = w.remember(err)
 	if err != nil {
 		w.sayWhatIsServed(err)
 	}
@@ -189,18 +189,37 @@ func (w *Watcher) reload(ctx context.Context) error {
 }
 
 // note remembers why the store is not being followed, nil if it is, and logs it
-// when that changes.
+// when that becomes something else.
 func (w *Watcher) note(err error) {
-	w.mu.Lock()
-	before := w.failure
-	w.failure = err
-	revision := w.local.Revision
-	w.mu.Unlock()
-	log := w.cfg.Logger.With("store", w.cfg.Store.String(), "revision", revision)
+	before := w.remember(err)
+	log := w.cfg.Logger.With("store", w.cfg.Store.String(), "revision", w.position().Revision)
 	switch {
-	case err != nil && !sameError(err, before):
+	case err != nil && (before == nil || kindOf(err) != kindOf(before)):
 		log.Warn("the store is not being followed, the last good routes stay", "error", err)
 	case err == nil && before != nil:
 		log.Info("the store is being followed again")
+	}
+}
+
+// remember keeps why the store is not being followed and returns what was kept.
+func (w *Watcher) remember(err error) (before error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, w.failure = w.failure, err
+	return before
+}
+
+// kindOf is what matters of an error to somebody who reads the log: that a store
+// cannot be reached is the same news from whatever port it was tried.
+func kindOf(err error) string {
+	var refused *RefusedError
+	var unavailable *UnavailableError
+	switch {
+	case errors.As(err, &refused):
+		return refused.Reason
+	case errors.As(err, &unavailable):
+		return "unavailable"
+	default:
+		return err.Error()
 	}
 }

@@ -61,6 +61,9 @@ func TestRedisGoneAndBack(t *testing.T) {
 		outage.end()
 		a.awaitWell()
 		b.awaitWell()
+		if n := strings.Count(b.log.String(), "is not being followed"); n != i+1 {
+			t.Errorf("%s: the log says so %d times in all, want once per outage", outage.name, n)
+		}
 		if i == 0 {
 			for _, r := range []*replica{a, b} {
 				if got := r.serving("m"); got != "v1 at 1" {
