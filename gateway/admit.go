@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"strconv"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -29,6 +28,9 @@ type attempt struct {
 func (d *director) next(c *relay.Call, free bool) (relay.Verdict, bool) {
 	s := c.Data.(*call)
 	now := time.Now()
+	if end := c.Deadline(); !end.IsZero() && !now.Before(end) {
+		return d.refuse(c, refuse(codes.DeadlineExceeded, reasonDeadline, "the deadline passed before the call could be sent")), true
+	}
 	for {
 		r, paid := d.admit(c, s, now, free)
 		if r == nil {
@@ -71,7 +73,7 @@ func (s *call) fallBack(reason string) bool {
 // only the budget stands in the way.
 func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) (r *refusal, paid bool) {
 	t := s.target
-	rw := t.rewrites[s.method.Scope][s.clearing(t)]
+	rw := t.renames.of(s.method.Scope, s.clearing(t))
 	if rw.err != nil {
 		return refuse(codes.FailedPrecondition, reasonRename, "model %q, version %q: %v",
 			t.version.Model, t.version.Name, rw.err), true
@@ -105,7 +107,7 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) (r *r
 	if deadline := c.Deadline(); !deadline.IsZero() {
 		s.had = deadline.Sub(now)
 	}
-	d.prepare(c, s, rw.Rewrite)
+	d.prepare(c, s, rw.rewrite)
 	return nil, true
 }
 
@@ -124,7 +126,7 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite) {
 		KeepReserved: s.target.version.TrustUpstream,
 		BodyChanges:  rewrite != nil || s.scanner.MayChange(),
 		Request:      request,
-		Answer:       d.answerFields(c, c.Attempts()+1),
+		Answer:       d.answerFields(s, c.Attempts()+1),
 	}
 	if rewrite != nil {
 		s.rewriter.Reset(rewrite)
@@ -132,17 +134,12 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite) {
 	}
 }
 
-// clearing is 1 if the caller's model_version has done its work: it is a name of
-// the gateway's that the version's server would not know.
-func (s *call) clearing(t *target) int {
+// clearing reports whether the caller's model_version has done its work: it is a
+// name of the gateway's that the version's server would not know.
+func (s *call) clearing(t *target) bool {
 	v := s.modelVersion
-	if v == "" || v == t.version.Rename.Version {
-		return 0
-	}
-	if v == s.primary.version.Name || (t != s.primary && v == s.primary.version.Rename.Version) {
-		return 1
-	}
-	return 0
+	return v != "" && v != t.version.Rename.Version &&
+		(v == s.primary.version.Name || (t != s.primary && v == s.primary.version.Rename.Version))
 }
 
 // notAdmitted turns a refusal of the breaker room into one for the caller.
@@ -160,44 +157,6 @@ func notAdmitted(t *target, err error, now time.Time) *refusal {
 		r.retry = until.Sub(now)
 	}
 	return r
-}
-
-// settle gives back what the attempt under way holds and tells everybody how it
-// ended.
-func (s *call) settle(o relay.Outcome) {
-	e := s.endpoint
-	if e == nil {
-		return
-	}
-	s.endpoint, s.last = nil, e
-	e.inFlight.Add(-1)
-	took := o.Ended.Sub(o.Started)
-	result := breaker.Result{At: o.Ended, RequestID: s.requestID}
-	result.Outcome = s.target.guard.Classify(breaker.Attempt{
-		Kind: attemptKinds[o.Kind], Code: codes.Code(o.Code), Latency: took, Had: s.had,
-	})
-	if s.method.Kind == identify.KindUnary {
-		result.Latency = took
-	}
-	s.probe.Done(result)
-	s.version.Done(result)
-	if result.Outcome != breaker.Excluded {
-		e.latency.observe(o.Ended, took, result.Outcome == breaker.Failure || result.Outcome == breaker.Overloaded)
-	}
-}
-
-// attemptKinds says the relay's words in the breaker's.
-var attemptKinds = [...]breaker.Kind{
-	relay.Answered:         breaker.Answered,
-	relay.Unprocessed:      breaker.Unprocessed,
-	relay.Reset:            breaker.Reset,
-	relay.Lost:             breaker.Lost,
-	relay.Unreachable:      breaker.Unreachable,
-	relay.Invalid:          breaker.Invalid,
-	relay.DeadlineExceeded: breaker.Deadline,
-	relay.Canceled:         breaker.Canceled,
-	relay.Refused:          breaker.OwnRefusal,
-	relay.Evicted:          breaker.OwnRefusal,
 }
 
 // Failed answers: what now, nothing of the answer having reached the client?
@@ -242,28 +201,4 @@ func safeToRepeat(o relay.Outcome) bool {
 		return codes.Code(o.Code) == codes.Unavailable
 	}
 	return false
-}
-
-// answerFields are the fields that every answer begins with.
-func (d *director) answerFields(c *relay.Call, attempts int) []hpack.HeaderField {
-	s, ok := c.Data.(*call)
-	if !ok { // refused before it was looked at
-		return []hpack.HeaderField{
-			{Name: "sluice-attempts", Value: "0"},
-			d.snapshot.Load().revision,
-			{Name: "x-request-id", Value: newRequestID(), Sensitive: true},
-		}
-	}
-	f := s.answer[:0]
-	if s.target != nil {
-		f = append(f, s.target.model, s.target.name)
-	}
-	f = append(f,
-		hpack.HeaderField{Name: "sluice-attempts", Value: strconv.Itoa(attempts)},
-		s.snap.revision,
-		hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
-	if s.fallbackReason != "" {
-		f = append(f, hpack.HeaderField{Name: "sluice-fallback", Value: s.primary.version.Name + " " + s.fallbackReason})
-	}
-	return f
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
+	"sluice/routing"
 )
 
 // domain is the domain of every ErrorInfo that the gateway makes.
@@ -58,6 +60,56 @@ type refusal struct {
 
 func refuse(code codes.Code, reason, format string, args ...any) *refusal {
 	return &refusal{code: code, reason: reason, msg: fmt.Sprintf(format, args...)}
+}
+
+// unnamedModel refuses a call that nothing names a model for, nor a route its
+// service.
+func unnamedModel(m identify.Method) *refusal {
+	switch m.Class {
+	case identify.ClassForeign:
+		return refuse(codes.Unimplemented, reasonServiceNotRouted,
+			"no route lists the service %q, and no metadata (sluice-model) names a model", clip(m.Service))
+	case identify.ClassManagement:
+		return refuse(codes.PermissionDenied, reasonManagement,
+			"%s/%s manages a model server, and no metadata (sluice-model) names a model whose route says allow_management: true",
+			m.Service, clip(m.Name))
+	default:
+		return refuse(codes.InvalidArgument, reasonModelMissing,
+			"%s/%s names no model: neither its message nor its metadata (sluice-model) does", m.Service, clip(m.Name))
+	}
+}
+
+func managementRefusal(s *call) *refusal {
+	return refuse(codes.PermissionDenied, reasonManagement,
+		"%s/%s manages the model server, and route %q does not say allow_management: true",
+		s.method.Service, clip(s.method.Name), s.route.Model)
+}
+
+// versionRefusal turns an error about a forced version into a refusal.
+func versionRefusal(err error) *refusal {
+	switch {
+	case errors.Is(err, routing.ErrForceNotAllowed):
+		return refuse(codes.PermissionDenied, reasonForceNotAllowed, "%v", err)
+	case errors.Is(err, routing.ErrSharedVersion):
+		return refuse(codes.InvalidArgument, reasonVersionConflict, "%v", err)
+	}
+	return refuse(codes.NotFound, reasonVersionNotFound, "%v", err)
+}
+
+func tooMuchHeld() *refusal {
+	return &refusal{
+		code: codes.ResourceExhausted, reason: reasonEvicted, retry: retryAfter,
+		msg: fmt.Sprintf("compressed messages that are not complete fill %d bytes already: send fewer at once, or uncompressed", maxHeld),
+	}
+}
+
+// clip keeps a caller's text in a message short.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
 }
 
 // identifyRefusal turns an error of the identify package into a refusal.

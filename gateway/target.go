@@ -11,7 +11,6 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/breaker"
-	"sluice/gateway/identify"
 	"sluice/gateway/relay"
 	"sluice/routing"
 )
@@ -23,20 +22,9 @@ type target struct {
 	group   *group
 	guard   *breaker.Version
 	budget  *breaker.Budget // of the route
-	// rewrites are the version's renaming by scope of the request; the second
-	// index is 1 where the caller's model_version named the version and must not
-	// reach the server.
-	rewrites [numScopes][2]rewrite
-	model    hpack.HeaderField // sluice-model
-	name     hpack.HeaderField // sluice-version
-}
-
-const numScopes = int(identify.ScopeModelSpec) + 1
-
-// rewrite is a renaming, or why it cannot be done.
-type rewrite struct {
-	*identify.Rewrite
-	err error
+	renames *renames
+	model   hpack.HeaderField // sluice-model
+	name    hpack.HeaderField // sluice-version
 }
 
 // snapshot is everything a call reads of the routing state.
@@ -130,23 +118,12 @@ func versionSettings(r *routing.Route, v *routing.Version) breaker.VersionSettin
 }
 
 func newTarget(v *routing.Version, g *group, guard *breaker.Version, budget *breaker.Budget) *target {
-	t := &target{
+	return &target{
 		version: v, group: g, guard: guard, budget: budget,
-		model: hpack.HeaderField{Name: "sluice-model", Value: v.Model},
-		name:  hpack.HeaderField{Name: "sluice-version", Value: v.Name},
+		renames: renamesOf(v.Rename),
+		model:   hpack.HeaderField{Name: "sluice-model", Value: v.Model},
+		name:    hpack.HeaderField{Name: "sluice-version", Value: v.Name},
 	}
-	for scope := range numScopes {
-		for clearing := range 2 {
-			if v.Rename == (routing.Rename{}) && clearing == 0 {
-				continue
-			}
-			rw, err := identify.NewRewrite(identify.Scope(scope), identify.Rename{
-				Model: v.Rename.Model, Version: v.Rename.Version, ClearVersion: clearing == 1,
-			})
-			t.rewrites[scope][clearing] = rewrite{rw, err}
-		}
-	}
-	return t
 }
 
 // newGroup starts following a version's endpoints.

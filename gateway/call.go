@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/gateway/identify"
+	"sluice/gateway/relay"
+	"sluice/routing"
+)
+
+// call is what the director keeps of one call.
+type call struct {
+	snap    *snapshot // one for the call's whole life, from the moment it is routed
+	method  identify.Method
+	meta    identify.Metadata
+	scanner identify.Scanner
+
+	requestID    string
+	modelVersion string // as the caller's messages say it
+	route        *routing.Route
+	forced       bool    // the caller asked for the version by name
+	primary      *target // chosen by the route
+	target       *target // asked now: the primary, or a fallback
+	step         int     // of the route's fallbacks: the next one to ask
+	last         *endpoint
+	repeated     bool // once for free, after an attempt that was not looked at
+	retried      bool // on another endpoint of the target
+
+	ended   bool      // the request is complete
+	endedAt time.Time // since when, if it was sent before that
+	held    int       // this call's part of director.held
+
+	refused        *refusal // the first reason why an attempt could not be made
+	fallbackReason string   // why the primary does not answer
+
+	attempt
+	rewriter identify.Rewriter
+	dispatch relay.Dispatch
+	request  [2]hpack.HeaderField
+	answer   [6]hpack.HeaderField
+}
+
+// calls holds the state of calls that are over: it is worth more than a kilobyte,
+// most of it room for names.
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+func newCall() *call { return calls.Get().(*call) }
+
+// free gives s back. Nothing may refer to it any more: the relay is done with a
+// call's dispatch when the call is over.
+func (s *call) free() {
+	*s = call{} // and keep nothing of the caller's alive
+	calls.Put(s)
+}
+
+// readMetadata reads what the fields say about the call. What is wrong is returned
+// once all have been seen, so that the refusal carries the caller's request id.
+func (s *call) readMetadata(fields []hpack.HeaderField) (problem error) {
+	for _, f := range fields {
+		if err := s.meta.Add(f.Name, f.Value); err != nil && problem == nil {
+			problem = err
+		}
+	}
+	if s.requestID = s.meta.RequestID; s.requestID == "" {
+		s.requestID = newRequestID()
+	}
+	return problem
+}
+
+// maxHeld bounds the compressed messages that are held back until they are
+// complete, over all calls, in bytes. One message may be as long as any.
+const maxHeld = 4 * identify.DefaultMaxMessage
+
+// hold accounts for n bytes that the call's scanner holds now; it reports whether
+// all calls together stay within their limit.
+func (d *director) hold(s *call, n int) bool {
+	if n == s.held {
+		return true
+	}
+	total := d.held.Add(int64(n - s.held))
+	grown := n > s.held
+	s.held = n
+	return !grown || total <= maxHeld
+}
