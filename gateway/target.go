@@ -19,6 +19,7 @@ import (
 // is published.
 type target struct {
 	version *routing.Version
+	key     string // of its group
 	group   *group
 	guard   *breaker.Version
 	budget  *breaker.Budget // of the route
@@ -43,6 +44,7 @@ type targets struct {
 	ctx    context.Context // of everything it starts
 	spawn  func(func())
 	groups map[string]*liveGroup // by groupKey
+	last   map[*routing.Version]*target
 	// breakers outlive tables like groups, keyed by version alone.
 	breakers *breaker.Group
 }
@@ -63,31 +65,36 @@ func groupKey(v *routing.Version) string {
 }
 
 // prepare builds the snapshot of a table and returns what has to happen once it
-// is in use: groups that no version refers to any more are closed.
+// is in use: groups that no version refers to any more are closed. Tables share
+// the routes that have not changed, so their targets are taken over as they are.
 func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	s = &snapshot{
 		table:    table,
-		targets:  make(map[*routing.Version]*target),
+		targets:  make(map[*routing.Version]*target, len(t.last)),
 		revision: hpack.HeaderField{Name: "sluice-revision", Value: table.RevisionText()},
 	}
-	live := make(map[string]*liveGroup)
-	now, versions := time.Now(), make(map[string]bool)
+	live := make(map[string]*liveGroup, len(t.groups))
+	now, versions := time.Now(), make(map[string]bool, len(t.last))
 	for r := range table.Routes() {
 		budget := t.breakers.Budget(r.Model, now)
 		for _, v := range r.Versions {
+			versions[v.ID] = true
+			if same := t.last[v]; same != nil {
+				s.targets[v], live[same.key] = same, t.groups[same.key]
+				continue
+			}
 			key := groupKey(v)
 			guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
-			versions[v.ID] = true
 			g := t.groups[key]
 			if g == nil {
 				g = t.newGroup(v, guard)
 			}
 			live[key] = g
-			s.targets[v] = newTarget(v, g.group, guard, budget)
+			s.targets[v] = newTarget(v, key, g.group, guard, budget)
 		}
 	}
 	old := t.groups
-	t.groups = live
+	t.groups, t.last = live, s.targets
 	return s, func() {
 		for key, g := range old {
 			if live[key] == nil {
@@ -117,9 +124,9 @@ func versionSettings(r *routing.Route, v *routing.Version) breaker.VersionSettin
 	}
 }
 
-func newTarget(v *routing.Version, g *group, guard *breaker.Version, budget *breaker.Budget) *target {
+func newTarget(v *routing.Version, key string, g *group, guard *breaker.Version, budget *breaker.Budget) *target {
 	return &target{
-		version: v, group: g, guard: guard, budget: budget,
+		version: v, key: key, group: g, guard: guard, budget: budget,
 		renames: renamesOf(v.Rename),
 		model:   hpack.HeaderField{Name: "sluice-model", Value: v.Model},
 		name:    hpack.HeaderField{Name: "sluice-version", Value: v.Name},
