@@ -12,6 +12,7 @@ import (
 type EndpointStatus struct {
 	Addr     string // as dialled
 	Failing  bool   // the last attempt to connect has failed
+	Conns    int    // connections that are open
 	InFlight int    // calls under way
 }
 
@@ -25,7 +26,7 @@ func (g *Gateway) Endpoints(v *routing.Version) []EndpointStatus {
 	}
 	var all []EndpointStatus
 	for _, e := range *s.targets[v].group.list.Load() {
-		all = append(all, EndpointStatus{Addr: e.addr, Failing: e.up.Failing(), InFlight: int(e.inFlight.Load())})
+		all = append(all, EndpointStatus{Addr: e.addr, Failing: e.up.Failing(), Conns: e.up.Conns(), InFlight: int(e.inFlight.Load())})
 	}
 	slices.SortFunc(all, func(a, b EndpointStatus) int { return cmp.Compare(a.Addr, b.Addr) })
 	return all

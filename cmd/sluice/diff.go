@@ -5,8 +5,6 @@ import (
 	"io"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"sluice/cmd/sluice/internal/linediff"
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
@@ -18,8 +16,8 @@ const (
 	diffContext = 2
 )
 
-// writeDiff shows what a change does, route by route: a table of weights where
-// only those move, lines of YAML where more does.
+// writeDiff shows what a change does, route by route: weights in a table, what
+// else changes in lines of YAML.
 func writeDiff(out io.Writer, c *routingv1.Change) {
 	routes := c.GetRoutes()
 	for i, r := range routes {
@@ -27,24 +25,16 @@ func writeDiff(out io.Writer, c *routingv1.Change) {
 			fmt.Fprintf(out, "and %s more\n", plural(len(routes)-i, "route"))
 			return
 		}
-		if onlyWeights(r) {
-			fmt.Fprintln(out, strong.Render(r.GetModel()))
-			writeWeights(out, r)
+		before, after := r.GetBefore(), r.GetAfter()
+		if before == nil || after == nil || !sameVersions(before, after) || weightWords(before, after) == "" {
+			fmt.Fprintln(out, strong.Render(r.GetModel())+": "+visible(inWords(r), 200))
+			writeLines(out, yamlLines(before), yamlLines(after))
 			continue
 		}
-		fmt.Fprintln(out, strong.Render(r.GetModel())+": "+visible(inWords(r), 200))
-		writeLines(out, yamlLines(r.GetBefore()), yamlLines(r.GetAfter()))
+		fmt.Fprintln(out, strong.Render(r.GetModel()))
+		writeWeights(out, r)
+		writeLines(out, yamlLines(withoutSplit(before)), yamlLines(withoutSplit(after)))
 	}
-}
-
-// onlyWeights reports whether a change leaves all but the split of a route.
-func onlyWeights(r *routingv1.RouteChange) bool {
-	if r.GetBefore() == nil || r.GetAfter() == nil {
-		return false
-	}
-	before, after := proto.CloneOf(r.GetBefore()), proto.CloneOf(r.GetAfter())
-	before.Weights, after.Weights = nil, nil
-	return proto.Equal(before, after)
 }
 
 func writeWeights(out io.Writer, r *routingv1.RouteChange) {

@@ -139,7 +139,7 @@ func (t *table) lines() []string {
 		var b strings.Builder
 		for i, cell := range row {
 			pad := strings.Repeat(" ", widths[i]-ansi.StringWidth(cell))
-			if n == 0 {
+			if n == 0 && cell != "" {
 				cell = strong.Render(cell)
 			}
 			switch {

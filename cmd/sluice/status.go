@@ -30,7 +30,7 @@ func newStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeStatus(out, resp) })
+			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeStatus(out, resp, probe) })
 		},
 	}
 	o.register(cmd)
@@ -39,7 +39,7 @@ func newStatusCommand() *cobra.Command {
 	return cmd
 }
 
-func writeStatus(out io.Writer, resp *adminv1.StatusResponse) {
+func writeStatus(out io.Writer, resp *adminv1.StatusResponse, probed bool) {
 	ready := "ready"
 	if !resp.GetReady() {
 		ready = alarm.Render("not ready")
@@ -64,7 +64,7 @@ func writeStatus(out io.Writer, resp *adminv1.StatusResponse) {
 		return
 	}
 	fmt.Fprintln(out)
-	endpointsTable(resp.GetVersions()).write(out)
+	endpointsTable(resp.GetVersions(), probed).write(out)
 }
 
 // standing says in a line how a gateway stands with its store.
@@ -86,7 +86,7 @@ func standing(s *adminv1.StoreStatus) string {
 // mostEndpoints bounds the rows of a table.
 const mostEndpoints = 500
 
-func endpointsTable(versions []*adminv1.VersionStatus) *table {
+func endpointsTable(versions []*adminv1.VersionStatus, probed bool) *table {
 	t := newTable("MODEL", "VERSION", ">WEIGHT", "ENDPOINT", ">IN FLIGHT", "STATE")
 	for _, v := range versions {
 		if len(v.GetEndpoints()) == 0 {
@@ -97,12 +97,22 @@ func endpointsTable(versions []*adminv1.VersionStatus) *table {
 				t.add("...", "", "", "", "", "there are more; try: sluice status MODEL")
 				return t
 			}
-			state := "ok"
-			if !e.GetHealthy() {
-				state = alarm.Render(visible(e.GetProblem(), 80))
-			}
-			t.add(v.GetModel(), v.GetVersion(), fmt.Sprint(v.GetWeight()), e.GetAddress(), fmt.Sprint(e.GetInFlight()), state)
+			t.add(v.GetModel(), v.GetVersion(), fmt.Sprint(v.GetWeight()), e.GetAddress(), fmt.Sprint(e.GetInFlight()), endpointState(e, probed))
 		}
 	}
 	return t
+}
+
+// endpointState is what is known of an endpoint. Connections are made when calls
+// come, so without a probe there may be nothing to know.
+func endpointState(e *adminv1.Endpoint, probed bool) string {
+	switch {
+	case !e.GetHealthy():
+		return alarm.Render(visible(e.GetProblem(), 80))
+	case probed:
+		return "answers"
+	case e.GetConnections() > 0:
+		return "connected"
+	}
+	return faint.Render("no calls yet")
 }

@@ -29,9 +29,7 @@ func inWords(r *routingv1.RouteChange) string {
 		parts = append(parts, w)
 	}
 	parts = append(parts, versionWords(before, after)...)
-	if !proto.Equal(withoutSplit(before), withoutSplit(after)) {
-		parts = append(parts, "settings")
-	}
+	parts = append(parts, settingWords(before, after)...)
 	if len(parts) == 0 {
 		return "unchanged"
 	}
@@ -99,11 +97,31 @@ func versionsByName(r *routingv1.Route) map[string]*routingv1.Version {
 	return m
 }
 
+// settingWords names the settings that are otherwise, as a file of routes calls
+// them.
+func settingWords(before, after *routingv1.Route) []string {
+	var names []string
+	was, is := before.ProtoReflect(), after.ProtoReflect()
+	for i := range was.Descriptor().Fields().Len() {
+		f := was.Descriptor().Fields().Get(i)
+		if name := string(f.Name()); name != "versions" && name != "weights" && !was.Get(f).Equal(is.Get(f)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // withoutSplit leaves the settings of a route.
 func withoutSplit(r *routingv1.Route) *routingv1.Route {
 	r = proto.CloneOf(r)
 	r.Versions, r.Weights = nil, nil
 	return r
+}
+
+// sameVersions reports whether two routes have the same versions, with whatever
+// weights.
+func sameVersions(before, after *routingv1.Route) bool {
+	return slices.EqualFunc(before.GetVersions(), after.GetVersions(), func(a, b *routingv1.Version) bool { return proto.Equal(a, b) })
 }
 
 // share is a version's part of a route's calls, such as "95.0 %"; "-" for none.

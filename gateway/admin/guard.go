@@ -148,23 +148,31 @@ func (s *Service) probe(ctx context.Context, versions []*routing.Version, oneIsE
 	slots := make(chan struct{}, probesAtOnce)
 	var group sync.WaitGroup
 	for i, v := range versions {
-		results[i] = make([]probed, len(v.Endpoints))
-		ctx, enough := context.WithCancel(ctx)
-		defer enough() //nolint:revive // all of them, at the end
-		for j, endpoint := range slices.Sorted(slices.Values(v.Endpoints)) {
+		group.Go(func() { results[i] = s.probeVersion(ctx, v, slots, oneIsEnough) })
+	}
+	group.Wait()
+	return results
+}
+
+// probeVersion asks the endpoints of one version, each while it holds a slot.
+func (s *Service) probeVersion(ctx context.Context, v *routing.Version, slots chan struct{}, oneIsEnough bool) []probed {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	results := make([]probed, len(v.Endpoints))
+	var group sync.WaitGroup
+	for i, endpoint := range slices.Sorted(slices.Values(v.Endpoints)) {
+		group.Go(func() {
 			slots <- struct{}{}
-			group.Go(func() {
-				defer func() { <-slots }()
-				err := errNotProbed
-				if ctx.Err() == nil {
-					err = s.cfg.Prober.Probe(ctx, v, endpoint)
-				}
-				results[i][j] = probed{endpoint, err}
-				if err == nil && oneIsEnough {
-					enough()
-				}
-			})
-		}
+			defer func() { <-slots }()
+			err := errNotProbed
+			if ctx.Err() == nil {
+				err = s.cfg.Prober.Probe(ctx, v, endpoint)
+			}
+			results[i] = probed{endpoint, err}
+			if err == nil && oneIsEnough {
+				enough()
+			}
+		})
 	}
 	group.Wait()
 	return results

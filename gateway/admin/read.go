@@ -116,7 +116,10 @@ func endpointsOf(versions []*routing.Version) int {
 func (s *Service) endpoints(v *routing.Version) []*adminv1.Endpoint {
 	var all []*adminv1.Endpoint
 	for _, e := range s.cfg.Gateway.Endpoints(v) {
-		status := &adminv1.Endpoint{Address: e.Addr, Healthy: !e.Failing, InFlight: uint32(max(0, e.InFlight))}
+		status := &adminv1.Endpoint{
+			Address: e.Addr, Healthy: !e.Failing,
+			InFlight: uint32(max(0, e.InFlight)), Connections: uint32(max(0, e.Conns)),
+		}
 		if e.Failing {
 			status.Problem = "the last attempt to connect has failed"
 		}
@@ -169,7 +172,7 @@ func problems(err error) []string {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only the outermost join is taken apart
+	joined, ok := err.(interface{ Unwrap() []error }) // only the outermost join is taken apart
 	if !ok {
 		return []string{err.Error()}
 	}

@@ -1,6 +1,8 @@
 // Package linediff compares texts line by line, for people to read.
 package linediff
 
+import "slices"
+
 // Op says what became of a line.
 type Op uint8
 
@@ -39,11 +41,8 @@ func compare(before, after []string) []Line {
 		tail = append(tail, Line{Same, before[len(before)-1]})
 		before, after = before[:len(before)-1], after[:len(after)-1]
 	}
-	lines := append(head, middle(before, after)...)
-	for i := range tail {
-		lines = append(lines, tail[len(tail)-1-i])
-	}
-	return lines
+	slices.Reverse(tail)
+	return slices.Concat(head, middle(before, after), tail)
 }
 
 // middle compares by the longest common subsequence.

@@ -1722,7 +1722,9 @@ type Endpoint struct {
 	// problem says what went wrong; it may be empty.
 	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
 	// in_flight is the number of this gateway's calls that are under way there.
-	InFlight      uint32 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	InFlight uint32 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// connections is the number of this gateway's connections that are open; they are made when calls come.
+	Connections   uint32 `protobuf:"varint,5,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1781,6 +1783,13 @@ func (x *Endpoint) GetProblem() string {
 func (x *Endpoint) GetInFlight() uint32 {
 	if x != nil {
 		return x.InFlight
+	}
+	return 0
+}
+
+func (x *Endpoint) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
 	}
 	return 0
 }
@@ -1915,12 +1924,13 @@ const file_sluice_admin_v1_admin_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x127\n" +
-	"\tendpoints\x18\x04 \x03(\v2\x19.sluice.admin.v1.EndpointR\tendpoints\"u\n" +
+	"\tendpoints\x18\x04 \x03(\v2\x19.sluice.admin.v1.EndpointR\tendpoints\"\x97\x01\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\ahealthy\x18\x02 \x01(\bR\ahealthy\x12\x18\n" +
 	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x1b\n" +
-	"\tin_flight\x18\x04 \x01(\rR\binFlight2\xd3\x05\n" +
+	"\tin_flight\x18\x04 \x01(\rR\binFlight\x12 \n" +
+	"\vconnections\x18\x05 \x01(\rR\vconnections2\xd3\x05\n" +
 	"\fAdminService\x12E\n" +
 	"\x03Get\x12\x1b.sluice.admin.v1.GetRequest\x1a\x1c.sluice.admin.v1.GetResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\x05Apply\x12\x1d.sluice.admin.v1.ApplyRequest\x1a\x1e.sluice.admin.v1.ApplyResponse\x12U\n" +
