@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"math"
 	"net"
 	"sync"
 	"testing"
@@ -100,6 +101,9 @@ func newRigTo(t testing.TB, cfg Config, upstream UpstreamConfig, p *recorder) *r
 		p = &recorder{}
 	}
 	p.over = make(map[*Call]int)
+	if cfg.MaxMessage == 0 {
+		cfg.MaxMessage = math.MaxUint32 // bodies here are bytes, not messages
+	}
 	g := &rig{Relay: New(cfg, p), t: t, policy: p}
 	g.up = g.NewUpstream(upstream)
 	p.up = g.up
