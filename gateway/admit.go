@@ -164,7 +164,7 @@ func notAdmitted(t *target, err error, now time.Time) *refusal {
 // version of the plan, where the route says so.
 func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 	s := c.Data.(*call)
-	s.settle(o)
+	s.settle(c, o)
 	if s.target == nil || o.Kind == relay.DeadlineExceeded || o.Kind == relay.Canceled {
 		return relay.Pass()
 	}

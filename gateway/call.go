@@ -29,8 +29,7 @@ type call struct {
 	repeated     bool // once for free, after an attempt that was not looked at
 	retried      bool // on another endpoint of the target
 
-	ended   bool      // the request is complete
-	endedAt time.Time // since when, if it was sent before that
+	endedAt time.Time // when the request was complete, if it was sent before that
 	held    int       // this call's part of director.held
 
 	refused        *refusal // the first reason why an attempt could not be made

@@ -64,7 +64,6 @@ func (d *director) Body(c *relay.Call, p []byte, end bool) ([]byte, relay.Verdic
 	if s.scanner.MayChange() && !d.hold(s, s.scanner.Held()) {
 		return nil, d.refuse(c, tooMuchHeld())
 	}
-	s.ended = end
 	if s.target == nil {
 		return p, d.identified(c, end)
 	}
@@ -168,7 +167,7 @@ func (d *director) Over(c *relay.Call, o relay.Outcome) {
 	if !ok {
 		return // refused by the relay before it was looked at
 	}
-	s.settle(o)
+	s.settle(c, o)
 	d.hold(s, 0)
 	c.Data = nil
 	s.free()

@@ -21,18 +21,9 @@ type endpoint struct {
 	breaker  *breaker.Breaker
 }
 
-// load is what power-of-two choices compare: expected latency times the calls
-// that would share it.
+// load is what power-of-two choices compare.
 func (e *endpoint) load(now time.Time) float64 {
-	n := e.inFlight.Load()
-	cost, known := e.latency.read(now)
-	if !known {
-		if n == 0 {
-			return 0
-		}
-		cost = unknownCost.Seconds()
-	}
-	return cost * float64(n+1)
+	return e.latency.load(now, e.inFlight.Load())
 }
 
 // group is the endpoints of one version. Addresses come from configuration and

@@ -10,8 +10,8 @@ const (
 	// latencyDecay is the time constant with which a peak fades (Finagle's
 	// default for peak-EWMA).
 	latencyDecay = 10 * time.Second
-	// unknownCost is the latency assumed of an endpoint without answers while a
-	// call is under way there: it is tried at once, but by one call at a time.
+	// unknownCost is the latency assumed of an endpoint that has not answered yet,
+	// once there is a call that will tell (Finagle's default).
 	unknownCost = time.Second
 	// failurePenalty is the least cost of an endpoint right after a failure: fast
 	// errors must not attract calls.
@@ -19,41 +19,76 @@ const (
 )
 
 // peakEWMA is a latency that jumps up to a peak at once and decays from it
-// exponentially, so that an endpoint which turns slow is left alone soon.
-// Safe for concurrent use.
+// exponentially, so that an endpoint which turns slow is left alone soon. The
+// zero value is a latency of which nothing is known. Safe for concurrent use.
 type peakEWMA struct {
 	mu    sync.Mutex
-	cost  float64 // seconds
-	at    time.Time
-	known bool
+	cost  float64   // seconds, as of at
+	at    time.Time // zero: never asked
+	known bool      // cost was measured
 }
 
-// observe adds one attempt's latency.
-func (e *peakEWMA) observe(now time.Time, d time.Duration, failed bool) {
-	s := d.Seconds()
+// answered adds the latency of a good answer. The first one ends what was assumed.
+func (e *peakEWMA) answered(now time.Time, d time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if failed {
-		s = max(s, failurePenalty.Seconds())
+	s, w := d.Seconds(), e.weight(now)
+	if !e.known || s > e.cost*w {
+		e.set(now, s, true)
+		return
 	}
-	if !e.known || s > e.cost {
-		// The first answer ends the assumption about an unknown endpoint.
-		e.cost, e.known = s, true
-	} else {
-		w := math.Exp(-now.Sub(e.at).Seconds() / latencyDecay.Seconds())
-		e.cost = e.cost*w + s*(1-w)
-	}
-	e.at = now
+	e.set(now, e.cost*w+s*(1-w), true)
 }
 
-// read returns the cost now, in seconds: it decays while nothing is observed, so
-// that an endpoint avoided for a peak is tried again. known is false before the
-// first observation.
-func (e *peakEWMA) read(now time.Time) (cost float64, known bool) {
+// failed adds a failure that took d.
+func (e *peakEWMA) failed(now time.Time, d time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.known {
-		return 0, false
+	e.set(now, max(d.Seconds(), failurePenalty.Seconds(), e.cost*e.weight(now)), true)
+}
+
+// tookAtLeast raises the latency to d if it is below; it never lowers it.
+func (e *peakEWMA) tookAtLeast(now time.Time, d time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.at.IsZero():
+		e.set(now, max(d, unknownCost).Seconds(), false)
+	case d.Seconds() > e.cost*e.weight(now):
+		e.set(now, d.Seconds(), e.known)
 	}
-	return e.cost * math.Exp(-now.Sub(e.at).Seconds()/latencyDecay.Seconds()), true
+}
+
+// forget makes everything unknown again.
+func (e *peakEWMA) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.set(time.Time{}, 0, false)
+}
+
+// load is the expected latency times the calls that would share it, in seconds. It
+// decays while nothing is observed, so that an endpoint avoided for a peak is tried
+// again. An endpoint never asked costs nothing until it has one call, which tries
+// it, and then much: it is tried at once, but not by everybody.
+func (e *peakEWMA) load(now time.Time, inFlight int64) float64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	cost := e.cost * e.weight(now)
+	if e.at.IsZero() {
+		if inFlight == 0 {
+			return 0
+		}
+		cost = unknownCost.Seconds()
+	}
+	return cost * float64(inFlight+1)
+}
+
+// weight is what is left of cost now. Clocks of two readers differ a little.
+func (e *peakEWMA) weight(now time.Time) float64 {
+	age := max(0, now.Sub(e.at))
+	return math.Exp(-age.Seconds() / latencyDecay.Seconds())
+}
+
+func (e *peakEWMA) set(now time.Time, cost float64, known bool) {
+	e.cost, e.at, e.known = cost, now, known
 }

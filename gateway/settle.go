@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"time"
+
 	"google.golang.org/grpc/codes"
 
 	"sluice/breaker"
@@ -10,26 +12,67 @@ import (
 
 // settle gives back what the attempt under way holds and tells everybody how it
 // ended.
-func (s *call) settle(o relay.Outcome) {
+func (s *call) settle(c *relay.Call, o relay.Outcome) {
 	e := s.endpoint
 	if e == nil {
 		return
 	}
 	s.endpoint, s.last = nil, e
 	e.inFlight.Add(-1)
-	took := o.Ended.Sub(o.Started)
-	result := breaker.Result{At: o.Ended, RequestID: s.requestID}
-	result.Outcome = s.target.guard.Classify(breaker.Attempt{
-		Kind: attemptKinds[o.Kind], Code: codes.Code(o.Code), Latency: took, Had: s.had,
-	})
-	if s.method.Kind == identify.KindUnary {
-		result.Latency = took
+	unary := s.method.Kind == identify.KindUnary
+	waited := s.waited(o, c.RequestEnded())
+	a := breaker.Attempt{Kind: attemptKinds[o.Kind], Code: codes.Code(o.Code), Had: s.had}
+	if unary {
+		a.Latency = waited // of a stream it says nothing about the server's speed
+	}
+	if o.Kind == relay.DeadlineExceeded && !s.serversTurn(o, c.RequestEnded()) {
+		a.Kind = breaker.Canceled // the client itself did not get on in time
+	}
+	result := breaker.Result{
+		Outcome: s.target.guard.Classify(a), At: o.Ended, Latency: a.Latency, RequestID: s.requestID,
 	}
 	s.probe.Done(result)
 	s.version.Done(result)
-	if result.Outcome != breaker.Excluded {
-		e.latency.observe(o.Ended, took, result.Outcome == breaker.Failure || result.Outcome == breaker.Overloaded)
+	switch {
+	case o.Kind == relay.Unreachable:
+		e.latency.forget() // once it is back, it is a new one
+	case result.Outcome == breaker.Excluded:
+		e.latency.tookAtLeast(o.Ended, waited)
+	case result.Outcome == breaker.Failure || result.Outcome == breaker.Overloaded:
+		e.latency.failed(o.Ended, waited)
+	default:
+		e.latency.answered(o.Ended, waited)
 	}
+}
+
+// serversTurn reports whether the server had what it needed to answer, so that a
+// deadline passed waiting for it.
+func (s *call) serversTurn(o relay.Outcome, requestEnded bool) bool {
+	return requestEnded || (o.FirstByte.IsZero() && s.scanner.Messages() > 0)
+}
+
+// waited is how long the endpoint kept the caller waiting: from when it had what
+// it needed until the first HEADERS of its answer. How long a client takes to send
+// a request or to read an answer is none of the endpoint's business.
+func (s *call) waited(o relay.Outcome, requestEnded bool) time.Duration {
+	from, to := o.Started, o.FirstByte
+	if s.endedAt.After(from) {
+		from = s.endedAt
+	}
+	unary := s.method.Kind == identify.KindUnary
+	if to.IsZero() {
+		if !unary || !requestEnded {
+			return 0 // who kept whom waiting?
+		}
+		to = o.Ended
+	}
+	t := max(0, to.Sub(from))
+	if !unary {
+		// The client may have had to speak first, so that this is an upper bound: it
+		// counts no more than what is assumed of an endpoint never asked.
+		t = min(t, unknownCost)
+	}
+	return t
 }
 
 // attemptKinds says the relay's words in the breaker's.

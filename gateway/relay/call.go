@@ -112,6 +112,9 @@ func (c *Call) Replayable() bool { return c.keepBody && !c.sentAnswer }
 // RequestBytes returns the length of the request's body so far.
 func (c *Call) RequestBytes() int64 { return c.received }
 
+// RequestEnded reports whether the whole request has arrived.
+func (c *Call) RequestEnded() bool { return c.bodyEnded }
+
 // Peer returns the client's address.
 func (c *Call) Peer() net.Addr {
 	if s, ok := c.down.conn.side.(*downstreamSide); ok {

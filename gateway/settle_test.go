@@ -1,0 +1,165 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "sluice/proto/inference"
+)
+
+// touchy is a breaker that opens at the second failure and counts every answer
+// over 100 ms as one.
+const touchy = "    breaker: {consecutive: 2, open_for: 1h, max_open_for: 1h, slow_call: 100ms, failure_ratio: 0.5, min_calls: 2}\n"
+
+// costOf returns what is thought of the only endpoint's latency, in seconds.
+func costOf(r *rig) float64 {
+	return r.director.snapshot.Load().endpoints()[0].latency.load(time.Now(), 0)
+}
+
+// expectClosed checks that the version still gets calls.
+func expectClosed(t *testing.T, r *rig) {
+	t.Helper()
+	if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
+		t.Errorf("the version is cut off: %v %q", a.code, a.message)
+	}
+}
+
+// slowly yields the parts of a body with pauses in between.
+func slowly(pause time.Duration, parts ...io.Reader) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		for _, p := range parts {
+			time.Sleep(pause)
+			_, _ = io.Copy(w, p)
+		}
+		_ = w.Close()
+	}()
+	return r
+}
+
+// A client that does not get its request out in time says nothing about the server.
+func TestStalledRequestsOpenNothing(t *testing.T) {
+	r := start(t, routeTo("", streams(t, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			ok(w, r)
+		}
+	}))+touchy)
+	expectClosed(t, r)
+	before := costOf(r)
+	for _, path := range []string{modelInfer, modelStreamInfer} {
+		for range 3 {
+			body, w := io.Pipe()
+			go func() {
+				_, _ = io.CopyN(w, message(&pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{{1}}}), 14)
+			}()
+			a := r.call(path, body, "grpc-timeout", "200m")
+			_ = w.Close()
+			if a.code != codes.DeadlineExceeded || a.one("sluice-attempts") != "1" {
+				t.Fatalf("got %v %q, fields %v; want a call that was sent and timed out", a.code, a.message, a.header)
+			}
+		}
+	}
+	if after := costOf(r); after > max(before, 0.1) {
+		t.Errorf("the endpoint is thought to take %v s, before %v s", after, before)
+	}
+	expectClosed(t, r)
+}
+
+// A server that has the request and does not answer in time is to blame, also of a
+// stream that the client keeps open.
+func TestHungServersAreCutOff(t *testing.T) {
+	for _, path := range []string{modelInfer, modelStreamInfer} {
+		r := start(t, routeTo("", streams(t, hangs))+touchy)
+		for range 2 {
+			body, w := io.Pipe()
+			go func() {
+				_, _ = io.Copy(w, infer("fraud", ""))
+				if path == modelInfer {
+					_ = w.Close()
+				}
+			}()
+			if a := r.call(path, body, "grpc-timeout", "200m"); a.code != codes.DeadlineExceeded {
+				t.Fatalf("%s: got %v %q", path, a.code, a.message)
+			}
+			_ = w.Close()
+		}
+		if a := r.call(path, infer("fraud", "")); a.info().GetReason() != "BREAKER_OPEN" || a.code != codes.Unavailable || !a.retryInfo() {
+			t.Errorf("%s: got %v %q, %v; want the version to be cut off", path, a.code, a.message, a.details)
+		}
+	}
+}
+
+// How long a client takes to send its request is none of the server's slowness.
+func TestSlowRequestsAreNoSlowAnswers(t *testing.T) {
+	r := start(t, routeTo("", serve(t, nil).addr)+touchy)
+	for range 3 {
+		m := message(&pb.ModelInferRequest{ModelName: "fraud", Id: "1", RawInputContents: [][]byte{make([]byte, 40<<10)}})
+		a := r.call(modelInfer, slowly(100*ms, io.LimitReader(m, 20<<10), m))
+		if a.code != codes.OK {
+			t.Fatalf("got %v %q", a.code, a.message)
+		}
+	}
+	if cost := costOf(r); cost > 0.1 {
+		t.Errorf("the endpoint is thought to take %v s", cost)
+	}
+	expectClosed(t, r)
+}
+
+// Streams last as long as their clients like.
+func TestLongStreamsAreNoSlowAnswers(t *testing.T) {
+	r := start(t, routeTo("", streams(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+		ok(w, r)
+	}))+touchy)
+	for range 3 {
+		a := r.call(modelStreamInfer, slowly(100*ms, infer("fraud", ""), infer("fraud", ""), infer("fraud", "")))
+		if a.code != codes.OK {
+			t.Fatalf("got %v %q", a.code, a.message)
+		}
+	}
+	if cost := costOf(r); cost > 0.1 {
+		t.Errorf("the endpoint is thought to take %v s", cost)
+	}
+	expectClosed(t, r)
+}
+
+// A slow answer is slow, whatever the client does.
+func TestSlowAnswersAre(t *testing.T) {
+	r := start(t, routeTo("", serve(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(200 * ms)
+		ok(w, r)
+	}).addr)+touchy)
+	for range 2 {
+		if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
+			t.Fatalf("got %v %q", a.code, a.message)
+		}
+	}
+	if cost := costOf(r); cost < 0.15 {
+		t.Errorf("the endpoint is thought to take %v s", cost)
+	}
+	if a := r.call(modelInfer, infer("fraud", "")); a.info().GetReason() != "BREAKER_OPEN" {
+		t.Errorf("got %v %q, want the version to be cut off", a.code, a.message)
+	}
+}
+
+// Quick statuses of a caller's making do not make an endpoint attractive.
+func TestQuickRefusalsOfAServerDoNotAttract(t *testing.T) {
+	good := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(2 * ms)
+		ok(w, r)
+	})
+	empty := serve(t, fails(codes.NotFound, "no such model"))
+	r := start(t, routeTo("", good.addr, empty.addr))
+	for range 100 {
+		r.call(modelInfer, infer("fraud", ""))
+	}
+	if n := len(empty.calls()); n == 0 || n > 10 {
+		t.Errorf("the endpoint without the model got %d of 100 calls, want few", n)
+	}
+}
