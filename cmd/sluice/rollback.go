@@ -25,7 +25,7 @@ first has undone. With --all instead of a model it concerns all routes.`,
   sluice rollback fraud --to 12
   sluice rollback --all --to 12`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeModelThenVersions(&o.client, ""),
+		ValidArgsFunction: completeModel(&o.client),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) == 1) {
 				return &usageError{errors.New("want a model, or --all for all routes"), cmd.CommandPath()}
