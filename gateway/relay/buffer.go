@@ -9,13 +9,19 @@ import (
 // read and one flush serve many calls.
 const readChunk = 64 << 10
 
+// heldReadChunk is the size for transports whose reader keeps its buffer while it
+// waits, such as TLS, which moreover hands out one record of 16 KiB at a time. It
+// holds the largest frame and a record.
+const heldReadChunk = 36 << 10
+
 // byteBuf is a growable buffer that travels through a pool; the pointer keeps
 // the pool from allocating a slice header at every Put.
 type byteBuf struct{ b []byte }
 
 var (
-	readBufs  = sync.Pool{New: func() any { return &byteBuf{make([]byte, readChunk)} }}
-	writeBufs = sync.Pool{New: func() any { return &byteBuf{make([]byte, 0, 8<<10)} }}
+	readBufs     = sync.Pool{New: func() any { return &byteBuf{make([]byte, readChunk)} }}
+	heldReadBufs = sync.Pool{New: func() any { return &byteBuf{make([]byte, heldReadChunk)} }}
+	writeBufs    = sync.Pool{New: func() any { return &byteBuf{make([]byte, 0, 8<<10)} }}
 )
 
 // maxPooledWrite keeps one huge burst from living in the pool for ever.

@@ -20,7 +20,8 @@ type conn struct {
 	name  string // peer address, for logs
 
 	// Owned by the reader.
-	rbuf      *byteBuf // nil while nothing is buffered
+	rpool     *sync.Pool
+	rbuf      *byteBuf // from rpool; nil while nothing is buffered
 	rpos      int      // rbuf.b[rpos:rend] is not yet processed
 	rend      int
 	dec       *hpack.Decoder
@@ -41,6 +42,7 @@ type conn struct {
 	tail    tailFrame
 	dirty   bool // in some worker's list of connections to flush
 	writing bool // somebody is writing; others only append
+	taken   int  // bytes that the writer has taken and not yet written
 	stuck   time.Time
 	enc     *hpack.Encoder
 	encBuf  encBuffer
@@ -99,6 +101,10 @@ func newConn(r *Relay, t transport, s side, name string) *conn {
 		peerFrame:   maxFrameLen,
 		recvWin:     int64(r.cfg.ConnWindow),
 	}
+	c.rpool = &heldReadBufs
+	if _, ok := t.(*fdTransport); ok {
+		c.rpool = &readBufs
+	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.fields.maxBytes, c.fields.maxFields = r.cfg.MaxHeaderBytes, r.cfg.MaxHeaderFields
 	c.dec = hpack.NewDecoder(4096, c.fields.add)
@@ -118,7 +124,7 @@ func (e *encBuffer) Write(p []byte) (int, error) {
 // readSpace returns where the next bytes go.
 func (c *conn) readSpace() []byte {
 	if c.rbuf == nil {
-		c.rbuf = readBufs.Get().(*byteBuf)
+		c.rbuf = c.rpool.Get().(*byteBuf)
 		c.rpos, c.rend = 0, 0
 	}
 	return c.rbuf.b[c.rend:]
@@ -127,7 +133,7 @@ func (c *conn) readSpace() []byte {
 // readNothing lets an idle connection go without a buffer.
 func (c *conn) readNothing() {
 	if c.rbuf != nil && c.rpos == c.rend {
-		readBufs.Put(c.rbuf)
+		c.rpool.Put(c.rbuf)
 		c.rbuf = nil
 	}
 }
@@ -160,7 +166,7 @@ func (c *conn) readLoop(w *worker) {
 		}
 	}
 	if c.rbuf != nil {
-		readBufs.Put(c.rbuf)
+		c.rpool.Put(c.rbuf)
 		c.rbuf = nil
 	}
 	w.flush()
@@ -267,12 +273,13 @@ func (c *conn) control(w *worker, f func([]byte) []byte) error {
 	return c.countControl()
 }
 
-// queued is how many bytes wait in the write queue.
+// queued is how many bytes wait to be written, those that the writer has taken
+// included: with a peer that does not read, they wait as long as the others.
 func (c *conn) queued() int {
 	if c.out == nil {
-		return 0
+		return c.taken
 	}
-	return len(c.out.b)
+	return len(c.out.b) + c.taken
 }
 
 // flush writes what can be written without blocking and starts the writer for
@@ -310,6 +317,7 @@ func (c *conn) flush(w *worker) {
 			restOut := max(0, n-len(ctl))
 			c.mu.Lock()
 			c.dirty = false
+			c.taken = len(pending) - restOut
 			c.mu.Unlock()
 			c.relay.spawn(func() { c.writer(restCtl, out, restOut) })
 			return // the writer owns the queue now
@@ -361,8 +369,12 @@ func (c *conn) writer(ctl []byte, out *byteBuf, from int) {
 			break
 		}
 		c.stuck = time.Now()
+		c.taken = 0
 		ctl, out = c.takeBatch(w)
 		from = 0
+		if out != nil {
+			c.taken = len(out.b)
+		}
 		if len(ctl) == 0 && out == nil && !c.t.backlog() {
 			c.writing = false
 			c.stuck = time.Time{}
