@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cmd/sluice/internal/demo"
-	"sluice/gateway"
 	"sluice/routing"
+	"sluice/routing/stores"
 )
 
 const (
@@ -28,6 +29,8 @@ const (
 // demoOptions are the flags of sluice demo.
 type demoOptions struct {
 	listen string
+	admin  string
+	store  string
 	length time.Duration
 	rate   int
 }
@@ -43,9 +46,13 @@ It starts two versions of a penguin classifier with two replicas each, the gatew
 front of them, and clients that ask for penguins whose species is known but which no
 version was trained on. The split goes from 90/10 over 50/50 to 0/100 while calls flow;
 calls, shares, errors, latency and accuracy are counted from the answers. It ends
-with a summary after --for, or with Ctrl-C; a failed call makes it exit with 1.`,
+with a summary after --for, or with Ctrl-C; a failed call makes it exit with 1.
+
+Its split can be watched and changed with the operators' commands meanwhile; with a
+store that is shared, also through another gateway.`,
 		Example: `  sluice demo
-  sluice demo --for 10s | tee demo.txt`,
+  sluice demo --for 10s | tee demo.txt
+  sluice demo --store redis://127.0.0.1:6379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {
@@ -57,6 +64,8 @@ with a summary after --for, or with Ctrl-C; a failed call makes it exit with 1.`
 	f := cmd.Flags()
 	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C")
 	f.StringVar(&o.listen, "listen", "", "data `address` (default "+demoListen+", or any free port if that is taken)")
+	f.StringVar(&o.admin, "admin", "", "`address` for operators (default "+defaultAdmin+", or any free port if that is taken)")
+	f.StringVar(&o.store, "store", "memory", "`store` of the routing state: memory, file:DIR or redis://HOST")
 	f.IntVar(&o.rate, "rate", 400, "`calls` per second")
 	return cmd
 }
@@ -65,6 +74,9 @@ func (o demoOptions) validate() error {
 	if o.length != 0 && o.length < demoShortest {
 		return fmt.Errorf("--for: got %v, want at least %v, or 0 for no end", o.length, demoShortest)
 	}
+	if o.admin != "" && o.admin != "off" && !isLoopback(o.admin) {
+		return fmt.Errorf("--admin: got %s, want an address on loopback: the demo has no tokens", o.admin)
+	}
 	if o.rate < 1 || o.rate > demoFastest {
 		return fmt.Errorf("--rate: got %d, want 1 to %d calls per second", o.rate, demoFastest)
 	}
@@ -72,24 +84,34 @@ func (o demoOptions) validate() error {
 }
 
 // runDemo runs the demo until ctx ends or its time is over.
-func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) error {
+func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err error) {
 	if o.listen == "" {
 		o.listen = freeAddress(demoListen)
+	}
+	if o.admin == "" {
+		o.admin = freeAddress(defaultAdmin)
 	}
 	// What is worth a warning in production would spoil the picture here; what
 	// matters to the demo comes back as an error.
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	store, _, err := stores.Open(o.store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
 	return demo.Run(ctx, demo.Config{
 		Listen: o.listen,
 		For:    o.length,
 		Rate:   o.rate,
 		Out:    stdout,
-		Gateway: func(listen string, router *routing.Router) (demo.Gateway, error) {
-			return gateway.New(gateway.Config{
-				Listen: listen, Admin: "off", Version: version(), Logger: log,
-				DrainDelay:   -1, // nobody has to be told: the demo's clients are gone by then
-				DrainTimeout: 5 * time.Second,
-			}, router)
+		Store:  store,
+		Logger: log,
+		Gateway: func(listen string, router *routing.Router, watcher *routing.Watcher) (demo.Gateway, error) {
+			options := serveOptions{
+				listen: listen, admin: o.admin, // nobody has to be told of the end: the demo's clients are gone by then
+				drainTimeout: 5 * time.Second,
+			}
+			return newGateway(options, access{}, router, watcher, log)
 		},
 	})
 }

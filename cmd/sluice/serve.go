@@ -142,7 +142,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 }
 
 // newGateway makes the gateway and mounts the operators' service on it.
-func newGateway(o serveOptions, access access, router *routing.Router, state *state, log *slog.Logger) (*gateway.Gateway, error) {
+func newGateway(o serveOptions, access access, router *routing.Router, state admin.Watcher, log *slog.Logger) (*gateway.Gateway, error) {
 	delay := o.drainDelay
 	if delay == 0 {
 		delay = -1 // the gateway's zero means its default

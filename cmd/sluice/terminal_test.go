@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -103,7 +104,7 @@ func TestChangesAreConfirmedInATerminal(t *testing.T) {
 			ended := term.sluice(t.Context(), gateway, weights...)
 			term.screen.await(t, `make this change\? \[y/N\] `)
 			term.types(test.typed)
-			if err := <-ended; err != test.err {
+			if err := <-ended; !errors.Is(err, test.err) {
 				t.Errorf("err = %v, want %v", err, test.err)
 			}
 			if got := gateway.must(t, "history", "--limit", "1"); strings.Contains(got, "v7 95->1") != (test.err == nil) {
@@ -160,7 +161,7 @@ func TestQuestionEndsWithTheCommand(t *testing.T) {
 	ended := term.sluice(ctx, gateway, "weights", "fraud", "v7=1")
 	term.screen.await(t, `y/N`)
 	interrupt()
-	if err := <-ended; err != errNotConfirmed {
+	if err := <-ended; !errors.Is(err, errNotConfirmed) {
 		t.Errorf("err = %v, want that nothing was changed", err)
 	}
 	term.types("\n") // for whoever still reads

@@ -22,17 +22,18 @@ type Block struct {
 
 // New returns a block on a terminal; nothing is drawn yet.
 func New(f *os.File) *Block {
-	return &Block{
-		out: colorprofile.NewWriter(f, os.Environ()),
-		width: func() int {
-			width, _, err := term.GetSize(f.Fd())
-			if err != nil || width < 1 {
-				return 80 // a terminal that does not know is rarely narrower
-			}
-			return width
-		},
-	}
+	return On(colorprofile.NewWriter(f, os.Environ()), func() int {
+		width, _, err := term.GetSize(f.Fd())
+		if err != nil || width < 1 {
+			return 80 // a terminal that does not know is rarely narrower
+		}
+		return width
+	})
 }
+
+// On returns a block on something that understands a terminal's escape sequences
+// and has that many columns whenever it is asked.
+func On(out io.Writer, width func() int) *Block { return &Block{out: out, width: width} }
 
 // Draw replaces the block by other lines, which may be styled. They are cut at
 // the edge: a line that wraps would count as two and spoil the next Draw.

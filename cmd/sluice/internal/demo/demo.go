@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"sluice/routing"
+	"sluice/routing/memstore"
 	"sluice/sample"
 )
 
@@ -32,8 +34,13 @@ type Config struct {
 	For time.Duration
 	// Rate is the number of calls per second that clients attempt, all together.
 	Rate int
-	// Gateway makes the gateway under demonstration.
-	Gateway func(listen string, router *routing.Router) (Gateway, error)
+	// Store keeps the routes; nil is one in memory. It is the caller's to close.
+	Store routing.Store
+	// Logger receives what goes wrong on the side. Default slog.Default().
+	Logger *slog.Logger
+	// Gateway makes the gateway under demonstration, which serves what the watcher
+	// publishes to the router.
+	Gateway func(listen string, router *routing.Router, watcher *routing.Watcher) (Gateway, error)
 	// Out takes what the demo has to say. In a terminal it is redrawn in place.
 	Out io.Writer
 }
@@ -46,6 +53,8 @@ type Gateway interface {
 	Ready() <-chan struct{}
 	// Addr is the address served on.
 	Addr() net.Addr
+	// AdminAddr is the address of the operators' service; nil if there is none.
+	AdminAddr() net.Addr
 }
 
 // firstAnswer bounds the wait for the first answer through the gateway.
@@ -64,11 +73,18 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, replicas.stop(ctx)) }()
 
-	rollout, err := newRollout(replicas.endpoints())
+	if c.Store == nil {
+		c.Store = memstore.New(memstore.Config{})
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	rollout, err := newRollout(ctx, c.Store, replicas.endpoints(), c.Logger)
 	if err != nil {
 		return err
 	}
-	gateway, err := c.Gateway(c.Listen, rollout.router)
+	defer rollout.close()
+	gateway, err := c.Gateway(c.Listen, rollout.router, rollout.watcher)
 	if err != nil {
 		return err
 	}
@@ -77,6 +93,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, failed := errgroup.WithContext(serving)
+	g.Go(func() error { return rollout.watcher.Run(serving) })
 	g.Go(func() error {
 		if err := gateway.Run(serving); err != nil {
 			return fmt.Errorf("gateway: %w", err)
@@ -95,25 +112,33 @@ func Run(ctx context.Context, c Config) (err error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(failed, cancel)()
-		return show(ctx, c, versions, rollout, gateway.Addr().String())
+		return show(ctx, c, versions, rollout, gateway)
 	})
 	return g.Wait()
 }
 
-// show sends traffic to the gateway at addr and tells what happens.
-func show(ctx context.Context, c Config, versions []*sample.Model, rollout *rollout, addr string) error {
+// show sends traffic to the gateway and tells what happens.
+func show(ctx context.Context, c Config, versions []*sample.Model, rollout *rollout, gateway Gateway) (err error) {
+	if err := rollout.next(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, rollout.end(context.WithoutCancel(ctx))) }()
+	addr := gateway.Addr().String()
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	traffic := newTraffic(conn, c.Rate)
+	traffic := newTraffic(conn, c.Rate, rollout.splitOf)
 	if err := traffic.awaitAnswer(ctx, addr); err != nil || ctx.Err() != nil {
 		return err
 	}
 
 	display := newDisplay(c.Out)
-	display.introduce(addr, versions)
+	display.introduce(place{data: addr, admin: gateway.AdminAddr()}, versions)
 	if c.For > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.For)

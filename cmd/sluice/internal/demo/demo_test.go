@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"regexp"
 	"strconv"
@@ -12,8 +13,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
+	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
+	"sluice/routing/memstore"
 	"sluice/sample"
 )
 
@@ -155,25 +159,72 @@ func (w *watched) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
-func TestRolloutBeginsAgainWithoutAnEnd(t *testing.T) {
-	r, err := newRollout(map[string][]string{before: {"127.0.0.1:1"}, after: {"127.0.0.1:2"}})
+// startRollout starts one over a store, until the test ends.
+func startRollout(t *testing.T, store routing.Store) *rollout {
+	t.Helper()
+	r, err := newRollout(t.Context(), store, map[string][]string{before: {"127.0.0.1:1"}, after: {"127.0.0.1:2"}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.watcher.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		r.close()
+	})
+	return r
+}
+
+func TestRolloutBeginsAgainWithoutAnEnd(t *testing.T) {
+	r := startRollout(t, memstore.New(memstore.Config{}))
 	for i, want := range []split{{90, 10}, {50, 50}, {0, 100}, {90, 10}, {50, 50}} {
+		if err := r.next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		table := r.router.Current()
-		if got, ok := splitOf(table.RevisionText()); !ok || got != want || table.Revision() != uint64(i+1) {
+		if got, ok := r.splitOf(table.RevisionText()); !ok || got != want || table.Revision() != uint64(i+1) {
 			t.Errorf("revision %d is split %v, want %v", table.Revision(), got, want)
 		}
 		checkWeights(t, table, want)
-		if err := r.next(); err != nil {
-			t.Fatal(err)
-		}
 	}
-	for _, revision := range []string{"", "0", "x", "-1"} {
-		if s, ok := splitOf(revision); ok {
+	for _, revision := range []string{"", "0", "x", "-1", "99"} {
+		if s, ok := r.splitOf(revision); ok {
 			t.Errorf("splitOf(%q) = %v, want none", revision, s)
 		}
+	}
+	if err := r.end(t.Context()); err != nil || r.router.Current().Len() != 0 {
+		t.Errorf("end = %v with %d routes left, want none", err, r.router.Current().Len())
+	}
+}
+
+// TestOthersMayChangeTheSplit of the demo, which tells it by their weights.
+func TestOthersMayChangeTheSplit(t *testing.T) {
+	store := memstore.New(memstore.Config{})
+	ours, theirs := startRollout(t, store), startRollout(t, store)
+	if err := ours.next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for theirs.router.Current().Revision() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	entry, revision, _ := theirs.watcher.Entry(sample.ModelName)
+	route := proto.CloneOf(entry.GetRoute())
+	route.Weights = map[string]uint32{before: 7, after: 3}
+	if _, err := theirs.watcher.Update(t.Context(), &routing.Update{Expected: revision, Set: []*routingv1.Route{route}, Actor: "anna"}); err != nil {
+		t.Fatal(err)
+	}
+	for ours.router.Current().Revision() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if got := ours.current(); got != (split{7, 3}) {
+		t.Errorf("the split is %v, want what anna made of it", got)
+	}
+	if err := ours.next(t.Context()); err != nil || ours.current() != stages[1] {
+		t.Errorf("next = %v and split %v, want %v", err, ours.current(), stages[1])
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -18,9 +19,15 @@ import (
 // display tells what happens: to a person in front of a terminal, or line by
 // line to a file. It is used by one goroutine.
 type display interface {
-	introduce(addr string, versions []*sample.Model)
+	introduce(at place, versions []*sample.Model)
 	show(frame)
 	conclude(result)
+}
+
+// place is where the gateway is.
+type place struct {
+	data  string
+	admin net.Addr // nil if there is none
 }
 
 // newDisplay redraws in place if out is a terminal that can.
@@ -41,14 +48,17 @@ func grpcurl(addr string) string {
 }
 
 // introduction is said once, before the first frame.
-func introduction(addr string, versions []*sample.Model) string {
+func introduction(at place, versions []*sample.Model) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "gateway on %s; model %q, %d model servers for each version:\n", addr, sample.ModelName, replicasPerVersion)
+	fmt.Fprintf(&b, "gateway on %s; model %q, %d model servers for each version:\n", at.data, sample.ModelName, replicasPerVersion)
 	for _, m := range versions {
 		fmt.Fprintf(&b, "  %s  trained on %s: right for %.1f %% of %d penguins held back\n",
 			m.Version, strings.Join(m.Features, ", "), 100*m.Provenance.Accuracy, m.Provenance.HeldBack)
 	}
-	fmt.Fprintf(&b, "traffic asks for those %d; try it yourself (grpcurl prints bytes in base64, QWRlbGll is Adelie):\n  %s\n", versions[0].Provenance.HeldBack, grpcurl(addr))
+	fmt.Fprintf(&b, "traffic asks for those %d; try it yourself (grpcurl prints bytes in base64, QWRlbGll is Adelie):\n  %s\n", versions[0].Provenance.HeldBack, grpcurl(at.data))
+	if at.admin != nil {
+		fmt.Fprintf(&b, "watch the split, or change it:\n  sluice get --watch --admin %s\n  sluice weights %s %s=1 %s=1 --admin %s\n", at.admin, sample.ModelName, before, after, at.admin)
+	}
 	return b.String()
 }
 

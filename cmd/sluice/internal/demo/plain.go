@@ -12,8 +12,8 @@ import (
 // closed it has seen enough.
 type plain struct{ out io.Writer }
 
-func (d plain) introduce(addr string, versions []*sample.Model) {
-	fmt.Fprint(d.out, introduction(addr, versions))
+func (d plain) introduce(at place, versions []*sample.Model) {
+	fmt.Fprint(d.out, introduction(at, versions))
 }
 
 func (d plain) show(f frame) {

@@ -137,10 +137,15 @@ func (r *recorder) lines(current split) []line {
 	return lines
 }
 
-// compareCells orders by stage, those of no known split last, then by version.
+// compareCells orders by stage, then those of other splits and of none, then by
+// version.
 func compareCells(a, b cell) int {
 	stage := func(s split) uint { return uint(slices.Index(stages, s)) } // -1 becomes the largest
-	return cmp.Or(cmp.Compare(stage(a.split), stage(b.split)), cmp.Compare(a.version, b.version))
+	return cmp.Or(
+		cmp.Compare(stage(a.split), stage(b.split)),
+		cmp.Compare(b.split.before, a.split.before), cmp.Compare(b.split.after, a.split.after),
+		cmp.Compare(a.version, b.version),
+	)
 }
 
 // result is the account of a whole demo.

@@ -8,9 +8,8 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/colorprofile"
-	"github.com/charmbracelet/x/ansi"
-	"github.com/charmbracelet/x/term"
 
+	"sluice/cmd/sluice/internal/block"
 	"sluice/sample"
 )
 
@@ -23,25 +22,15 @@ var (
 // screen is the display for terminals: one block that is redrawn in place.
 type screen struct {
 	out   io.Writer // takes colours away where the terminal or NO_COLOR forbids them
-	width func() int
-	drawn int // lines of the block on the screen
+	block *block.Block
 }
 
 func newScreen(f *os.File) *screen {
-	return &screen{
-		out: colorprofile.NewWriter(f, os.Environ()),
-		width: func() int {
-			width, _, err := term.GetSize(f.Fd())
-			if err != nil || width < 1 {
-				return 80 // a terminal that does not know is rarely narrower
-			}
-			return width
-		},
-	}
+	return &screen{out: colorprofile.NewWriter(f, os.Environ()), block: block.New(f)}
 }
 
-func (d *screen) introduce(addr string, versions []*sample.Model) {
-	fmt.Fprintln(d.out, introduction(addr, versions))
+func (d *screen) introduce(at place, versions []*sample.Model) {
+	fmt.Fprintln(d.out, introduction(at, versions))
 }
 
 func (d *screen) show(f frame) {
@@ -53,29 +42,12 @@ func (d *screen) show(f frame) {
 func (d *screen) conclude(r result) {
 	head, body, _ := strings.Cut(summary(r), "\n")
 	columns, rows, _ := strings.Cut(body, "\n")
-	fmt.Fprintf(d.out, "%s%s\n%s\n%s", d.erase(), accent.Render(head), strong.Render(columns), rows)
+	d.block.Replace(fmt.Sprintf("%s\n%s\n%s", accent.Render(head), strong.Render(columns), rows))
 }
 
 // draw replaces the block by a heading and a table, whose first line names the columns.
 func (d *screen) draw(head, table string) {
 	rows := strings.Split(strings.TrimSuffix(table, "\n"), "\n")
 	rows[0] = strong.Render(rows[0])
-
-	var b strings.Builder
-	b.WriteString(d.erase())
-	width := d.width()
-	for _, row := range append([]string{head}, rows...) {
-		// A line that wraps would count as two and spoil the next redraw.
-		b.WriteString(ansi.Truncate(row, width, "") + "\n")
-	}
-	d.drawn = 1 + len(rows)
-	fmt.Fprint(d.out, b.String()) // one write, so that no half-drawn block is seen
-}
-
-// erase is what moves the cursor to where the block began and clears the rest.
-func (d *screen) erase() string {
-	if d.drawn == 0 {
-		return ansi.EraseScreenBelow
-	}
-	return ansi.CursorUp(d.drawn) + ansi.EraseScreenBelow
+	d.block.Draw(append([]string{head}, rows...))
 }

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"io"
 	"math"
 	"strings"
 	"testing"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/charmbracelet/colorprofile"
 	"github.com/charmbracelet/x/ansi"
+
+	"sluice/cmd/sluice/internal/block"
 )
 
 func exampleFrame() frame {
@@ -21,9 +24,13 @@ func exampleFrame() frame {
 	}
 }
 
+func screenOn(out io.Writer, width int) *screen {
+	return &screen{out: out, block: block.On(out, func() int { return width })}
+}
+
 func TestScreenRedrawsInPlace(t *testing.T) {
 	var out bytes.Buffer
-	d := &screen{out: &colorprofile.Writer{Forward: &out, Profile: colorprofile.ANSI}, width: func() int { return 200 }}
+	d := screenOn(&colorprofile.Writer{Forward: &out, Profile: colorprofile.ANSI}, 200)
 	d.show(exampleFrame())
 	if strings.Contains(out.String(), ansi.CursorUp(4)) {
 		t.Error("the first frame moves the cursor up, over what is not its own")
@@ -49,7 +56,7 @@ func TestScreenRedrawsInPlace(t *testing.T) {
 
 func TestScreenNeverWraps(t *testing.T) {
 	var out bytes.Buffer
-	d := &screen{out: &out, width: func() int { return 30 }}
+	d := screenOn(&out, 30)
 	d.show(exampleFrame())
 	for _, row := range strings.Split(ansi.Strip(out.String()), "\n") {
 		if len(row) > 30 {
@@ -64,7 +71,7 @@ func TestSummaryFitsOrdinaryTerminals(t *testing.T) {
 	big[0].calls, big[0].p99 = 999_999, 999*time.Millisecond
 	r := result{elapsed: time.Hour, lines: big, calls: 1_000_039, failed: 40}
 	var out bytes.Buffer
-	d := &screen{out: &out, width: func() int { return 30 }}
+	d := screenOn(&out, 30)
 	d.show(exampleFrame())
 	out.Reset()
 	d.conclude(r)
@@ -84,7 +91,7 @@ func TestSummaryFitsOrdinaryTerminals(t *testing.T) {
 // TestScreenWithoutColour keeps moving the cursor, as NO_COLOR asks for no colour only.
 func TestScreenWithoutColour(t *testing.T) {
 	var out bytes.Buffer
-	d := &screen{out: &colorprofile.Writer{Forward: &out, Profile: colorprofile.ASCII}, width: func() int { return 200 }}
+	d := screenOn(&colorprofile.Writer{Forward: &out, Profile: colorprofile.ASCII}, 200)
 	d.show(exampleFrame())
 	d.show(exampleFrame())
 	if strings.Contains(out.String(), "\x1b[36m") || strings.Contains(out.String(), "\x1b[1;36m") {

@@ -44,8 +44,8 @@ type fault struct {
 }
 
 // standInWith makes stand-ins with a fault, for a Config.
-func standInWith(f fault) func(string, *routing.Router) (Gateway, error) {
-	return func(listen string, router *routing.Router) (Gateway, error) {
+func standInWith(f fault) func(string, *routing.Router, *routing.Watcher) (Gateway, error) {
+	return func(listen string, router *routing.Router, _ *routing.Watcher) (Gateway, error) {
 		return &standIn{
 			listen: listen, router: router, fault: f,
 			ready: make(chan struct{}), died: make(chan struct{}), conns: make(map[string]*grpc.ClientConn),
@@ -55,6 +55,7 @@ func standInWith(f fault) func(string, *routing.Router) (Gateway, error) {
 
 func (s *standIn) Ready() <-chan struct{} { return s.ready }
 func (s *standIn) Addr() net.Addr         { return s.lis.Addr() }
+func (s *standIn) AdminAddr() net.Addr    { return nil }
 
 func (s *standIn) Run(ctx context.Context) (err error) {
 	if s.lis, err = net.Listen("tcp", s.listen); err != nil {

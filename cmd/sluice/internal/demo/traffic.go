@@ -28,15 +28,17 @@ type traffic struct {
 	next     atomic.Uint64 // index of the next row, modulo the number of rows
 	pacer    pacer
 	recorder *recorder
+	splitOf  func(revision string) (split, bool)
 }
 
-func newTraffic(conn *grpc.ClientConn, rate int) *traffic {
+func newTraffic(conn *grpc.ClientConn, rate int, splitOf func(revision string) (split, bool)) *traffic {
 	_, held := sample.Split()
 	return &traffic{
 		client:   inference.NewGRPCInferenceServiceClient(conn),
 		rows:     held,
 		pacer:    pacer{interval: time.Second / time.Duration(rate)},
 		recorder: newRecorder(),
+		splitOf:  splitOf,
 	}
 }
 
@@ -76,7 +78,7 @@ func (t *traffic) call(ctx context.Context, row sample.Row) outcome {
 	o := outcome{latency: time.Since(begin), err: err}
 	told := metadata.Join(header, trailer) // an answer without a message has trailers alone
 	o.version = first(told, "sluice-version")
-	o.split, _ = splitOf(first(told, "sluice-revision"))
+	o.split, _ = t.splitOf(first(told, "sluice-revision"))
 	if err != nil {
 		return o
 	}
