@@ -189,7 +189,7 @@ func TestMalformedCallsEndClearlyAndAlone(t *testing.T) {
 		{"a late pseudo-field", append(grpcFields(), ":path", "/a/b"), nil, "", "", "", http2.ErrCodeProtocol},
 		{"no path", grpcFields(":path", ""), nil, "", "", "", http2.ErrCodeProtocol},
 		{"a wrong content-length", grpcFields("content-length", "3"), message(0, "\x0a\x08penguins"), "", "", "", http2.ErrCodeProtocol},
-		{"a timeout that is none", grpcFields("grpc-timeout", "soon"), nil, "", "", "", http2.ErrCodeProtocol},
+		{"a timeout that is none", grpcFields("grpc-timeout", "soon"), nil, internal, "grpc-timeout", "400", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			raw.t = t

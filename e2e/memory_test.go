@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"sluice/gateway/relay"
 )
 
 // residentMemory is the memory that a process occupies, in bytes.
@@ -112,11 +114,11 @@ func askOnce(nc io.ReadWriter) error {
 func TestClientsThatNeverReadAreBoundedInMemory(t *testing.T) {
 	const (
 		clients = 200
-		// What waits for each: its stream's window and its connection's write queue.
-		// The collector lets the heap double, and the process itself needs some.
-		waiting = 256<<10 + 256<<10
-		bound   = clients*waiting*2 + 32<<20
+		slack   = 64 << 20 // the process itself, pools, and what the collector has not looked at yet
 	)
+	limits := relay.Defaults()
+	bound := limits.BufferedTotal + clients*int64(limits.WriteQueue) + slack
+	waiting := int64(clients * (limits.StreamWindow + limits.WriteQueue)) // once everything is full
 	s := startSluice(t, interopRoute(startBulk(t), ""))
 	other := dial(t, s.addr)
 	stop := startEmptyCalls(t, other)
@@ -131,7 +133,7 @@ func TestClientsThatNeverReadAreBoundedInMemory(t *testing.T) {
 		time.Sleep(time.Second)
 		now = s.residentMemory(t) - before
 		most = max(most, now)
-		if now < clients*waiting/2 || now > last+1<<20 {
+		if now < waiting/2 || now > last+1<<20 {
 			return fmt.Errorf("%d MiB, a second ago %d", now>>20, last>>20)
 		}
 		return nil

@@ -140,7 +140,7 @@ func startSluice(t testing.TB, routes string, flags ...string) *sluice {
 	s := &sluice{routes: filepath.Join(t.TempDir(), "routes.yaml")}
 	writeFile(t, s.routes, routes)
 	args := []string{"serve", "--routes", s.routes, "--listen", "127.0.0.1:0", "--admin", "off"}
-	s.process = startProcess(t, nil, path, append(args, flags...)...)
+	s.process = startProcess(t, []string{"XDG_STATE_HOME=" + t.TempDir()}, path, append(args, flags...)...)
 	s.addr = s.await(t, `sluice serves.*listen"?[=:]"?([0-9.:]+)`)[1]
 	return s
 }
