@@ -373,3 +373,9 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+func TestExampleRoutesAreAccepted(t *testing.T) {
+	if _, err := readRoutes("../../examples/penguins.yaml"); err != nil {
+		t.Error(err)
+	}
+}
