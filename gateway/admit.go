@@ -36,6 +36,9 @@ func (d *director) next(c *relay.Call, free bool) (relay.Verdict, bool) {
 		if r == nil {
 			return relay.To(&s.dispatch), true
 		}
+		if s.vanished(c) {
+			return d.again(c), true
+		}
 		if !paid {
 			return relay.Verdict{}, false
 		}
@@ -46,6 +49,20 @@ func (d *director) next(c *relay.Call, free bool) (relay.Verdict, bool) {
 			return d.refuse(c, s.refused), true
 		}
 	}
+}
+
+// vanished reports whether the call's version was taken out of the routes before the
+// call could be sent.
+func (s *call) vanished(c *relay.Call) bool { return c.Attempts() == 0 && s.target.group.closed() }
+
+// again chooses anew for a call whose version has vanished. Endpoints are closed
+// after the routes without them have been published, so there are newer ones than
+// the call has seen.
+func (d *director) again(c *relay.Call) relay.Verdict {
+	s := c.Data.(*call)
+	s.target, s.last, s.step = nil, nil, 0
+	s.refused, s.fallbackReason = nil, ""
+	return d.identified(c, true)
 }
 
 // fallBack moves the call on to the next version of its plan; reason says why
@@ -85,7 +102,7 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) (r *r
 	e, bypass := t.group.pick(now, s.last)
 	if e == nil {
 		s.version.Done(breaker.Result{At: now})
-		r := refuse(codes.Unavailable, reasonNoEndpoint, "version %q of model %q has no endpoint: no address is known for it",
+		r := refuse(codes.Unavailable, reasonNoEndpoint, "version %q of model %q has no endpoint: it has just been taken out of the routes",
 			t.version.Name, t.version.Model)
 		r.retry = retryAfter
 		return r, true
@@ -169,6 +186,9 @@ func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 		return relay.Pass()
 	}
 	sent := o.Kind != relay.Unreachable
+	if !sent && s.vanished(c) {
+		return d.again(c)
+	}
 	if sent && (c.Attempts() >= maxAttempts || !c.Replayable()) {
 		return relay.Pass()
 	}

@@ -161,10 +161,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.relay.Close()
 	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)
 	g.director.local = g.relay.NewUpstream(lo.upstream())
-	tg := &targets{
-		relay: g.relay, cfg: &g.cfg, ctx: helpers, spawn: g.background.Go,
-		groups: map[string]*liveGroup{}, breakers: breaker.NewGroup(),
-	}
+	tg := newTargets(helpers, g.relay, breaker.NewGroup(), &g.cfg, g.background.Go)
 	events := tg.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { logEvents(events, g.cfg.Logger) })

@@ -28,11 +28,12 @@ func guard() *breaker.Version {
 func groupOf(r *relay.Relay, n int) *group {
 	g := newGroup(guard(), func(addr, _ string) *relay.Upstream {
 		return r.NewUpstream(relay.UpstreamConfig{Addr: addr})
-	})
+	}, nil)
+	var addrs []string
 	for i := range n {
-		addr := fmt.Sprintf("192.0.2.1:%d", i+1)
-		g.set(addr, "192.0.2.1", []string{addr})
+		addrs = append(addrs, fmt.Sprintf("192.0.2.1:%d", i+1))
 	}
+	g.configure(addrs)
 	return g
 }
 
@@ -217,7 +218,7 @@ func TestPickAvoidsTheOneThatHasJustFailed(t *testing.T) {
 			t.Errorf("%d endpoints: hasOther: got %v", n, got)
 		}
 		g.close()
-		if got, _ := g.pick(epoch, nil); got != nil {
+		if got, _ := g.pick(epoch, nil); got != nil || !g.closed() {
 			t.Errorf("closed: picked %v", got)
 		}
 	}

@@ -342,6 +342,13 @@ func serve(t testing.TB, answer http.HandlerFunc) *server {
 // streams starts a server that handles requests while they come in.
 func streams(t testing.TB, handle http.HandlerFunc) (addr string) {
 	t.Helper()
+	addr, _ = mortal(t, handle)
+	return addr
+}
+
+// mortal starts a server like streams does, which can be killed.
+func mortal(t testing.TB, handle http.HandlerFunc) (addr string, kill func()) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -354,11 +361,12 @@ func streams(t testing.TB, handle http.HandlerFunc) (addr string) {
 	})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = hs.Serve(ln) }) // until it is closed
-	t.Cleanup(func() {
+	kill = func() {
 		_ = hs.Close()
 		serving.Wait()
-	})
-	return ln.Addr().String()
+	}
+	t.Cleanup(kill)
+	return ln.Addr().String(), kill
 }
 
 // ok answers with an empty message.

@@ -25,20 +25,29 @@ func (s *call) settle(c *relay.Call, o relay.Outcome) {
 	if unary {
 		a.Latency = waited // of a stream it says nothing about the server's speed
 	}
-	if o.Kind == relay.DeadlineExceeded && !s.serversTurn(o, c.RequestEnded()) {
+	switch {
+	case o.Kind == relay.DeadlineExceeded && !s.serversTurn(o, c.RequestEnded()):
 		a.Kind = breaker.Canceled // the client itself did not get on in time
+	case o.Kind == relay.Unreachable && e.retired.Load():
+		a.Kind = breaker.OwnRefusal // nobody asks for it any more
 	}
+	outcome := s.target.guard.Classify(a)
 	result := breaker.Result{
-		Outcome: s.target.guard.Classify(a), At: o.Ended, Latency: a.Latency, RequestID: s.requestID,
+		Outcome: outcome, At: o.Ended, Latency: a.Latency, RequestID: s.requestID,
 	}
 	s.probe.Done(result)
+	if (o.Kind == relay.Unreachable || o.Kind == relay.Lost) && s.target.group.hasReady(o.Ended, e) {
+		// It is down by itself, and cut off by itself. That it had many calls must not
+		// cut off the version, which others still serve.
+		result.Outcome = breaker.Excluded
+	}
 	s.version.Done(result)
 	switch {
 	case o.Kind == relay.Unreachable:
 		e.latency.forget() // once it is back, it is a new one
-	case result.Outcome == breaker.Excluded:
+	case outcome == breaker.Excluded:
 		e.latency.tookAtLeast(o.Ended, waited)
-	case result.Outcome == breaker.Failure || result.Outcome == breaker.Overloaded:
+	case outcome == breaker.Failure || outcome == breaker.Overloaded:
 		e.latency.failed(o.Ended, waited)
 	default:
 		e.latency.answered(o.Ended, waited)

@@ -3,6 +3,8 @@ package gateway
 import (
 	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,5 +163,37 @@ func TestQuickRefusalsOfAServerDoNotAttract(t *testing.T) {
 	}
 	if n := len(empty.calls()); n == 0 || n > 10 {
 		t.Errorf("the endpoint without the model got %d of 100 calls, want few", n)
+	}
+}
+
+// When one of several servers dies, with however many calls, it alone is cut off.
+func TestOneDeadEndpointOfSeveralIsNotItsVersion(t *testing.T) {
+	var begun atomic.Int64
+	dying, kill := mortal(t, func(_ http.ResponseWriter, r *http.Request) {
+		begun.Add(1)
+		<-r.Context().Done()
+	})
+	finish := make(chan struct{})
+	living := streams(t, func(w http.ResponseWriter, r *http.Request) {
+		<-finish
+		ok(w, r)
+	})
+	r := start(t, routeTo("", dying, living)+"    breaker: {consecutive: 5, open_for: 1h, max_open_for: 1h}\n")
+	var calls sync.WaitGroup
+	for range 40 {
+		calls.Go(func() {
+			if _, err := r.try(t.Context(), modelInfer, infer("fraud", "")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	r.until(t, "both servers have calls", func() bool { return begun.Load() > 10 })
+	kill()
+	e := r.director.snapshot.Load().endpoints()[0]
+	r.until(t, "its calls are lost", func() bool { return e.inFlight.Load() == 0 })
+	close(finish)
+	calls.Wait()
+	for range 10 {
+		expectClosed(t, r)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"sluice/routing/memstore"
 )
 
-// watched runs a watcher over n routes with two versions each, and follows it
+// watchedTargets runs a watcher over n routes with two versions each, and follows it
 // with targets.
 type watchedTargets struct {
 	*targets
@@ -30,10 +30,8 @@ func watchRoutes(tb testing.TB, n int) *watchedTargets {
 	ctx, cancel := context.WithCancel(context.Background())
 	tb.Cleanup(started.Wait)
 	tb.Cleanup(cancel)
-	w := &watchedTargets{targets: &targets{
-		relay: r, cfg: &Config{Logger: slog.New(slog.DiscardHandler)}, ctx: ctx, spawn: started.Go,
-		groups: map[string]*liveGroup{}, breakers: breaker.NewGroup(),
-	}}
+	cfg := &Config{Logger: slog.New(slog.DiscardHandler)}
+	w := &watchedTargets{targets: newTargets(ctx, r, breaker.NewGroup(), cfg, started.Go)}
 	doc := new(routingv1.Document)
 	for i := range n {
 		doc.Routes = append(doc.Routes, routeOf(i, 90))

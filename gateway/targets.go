@@ -1,0 +1,148 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/breaker"
+	"sluice/gateway/relay"
+	"sluice/routing"
+)
+
+// targets turns tables into snapshots. What lives longer than a table, groups of
+// endpoints and breakers, is kept from one to the next, so that a change of weights
+// touches no connection. One goroutine uses it at a time.
+type targets struct {
+	relay    *relay.Relay
+	breakers *breaker.Group // keyed by version
+	logger   *slog.Logger
+	lookup   lookup
+	ctx      context.Context // of everything it starts
+	spawn    func(func())
+
+	last   *snapshot
+	groups map[groupKey]*liveGroup
+	tables uint64 // how many there have been
+}
+
+func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
+	return &targets{
+		relay: r, breakers: b, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
+		last: new(snapshot), groups: make(map[groupKey]*liveGroup),
+	}
+}
+
+// groupKey identifies what is reached, and how. With other addresses a group is
+// still the same; another certificate means other connections.
+type groupKey struct {
+	version string // routing.Version.ID
+	secure  bool
+	tls     routing.TLS
+}
+
+type liveGroup struct {
+	*group
+	table uint64 // the number of the latest table that has it
+}
+
+// prepare builds the snapshot of a table and returns what has to happen once it
+// is in use: groups that no version refers to any more are closed. Tables share
+// the routes that have not changed, so their targets are taken over as they are.
+func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
+	t.tables++
+	s = &snapshot{
+		table:    table,
+		targets:  make(map[*routing.Version]*target, len(t.last.targets)),
+		revision: hpack.HeaderField{Name: "sluice-revision", Value: table.RevisionText()},
+	}
+	now := time.Now()
+	for r := range table.Routes() {
+		for _, v := range r.Versions {
+			tg := t.last.targets[v]
+			if tg == nil {
+				guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
+				tg = newTarget(v, t.groupFor(v, guard), guard, t.breakers.Budget(r.Model, now))
+			}
+			tg.group.table = t.tables
+			s.targets[v] = tg
+		}
+	}
+	t.last = s
+	return s, t.closeOthers
+}
+
+// closeOthers closes the groups that the latest table does not have, and forgets
+// their breakers.
+func (t *targets) closeOthers() {
+	if len(t.groups) == len(t.last.targets) {
+		return // one for each version
+	}
+	table := t.last.table
+	for key, g := range t.groups {
+		if g.table != t.tables {
+			delete(t.groups, key)
+			g.close()
+		}
+	}
+	versions := make(map[string]bool, len(t.groups))
+	for key := range t.groups {
+		versions[key.version] = true
+	}
+	t.breakers.Retain(func(id string) bool { return versions[id] },
+		func(model string) bool { _, ok := table.Route(model); return ok })
+}
+
+// groupFor returns the version's group, with the endpoints it has now.
+func (t *targets) groupFor(v *routing.Version, guard *breaker.Version) *liveGroup {
+	key := groupKey{version: v.ID}
+	if v.TLS != nil {
+		key.secure, key.tls = true, *v.TLS
+	}
+	g := t.groups[key]
+	if g == nil {
+		g = &liveGroup{group: newGroup(guard, t.opener(v.TLS), t.follow)}
+		t.groups[key] = g
+	}
+	g.configure(v.Endpoints)
+	return g
+}
+
+// opener returns how addresses with these TLS settings are connected to.
+func (t *targets) opener(settings *routing.TLS) func(addr, host string) *relay.Upstream {
+	return func(addr, host string) *relay.Upstream {
+		cfg := relay.UpstreamConfig{Addr: addr}
+		if settings != nil {
+			files := newClientTLS(*settings, host)
+			cfg.TLS = func() (*tls.Config, error) { return files.config() }
+		}
+		return t.relay.NewUpstream(cfg)
+	}
+}
+
+// follow starts to look the name of an endpoint up.
+func (t *targets) follow(g *group, spec string) (stop func()) {
+	ctx, stop := context.WithCancel(t.ctx)
+	t.spawn(func() { follow(ctx, g, spec, t.lookup, t.logger) })
+	return stop
+}
+
+// versionSettings says a route's settings in the breaker's words.
+func versionSettings(r *routing.Route, v *routing.Version) breaker.VersionSettings {
+	preset, err := breaker.ParsePreset(v.Server)
+	if err != nil {
+		preset = breaker.Generic // the schema accepts no other names
+	}
+	b := r.Breaker
+	return breaker.VersionSettings{
+		Settings: breaker.Settings{
+			FailureRatio: b.FailureRatio, MinCalls: b.MinCalls, Consecutive: b.Consecutive,
+			OpenFor: b.OpenFor, MaxOpenFor: b.MaxOpenFor, SlowCall: b.SlowCall, DryRun: b.DryRun,
+		},
+		Limits: breaker.Limits{InFlight: int(r.InFlight)},
+		Preset: preset,
+	}
+}
