@@ -102,15 +102,6 @@ func one(t testing.TB, md metadata.MD, key string) string {
 	return ""
 }
 
-// captureMetadata records the request's metadata as the server sees it.
-func captureMetadata(seen func(metadata.MD)) grpc.ServerOption {
-	return grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		md, _ := metadata.FromIncomingContext(ctx)
-		seen(md)
-		return next(ctx, req)
-	})
-}
-
 // heldBack returns penguins that no model has seen.
 var heldBack = sync.OnceValue(func() []sample.Row {
 	_, held := sample.Split()
