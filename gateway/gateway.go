@@ -100,7 +100,7 @@ func New(cfg Config, router *routing.Router) (*Gateway, error) {
 		return nil, errors.New("a TLS certificate and its key go together: one of them is missing")
 	}
 	if g.cfg.TLSCert != "" {
-		t, err := serverTLS(g.cfg.TLSCert, g.cfg.TLSKey, func(err error) { g.cfg.Logger.Error("TLS", "error", err) })
+		t, err := serverTLS(g.cfg.TLSCert, g.cfg.TLSKey, g.cfg.Logger)
 		if err != nil {
 			return nil, err
 		}

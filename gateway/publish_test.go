@@ -20,7 +20,7 @@ import (
 
 // version is one line of a document.
 func version(name string, addrs ...string) string {
-	return fmt.Sprintf(`{name: %s, endpoints: ["%s"]}`, name, strings.Join(addrs, `", "`))
+	return fmt.Sprintf("{name: %s, endpoints: [%s]}", name, strings.Join(addrs, ", "))
 }
 
 // routesOf is a route of versions; the first has all the weight.

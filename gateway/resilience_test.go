@@ -52,6 +52,14 @@ func startServer(t *testing.T, version string) *server {
 	return s
 }
 
+// turn sets how the server behaves.
+func (s *server) turn(t *testing.T, b sample.Behaviour) {
+	t.Helper()
+	if err := s.knobs.Set(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // startGateway serves the routes and returns a client.
 func startGateway(t *testing.T, routes string) pb.GRPCInferenceServiceClient {
 	t.Helper()
@@ -123,7 +131,7 @@ routes:
 func TestFailingCanaryIsAnsweredByFallback(t *testing.T) {
 	v1, v2 := startServer(t, "v1"), startServer(t, "v2")
 	client := startGateway(t, fmt.Sprintf(twoVersions, v1.addr, v2.addr))
-	v2.knobs.Set(sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
+	v2.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
 
 	for i := range 5 {
 		if got, want := infer(client), (answer{codes.OK, "v1", "v2 INTERNAL", "2"}); got != want {
@@ -141,7 +149,7 @@ func TestFailingCanaryIsAnsweredByFallback(t *testing.T) {
 		t.Errorf("the open version got %d calls", n-begun)
 	}
 	// It heals: after the open time one probe succeeds and traffic returns.
-	v2.knobs.Set(sample.Behaviour{})
+	v2.turn(t, sample.Behaviour{})
 	time.Sleep(500 * time.Millisecond)
 	if got, want := infer(client), (answer{codes.OK, "v2", "", "1"}); got != want {
 		t.Errorf("after healing = %+v, want %+v", got, want)
@@ -151,7 +159,7 @@ func TestFailingCanaryIsAnsweredByFallback(t *testing.T) {
 func TestOpensWithinThresholdPlusInFlight(t *testing.T) {
 	v1, v2 := startServer(t, "v1"), startServer(t, "v2")
 	client := startGateway(t, fmt.Sprintf(twoVersions, v1.addr, v2.addr))
-	v2.knobs.Set(sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
+	v2.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
 	const parallel = 32
 	var wg sync.WaitGroup
 	for range parallel {
@@ -171,7 +179,7 @@ func TestOpensWithinThresholdPlusInFlight(t *testing.T) {
 func TestClientFaultsOpenNothing(t *testing.T) {
 	v1, v2 := startServer(t, "v1"), startServer(t, "v2")
 	client := startGateway(t, fmt.Sprintf(twoVersions, v1.addr, v2.addr))
-	v2.knobs.Set(sample.Behaviour{ErrorRate: 1, ErrorCode: codes.InvalidArgument})
+	v2.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.InvalidArgument})
 	for i := range 50 {
 		if got, want := infer(client), (answer{codes.InvalidArgument, "v2", "", "1"}); got != want {
 			t.Fatalf("call %d = %+v, want %+v", i, got, want)
@@ -182,7 +190,7 @@ func TestClientFaultsOpenNothing(t *testing.T) {
 func TestForcedCallsDoNotFallBack(t *testing.T) {
 	v1, v2 := startServer(t, "v1"), startServer(t, "v2")
 	client := startGateway(t, fmt.Sprintf(twoVersions, v1.addr, v2.addr))
-	v2.knobs.Set(sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
+	v2.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
 	if got, want := infer(client, "sluice-version", "v2"), (answer{codes.Internal, "v2", "", "1"}); got != want {
 		t.Errorf("forced = %+v, want %+v", got, want)
 	}
@@ -195,7 +203,7 @@ func TestDeadBackendsAreNotStormed(t *testing.T) {
 	routes := strings.Replace(fmt.Sprintf(twoVersions, v1.addr, v2.addr), "consecutive: 5", "consecutive: 1000000, failure_ratio: 1, min_calls: 1000000", 1)
 	client := startGateway(t, routes)
 	for _, s := range []*server{v1, v2} {
-		s.knobs.Set(sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Unavailable})
+		s.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Unavailable})
 	}
 	begin := time.Now()
 	const calls = 500
@@ -215,7 +223,7 @@ func TestFullVersionFallsBackAtOnce(t *testing.T) {
 	v1, v2 := startServer(t, "v1"), startServer(t, "v2")
 	routes := strings.Replace(fmt.Sprintf(twoVersions, v1.addr, v2.addr), "    breaker:", "    limits: {in_flight: 1}\n    breaker:", 1)
 	client := startGateway(t, routes)
-	v2.knobs.Set(sample.Behaviour{Delay: time.Second})
+	v2.turn(t, sample.Behaviour{Delay: time.Second})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { infer(client) })
@@ -235,7 +243,7 @@ routes:
     versions: [{name: v1, endpoints: [%q, %q]}]
     weights: {v1: 1}
 `, good.addr, bad.addr))
-	bad.knobs.Set(sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Unavailable})
+	bad.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Unavailable})
 	for i := range 30 {
 		if got := infer(client); got.code != codes.OK || got.version != "v1" {
 			t.Fatalf("call %d = %+v, want OK from v1", i, got)

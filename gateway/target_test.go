@@ -45,7 +45,12 @@ func watchRoutes(tb testing.TB, n int) *watchedTargets {
 	}
 	done := make(chan error, 1)
 	go func() { done <- w.watcher.Run(ctx) }()
-	tb.Cleanup(func() { cancel(); <-done })
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Errorf("watcher: %v", err)
+		}
+	})
 	tb.Cleanup(router.Follow(func(t *routing.Table) {
 		s, retire := w.prepare(t)
 		w.latest = s

@@ -116,7 +116,7 @@ func (t *targets) opener(settings *routing.TLS) func(addr, host string) *relay.U
 	return func(addr, host string) *relay.Upstream {
 		cfg := relay.UpstreamConfig{Addr: addr}
 		if settings != nil {
-			files := newClientTLS(*settings, host)
+			files := newClientTLS(*settings, host, t.logger)
 			cfg.TLS = func() (*tls.Config, error) { return files.config() }
 		}
 		return t.relay.NewUpstream(cfg)
