@@ -62,7 +62,12 @@ func (o *clientOptions) connect() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, Protocols: new(http.Protocols)}
+	transport.Protocols.SetHTTP2(true)
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	if base.Scheme == "https" {
+		transport.Protocols.SetHTTP1(true) // there may be a proxy in between
+	}
 	if transport.TLSClientConfig, err = o.tls(); err != nil {
 		return nil, err
 	}

@@ -54,8 +54,8 @@ func explainFailure(err error, where string) error {
 		return &failure{text: c.Message(), try: hints[reason], lost: reason == admin.ReasonConflict, err: err}
 	}
 	var network net.Error
-	foreign := strings.Contains(c.Message(), "malformed HTTP") || // such as the data address, which speaks HTTP/2 alone
-		c.Code() == connect.CodeUnimplemented || c.Code() == connect.CodeUnknown
+	foreign := strings.Contains(c.Message(), "looked like an HTTP/1.1 header") || // some web server
+		c.Code() == connect.CodeUnimplemented || c.Code() == connect.CodeUnknown || c.Code() == connect.CodeInternal
 	switch {
 	case c.Code() == connect.CodeCanceled:
 		return &failure{text: "interrupted", err: err}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,10 @@ func newRootCommand() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noSuchCommand,
+
+		SuggestionsMinimumDistance: 2,
+
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -56,11 +60,9 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath()}
 	})
-	root.AddCommand(
-		newServeCommand(), newDemoCommand(),
-		newGetCommand(), newWatchCommand(), newStatusCommand(), newHistoryCommand(), newExplainCommand(),
-		newApplyCommand(), newWeightsCommand(), newPromoteCommand(), newRollbackCommand(),
-	)
+	addGroup(root, "Run:", newServeCommand(), newDemoCommand())
+	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newHistoryCommand(), newExplainCommand())
+	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand())
 	for _, c := range root.Commands() {
 		inner := c.Args
 		c.Args = func(cmd *cobra.Command, args []string) error {
@@ -74,6 +76,27 @@ func newRootCommand() *cobra.Command {
 		}
 	}
 	return root
+}
+
+// noSuchCommand is about words that name no command.
+func noSuchCommand(root *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q", words[0])
+	if similar := root.SuggestionsFor(words[0]); len(similar) > 0 {
+		err = fmt.Errorf("%w, did you mean %s?", err, strings.Join(similar, " or "))
+	}
+	return &usageError{err, root.CommandPath()}
+}
+
+// addGroup adds commands under a heading of the help.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range commands {
+		c.GroupID = title
+		root.AddCommand(c)
+	}
 }
 
 // usageError is a command line that cannot be understood.

@@ -300,9 +300,14 @@ func TestNoGatewayThere(t *testing.T) {
 	if want := "no gateway answers at http://" + dead + ": connection refused (try: sluice serve, or say where one is with --admin or SLUICE_ADMIN)"; code != 1 || !strings.Contains(out, want) {
 		t.Errorf("exit code %d\n%s\nwant %s", code, out, want)
 	}
-	model := startModelServer(t)
-	if out, code := (&served{admin: model}).sluice("get"); code != 1 || !strings.Contains(out, "is no admin address of sluice") {
-		t.Errorf("a model server: exit code %d\n%s", code, out)
+	gateway := startServe(t)
+	for _, other := range []string{startModelServer(t), gateway.data} {
+		if out, code := (&served{admin: other}).sluice("get"); code != 1 || !strings.Contains(out, "is no admin address of sluice") {
+			t.Errorf("another server: exit code %d\n%s", code, out)
+		}
+	}
+	if out, code := (&served{admin: gateway.data}).sluice("watch"); code != 1 || !strings.Contains(out, "is no admin address of sluice") {
+		t.Errorf("the data address: exit code %d\n%s", code, out)
 	}
 	web, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -377,5 +382,17 @@ func TestCompletion(t *testing.T) {
 func TestExampleRoutesAreAccepted(t *testing.T) {
 	if _, err := readRoutes("../../examples/penguins.yaml"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUnknownCommands(t *testing.T) {
+	for word, want := range map[string]string{
+		"wieghts":  `unknown command "wieghts", did you mean weights? (try: sluice --help)`,
+		"nonsense": `unknown command "nonsense" (try: sluice --help)`,
+	} {
+		err := run(t.Context(), []string{word}, io.Discard, io.Discard)
+		if err == nil || err.Error() != want || exitCode(err) != exitUsage {
+			t.Errorf("sluice %s = %v with exit code %d, want %s", word, err, exitCode(err), want)
+		}
 	}
 }
