@@ -43,7 +43,13 @@ type budget struct {
 	limit int64 // bytes
 }
 
+// over reports that nothing more is to be kept that could be done without.
 func (b *budget) over() bool { return b.used.Load() > b.limit }
+
+// full reports that there is no room even for what cannot be done without: as
+// much again as the limit is set aside for that, so that requests kept for a second
+// chance never keep others from their first.
+func (b *budget) full() bool { return b.used.Load() > 2*b.limit }
 
 // chunk sizes: most requests and answers fit in the small one, large tensors
 // take the large one.

@@ -226,15 +226,19 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 	c.bodyEnded = c.bodyEnded || end
 	sent := c.att != nil && c.att.sent
 	if c.keepBody {
-		switch limit := c.bodyLimit(v); {
-		case c.body.n+len(p) <= limit && !c.relay.replay.over():
-			c.body.append(p, &c.relay.replay)
-		case sent:
+		switch within := c.body.n+len(p) <= c.bodyLimit(v); {
+		case sent && (!within || c.relay.replay.over()):
 			c.dropBody() // it goes on without a second chance
-		default:
+		case !sent && !within:
 			c.refuse(w, c.status(Refused, codeResourceExhausted, fmt.Sprintf(
-				"the request's first %d bytes do not say which model it is for, or too many requests wait", c.body.n)), Refused)
+				"the request's first %d bytes do not say which model it is for", c.body.n)), Refused)
 			return
+		case !sent && c.relay.replay.full():
+			c.refuse(w, c.status(Refused, codeResourceExhausted,
+				"too much is kept of requests that wait for a connection or have not said which model they are for"), Refused)
+			return
+		default:
+			c.body.append(p, &c.relay.replay)
 		}
 	}
 	switch {
@@ -417,7 +421,7 @@ func (c *Call) start(w *worker, a *attempt, uc *conn) bool {
 	} else if c.body.n > 0 || c.bodyEnded {
 		c.sendBody(w, a)
 	}
-	if !a.d.Replay {
+	if !a.d.Replay || c.relay.replay.over() {
 		c.dropBody()
 	}
 	return true

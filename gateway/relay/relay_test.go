@@ -17,16 +17,27 @@ type passPolicy struct {
 	up       *Upstream
 	dispatch Dispatch
 	over     func(*Call, Outcome)
+	look     bool // at the first piece of the body, before the call is sent
 }
 
 func (p *passPolicy) Opened(c *Call) Verdict {
 	if d, ok := c.Timeout(); ok {
 		c.SetDeadline(c.Opened().Add(d))
 	}
+	if p.look {
+		c.Inspect = true
+		return Wait()
+	}
 	return To(&p.dispatch)
 }
 
-func (p *passPolicy) Body(_ *Call, b []byte, _ bool) ([]byte, Verdict) { return b, Wait() }
+func (p *passPolicy) Body(c *Call, b []byte, _ bool) ([]byte, Verdict) {
+	if c.Data != nil {
+		return b, Wait()
+	}
+	c.Data = true
+	return b, To(&p.dispatch)
+}
 
 func (p *passPolicy) Failed(c *Call, o Outcome) Verdict {
 	if o.Kind == Unprocessed && c.Replayable() && c.Attempts() < 3 {
@@ -48,7 +59,11 @@ func (p *passPolicy) Over(c *Call, o Outcome) {
 // startRelay runs a relay in front of addr and returns its address.
 func startRelay(t testing.TB, cfg Config, addr string) (*Relay, string) {
 	t.Helper()
-	p := &passPolicy{}
+	return startRelayWith(t, cfg, addr, &passPolicy{})
+}
+
+func startRelayWith(t testing.TB, cfg Config, addr string, p *passPolicy) (*Relay, string) {
+	t.Helper()
 	r := New(cfg, p)
 	p.up = r.NewUpstream(UpstreamConfig{Addr: addr})
 	p.dispatch = Dispatch{Upstream: p.up, Replay: true}
