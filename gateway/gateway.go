@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -45,6 +46,7 @@ type Config struct {
 	Relay relay.Config
 
 	lookup lookup // of names in DNS
+	listen func(network, addr string) (net.Listener, error)
 }
 
 func (c Config) withDefaults() Config {
@@ -71,6 +73,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.lookup == nil {
 		c.lookup = net.DefaultResolver.LookupHost
+	}
+	if c.listen == nil {
+		c.listen = net.Listen
 	}
 	return c
 }
@@ -128,14 +133,14 @@ func (g *Gateway) Stats() relay.Stats { return g.relay.Stats() }
 func (g *Gateway) TLS() *tls.Config { return g.cfg.Relay.TLS }
 
 // Run serves until ctx ends, then drains, and returns nil. It is called once. It
-// fails at once if an address cannot be bound, and later only if serving does.
+// fails at once if an address cannot be bound, and after a drain if serving fails.
 func (g *Gateway) Run(ctx context.Context) error {
-	ln, err := net.Listen("tcp", g.cfg.Listen)
+	ln, err := g.cfg.listen("tcp", g.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("data address: %w", err)
 	}
 	defer func() { _ = ln.Close() }()
-	adminLn, err := listenUnlessOff(g.cfg.Admin)
+	adminLn, err := g.listenUnlessOff(g.cfg.Admin)
 	if err != nil {
 		return fmt.Errorf("admin address: %w", err)
 	}
@@ -143,7 +148,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		defer func() { _ = adminLn.Close() }()
 		g.adminAddr = adminLn.Addr()
 	}
-	metricsLn, err := listenUnlessOff(g.cfg.Metrics)
+	metricsLn, err := g.listenUnlessOff(g.cfg.Metrics)
 	if err != nil {
 		return fmt.Errorf("metrics address: %w", err)
 	}
@@ -169,7 +174,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		s, retire := tg.prepare(t)
 		g.director.snapshot.Store(s)
 		retire()
-		lo.setReady(g.IsReady())
+		lo.setReady(t.Revision() > 0)
 	})
 	defer unfollow()
 
@@ -185,21 +190,23 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
 	close(g.ready)
 
+	var failure error
 	select {
 	case err := <-failed:
-		return fmt.Errorf("serving ended: %w", err)
+		failure = fmt.Errorf("serving ended: %w", cmp.Or(err, net.ErrClosed))
+		g.cfg.Logger.Error("draining because of a failure", "error", failure) // calls under way are not to suffer
 	case <-ctx.Done():
 	}
 	g.drain(lo)
-	return nil
+	return failure
 }
 
 // listenUnlessOff listens on an address, if it is one.
-func listenUnlessOff(addr string) (net.Listener, error) {
+func (g *Gateway) listenUnlessOff(addr string) (net.Listener, error) {
 	if addr == "" || addr == "off" {
 		return nil, nil
 	}
-	return net.Listen("tcp", addr)
+	return g.cfg.listen("tcp", addr)
 }
 
 // watchGrace is how long a drain leaves the gateway's own services alone. Health
@@ -211,7 +218,7 @@ const watchGrace = 2 * time.Second
 // drain follows the data's path: not ready, then no new calls, then the end.
 func (g *Gateway) drain(lo *local) {
 	g.draining.Store(true)
-	lo.setReady(false)
+	lo.notReady()
 	if g.cfg.DrainDelay > 0 {
 		g.cfg.Logger.Info("draining: not ready, still taking calls", "for", g.cfg.DrainDelay)
 		time.Sleep(g.cfg.DrainDelay)

@@ -66,6 +66,9 @@ func (l *local) setReady(ready bool) {
 	l.health.SetServingStatus(pb.GRPCInferenceService_ServiceDesc.ServiceName, s)
 }
 
+// notReady says that the gateway takes no calls, whatever setReady says later.
+func (l *local) notReady() { l.health.Shutdown() }
+
 // ServerLive says that the process is there.
 func (l *local) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
 	return &pb.ServerLiveResponse{Live: true}, nil

@@ -60,6 +60,7 @@ func silent(t testing.TB) (addr string) {
 // waiting sends n calls and returns once they are under way in the gateway.
 func (r *rig) waiting(t testing.TB, n int) (done func() []*answer) {
 	t.Helper()
+	before := r.inFlight()
 	got := make(chan *answer, n)
 	for range n {
 		go func() {
@@ -71,13 +72,7 @@ func (r *rig) waiting(t testing.TB, n int) (done func() []*answer) {
 			got <- a
 		}()
 	}
-	r.until(t, "the calls wait", func() bool {
-		under := 0
-		for _, e := range r.director.snapshot.Load().endpoints() {
-			under += int(e.inFlight.Load())
-		}
-		return under == n
-	})
+	r.until(t, "the calls wait", func() bool { return r.inFlight() == before+n })
 	return func() []*answer {
 		var all []*answer
 		for range n {
@@ -85,6 +80,14 @@ func (r *rig) waiting(t testing.TB, n int) (done func() []*answer) {
 		}
 		return all
 	}
+}
+
+// inFlight counts the calls at all endpoints.
+func (r *rig) inFlight() (n int) {
+	for _, e := range r.director.snapshot.Load().endpoints() {
+		n += int(e.inFlight.Load())
+	}
+	return n
 }
 
 // until waits for what has to come about.
