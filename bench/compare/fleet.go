@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -63,10 +62,8 @@ func startFleet(ctx context.Context, root, folder string, peers []peer.Peer) (_ 
 // startBackend builds the backend, starts it and reads its addresses.
 func (f *fleet) startBackend(ctx context.Context, root string) error {
 	binary := filepath.Join(f.folder, "backend")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./bench/backend")
-	build.Dir = root
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build backend: %w\n%s", err, output)
+	if err := process.Build(ctx, root, nil, "-o", binary, "./bench/backend"); err != nil {
+		return fmt.Errorf("build backend: %w", err)
 	}
 	reader, writer, err := os.Pipe()
 	if err != nil {

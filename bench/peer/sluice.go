@@ -5,7 +5,6 @@ import (
 	"debug/buildinfo"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -38,11 +37,10 @@ func (s *Sluice) Locate(ctx context.Context) (string, error) {
 		s.Binary = filepath.Join(s.Folder, "sluice")
 		// As `make build` does it, so that what is measured is what is shipped;
 		// with the revision, whatever GOFLAGS says, so that the report can name it.
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-o", s.Binary, "./cmd/sluice")
-		build.Dir = s.Source
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if output, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build sluice: %w\n%s", err, output)
+		err := process.Build(ctx, s.Source, []string{"CGO_ENABLED=0"},
+			"-trimpath", "-buildvcs=auto", "-o", s.Binary, "./cmd/sluice")
+		if err != nil {
+			return "", fmt.Errorf("build sluice: %w", err)
 		}
 	}
 	info, err := buildinfo.ReadFile(s.Binary)
