@@ -117,11 +117,11 @@ func (o *changeOptions) concludeDry(out io.Writer, nothing bool) {
 
 // once asks for a change one time.
 func once(ctx context.Context, c *client, send send, in *adminv1.Intent) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	a, err := send(ctx, c, in)
+	a, err := send(limited, c, in)
 	if err != nil {
-		return nil, explainFailure(err, c.where)
+		return nil, explainFailure(ctx, err, c.where)
 	}
 	return a, nil
 }

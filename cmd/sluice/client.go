@@ -172,11 +172,11 @@ func ask[T any](ctx context.Context, o *clientOptions, question func(context.Con
 		return none, err
 	}
 	defer c.close()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	answer, err := question(ctx, c)
+	answer, err := question(limited, c)
 	if err != nil {
-		return none, explainFailure(err, c.where)
+		return none, explainFailure(ctx, err, c.where)
 	}
 	return answer, nil
 }

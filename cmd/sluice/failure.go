@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -44,8 +45,9 @@ var hints = map[string]string{
 	admin.ReasonRoleMissing:      "--token-file with a token that may operate",
 }
 
-// explainFailure words an error of a call to the gateway at a URL.
-func explainFailure(err error, where string) error {
+// explainFailure words an error of a call to the gateway at a URL, for a command
+// that runs until ctx ends.
+func explainFailure(ctx context.Context, err error, where string) error {
 	var c *connect.Error
 	if !errors.As(err, &c) {
 		return err
@@ -57,7 +59,7 @@ func explainFailure(err error, where string) error {
 	foreign := strings.Contains(c.Message(), "looked like an HTTP/1.1 header") || // some web server
 		c.Code() == connect.CodeUnimplemented || c.Code() == connect.CodeUnknown || c.Code() == connect.CodeInternal
 	switch {
-	case c.Code() == connect.CodeCanceled:
+	case ctx.Err() != nil:
 		return &failure{text: "interrupted", err: err}
 	case c.Code() == connect.CodeDeadlineExceeded:
 		return &failure{text: fmt.Sprintf("the gateway at %s does not answer", where), err: err}
@@ -66,7 +68,7 @@ func explainFailure(err error, where string) error {
 			text: fmt.Sprintf("what answers at %s is no admin address of sluice: %s", where, c.Message()),
 			try:  "--admin with another address; the data address is another one", err: err,
 		}
-	case errors.As(err, &network) || c.Code() == connect.CodeUnavailable:
+	case errors.As(err, &network) || c.Code() == connect.CodeUnavailable || c.Code() == connect.CodeCanceled:
 		return &failure{
 			text: fmt.Sprintf("no gateway answers at %s: %s", where, rootCause(err)),
 			try:  "sluice serve, or say where one is with --admin or SLUICE_ADMIN", err: err,

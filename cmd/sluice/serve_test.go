@@ -316,7 +316,8 @@ func TestNoGatewayThere(t *testing.T) {
 	s := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
 	go func() { _ = s.Serve(web) }()
 	defer s.Close()
-	if out, code := (&served{admin: web.Addr().String()}).sluice("watch"); code != 1 || !strings.Contains(out, "is no admin address of sluice") {
+	// It closes the connection, and how that looks from here depends on the moment.
+	if out, code := (&served{admin: web.Addr().String()}).sluice("watch"); code != 1 || !strings.Contains(out, "no admin address") && !strings.Contains(out, "no gateway answers") {
 		t.Errorf("a web server: exit code %d\n%s", code, out)
 	}
 	for _, bad := range []string{"nonsense", "ftp://host:1", "http://host:1/path", ""} {

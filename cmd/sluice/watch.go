@@ -66,7 +66,7 @@ func runWatch(cmd *cobra.Command, o *clientOptions, output format, model string)
 		if cmd.Context().Err() != nil {
 			return nil
 		}
-		err = explainFailure(err, c.where)
+		err = explainFailure(cmd.Context(), err, c.where)
 		if !begun || isFinal(err) {
 			return err
 		}
