@@ -117,6 +117,33 @@ func (r *rig) callWith(procedure, authorization string) connect.Code {
 	return 0
 }
 
+// TestWatchEndsWithItsToken, though it was allowed to begin.
+func TestWatchEndsWithItsToken(t *testing.T) {
+	name := writeFile(t, filepath.Join(t.TempDir(), "tokens"), tokenLines)
+	tokens, err := admin.OpenTokens(name, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(c *admin.Config) { c.Tokens = tokens })
+	req := connect.NewRequest(&adminv1.WatchRequest{})
+	req.Header().Set("Authorization", "Bearer "+viewToken)
+	client := connect.NewClient[adminv1.WatchRequest, adminv1.WatchResponse](r.http, r.url+adminv1connect.AdminServiceWatchProcedure)
+	stream, err := client.CallServerStream(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if !stream.Receive() {
+		t.Fatal(stream.Err())
+	}
+	writeFile(t, name, "operate "+operateToken+"\n")
+	for stream.Receive() { // what was under way
+	}
+	if err := stream.Err(); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("the watch has ended with %v, want UNAUTHENTICATED", err)
+	}
+}
+
 func TestTokensAreReadAgain(t *testing.T) {
 	var log bytes.Buffer
 	name := writeFile(t, filepath.Join(t.TempDir(), "tokens"), tokenLines)

@@ -50,8 +50,21 @@ func (s *Service) Watch(ctx context.Context, req *adminv1.WatchRequest, stream *
 			return nil
 		case <-published:
 		case <-look.C:
+			if err := s.stillWelcome(ctx); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// stillWelcome checks the caller's token again: one that was taken away must not
+// go on being told.
+func (s *Service) stillWelcome(ctx context.Context) error {
+	call, ok := connect.CallInfoForHandlerContext(ctx)
+	if !ok {
+		return nil // not called over a network
+	}
+	return authorizer{s.cfg.Tokens}.check(call.Spec().Procedure, call.RequestHeader())
 }
 
 // watching is what one Watch has told.
