@@ -22,31 +22,46 @@ type attempt struct {
 	had      time.Duration  // left until the deadline when it began
 }
 
+// denial is why no attempt can be made at a version; the zero value is none. It
+// becomes words only if the caller gets to read it: while a version is cut off,
+// there is one for each of its calls.
+type denial struct {
+	reason string // as in ErrorInfo
+	target *target
+	err    error
+}
+
+var (
+	errGone     = errors.New("it has just been taken out of the routes")
+	errBudget   = errors.New("no budget for a second attempt")
+	errDeadline = errors.New("the deadline passed before the call could be sent")
+)
+
 // next walks the plan (the chosen version, then the route's fallbacks) from
-// where the call is to the first version that may be called now. It returns
-// false if a second attempt has to be paid for and the budget has nothing left.
-func (d *director) next(c *relay.Call, free bool) (relay.Verdict, bool) {
+// where the call is to the first version that may be called now. If there is none,
+// it says why: the first reason, or that the budget has nothing left for a second
+// attempt, which ends the walk.
+func (d *director) next(c *relay.Call, free bool) (relay.Verdict, denial) {
 	s := c.Data.(*call)
 	now := time.Now()
 	if end := c.Deadline(); !end.IsZero() && !now.Before(end) {
-		return d.refuse(c, refuse(codes.DeadlineExceeded, reasonDeadline, "the deadline passed before the call could be sent")), true
+		return relay.Verdict{}, denial{reasonDeadline, s.target, errDeadline}
 	}
+	var first denial
 	for {
-		r, paid := d.admit(c, s, now, free)
-		if r == nil {
-			return relay.To(&s.dispatch), true
+		n := d.admit(c, s, now, free)
+		switch {
+		case n.reason == "":
+			return relay.To(&s.dispatch), denial{}
+		case s.vanished(c):
+			return d.again(c), denial{}
+		case n.reason == reasonBudget:
+			return relay.Verdict{}, n
+		case first.reason == "":
+			first = n
 		}
-		if s.vanished(c) {
-			return d.again(c), true
-		}
-		if !paid {
-			return relay.Verdict{}, false
-		}
-		if s.refused == nil {
-			s.refused = r
-		}
-		if !s.fallBack(r.reason) {
-			return d.refuse(c, s.refused), true
+		if !s.fallBack(n.reason) {
+			return relay.Verdict{}, first
 		}
 	}
 }
@@ -60,16 +75,15 @@ func (s *call) vanished(c *relay.Call) bool { return c.Attempts() == 0 && s.targ
 // the call has seen.
 func (d *director) again(c *relay.Call) relay.Verdict {
 	s := c.Data.(*call)
-	s.target, s.last, s.step = nil, nil, 0
-	s.refused, s.fallbackReason = nil, ""
+	s.target, s.last, s.step, s.fallbackReason = nil, nil, 0, ""
 	return d.identified(c, true)
 }
 
 // fallBack moves the call on to the next version of its plan; reason says why
 // the one before does not answer. A version stands once in a plan.
 func (s *call) fallBack(reason string) bool {
-	if s.forced {
-		return false // whoever asks for a version by name wants its answer
+	if s.forced || s.method.Class == identify.ClassManagement {
+		return false // whoever asks for a version by name wants its answer, and manages its server
 	}
 	for s.step < len(s.route.Fallback) {
 		v := s.route.Fallback[s.step]
@@ -86,38 +100,38 @@ func (s *call) fallBack(reason string) bool {
 
 // admit asks for an attempt at the current version: its breaker and its limit,
 // then an endpoint with its own breaker, then the budget, which pays only for
-// second attempts that are really sent. It returns why not; paid is false if
-// only the budget stands in the way.
-func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) (r *refusal, paid bool) {
+// second attempts that are really sent.
+func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denial {
 	t := s.target
 	rw := t.renames.of(s.method.Scope, s.clearing(t))
 	if rw.err != nil {
-		return refuse(codes.FailedPrecondition, reasonRename, "model %q, version %q: %v",
-			t.version.Model, t.version.Name, rw.err), true
+		return denial{reasonRename, t, rw.err}
 	}
 	var err error
 	if s.version, err = t.guard.Allow(now, breaker.Normal); err != nil {
-		return notAdmitted(t, err, now), true
+		if errors.Is(err, breaker.ErrFull) {
+			return denial{reasonInFlight, t, err}
+		}
+		return denial{reasonBreakerOpen, t, err}
 	}
 	e, bypass := t.group.pick(now, s.last)
 	if e == nil {
 		s.version.Done(breaker.Result{At: now})
-		r := refuse(codes.Unavailable, reasonNoEndpoint, "version %q of model %q has no endpoint: it has just been taken out of the routes",
-			t.version.Name, t.version.Model)
-		r.retry = retryAfter
-		return r, true
+		return denial{reasonNoEndpoint, t, errGone}
 	}
 	if bypass {
 		s.probe = e.breaker.Bypass(now)
 	} else if s.probe, err = e.breaker.Allow(now); err != nil {
 		s.probe = e.breaker.Bypass(now) // another call took the probe in between
 	}
-	if c.Attempts() == 0 {
+	switch {
+	case !s.begun: // once per call, however many endpoints cannot be reached
+		s.begun = true
 		t.budget.Call(now)
-	} else if !free && !t.budget.Take(now) {
+	case !free && !t.budget.Take(now):
 		s.probe.Done(breaker.Result{At: now})
 		s.version.Done(breaker.Result{At: now})
-		return refuse(codes.Unavailable, reasonBudget, "no budget for a second attempt"), false
+		return denial{reasonBudget, t, errBudget}
 	}
 	e.inFlight.Add(1)
 	s.endpoint, s.had = e, 0
@@ -125,7 +139,7 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) (r *r
 		s.had = deadline.Sub(now)
 	}
 	d.prepare(c, s, rw.rewrite)
-	return nil, true
+	return denial{}
 }
 
 // prepare fills in the dispatch of the attempt that has been admitted.
@@ -159,26 +173,37 @@ func (s *call) clearing(t *target) bool {
 		(v == s.primary.version.Name || (t != s.primary && v == s.primary.version.Rename.Version))
 }
 
-// notAdmitted turns a refusal of the breaker room into one for the caller.
-func notAdmitted(t *target, err error, now time.Time) *refusal {
-	if errors.Is(err, breaker.ErrFull) {
-		r := refuse(codes.ResourceExhausted, reasonInFlight, "version %q of model %q: %v",
-			t.version.Name, t.version.Model, err)
+// refusal puts a denial into words for the caller.
+func (n denial) refusal() *refusal {
+	v := n.target.version
+	switch n.reason {
+	case reasonDeadline:
+		return refuse(codes.DeadlineExceeded, n.reason, "%v", n.err)
+	case reasonRename:
+		return refuse(codes.FailedPrecondition, n.reason, "model %q, version %q: %v", v.Model, v.Name, n.err)
+	case reasonInFlight:
+		r := refuse(codes.ResourceExhausted, n.reason, "version %q of model %q: %v", v.Name, v.Model, n.err)
+		r.retry = retryAfter
+		return r
+	case reasonBreakerOpen:
+		r := refuse(codes.Unavailable, n.reason, "version %q of model %q is cut off: %v", v.Name, v.Model, n.err)
+		r.retry = retryAfter
+		now := time.Now()
+		if until := n.target.guard.Breaker().Status(now).OpenUntil; until.After(now) {
+			r.retry = until.Sub(now)
+		}
+		return r
+	default:
+		r := refuse(codes.Unavailable, n.reason, "version %q of model %q cannot be called: %v", v.Name, v.Model, n.err)
 		r.retry = retryAfter
 		return r
 	}
-	r := refuse(codes.Unavailable, reasonBreakerOpen, "version %q of model %q is cut off: %v",
-		t.version.Name, t.version.Model, err)
-	r.retry = retryAfter
-	if until := t.guard.Breaker().Status(now).OpenUntil; until.After(now) {
-		r.retry = until.Sub(now)
-	}
-	return r
 }
 
 // Failed answers: what now, nothing of the answer having reached the client?
 // First another endpoint of the same version, where that is safe; then the next
-// version of the plan, where the route says so.
+// version of the plan, where the route says so. If no version may be called, the
+// client gets what this attempt brought.
 func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 	s := c.Data.(*call)
 	s.settle(c, o)
@@ -192,23 +217,25 @@ func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 	if sent && (c.Attempts() >= maxAttempts || !c.Replayable()) {
 		return relay.Pass()
 	}
-	free := !sent
+	target, why, free := s.target, s.fallbackReason, !sent
 	switch {
 	case o.Kind == relay.Unprocessed && !s.repeated:
 		// Never looked at: free to repeat, once, on the only endpoint too.
 		s.repeated, free = true, true
 		s.last = nil
-	case !o.Pushback && safeToRepeat(o) && !s.retried && s.target.group.hasOther(s.last):
-		s.retried = sent
+	case !o.Pushback && safeToRepeat(o) && (!sent || !s.retried) && target.group.hasOther(s.last):
+		s.retried = s.retried || sent
 	case s.route.FallsBackOn(o.Code) && s.fallBack(code.Code(o.Code).String()):
 		s.retried = false
 	default:
 		return relay.Pass()
 	}
-	if v, ok := d.next(c, free); ok {
-		return v
+	v, n := d.next(c, free)
+	if n.reason != "" {
+		s.target, s.fallbackReason = target, why
+		return relay.Pass()
 	}
-	return relay.Pass()
+	return v
 }
 
 // safeToRepeat reports an outcome after which the same version may be asked

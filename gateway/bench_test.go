@@ -24,7 +24,9 @@ func (p *captor) Opened(c *relay.Call) relay.Verdict {
 	return relay.Wait()
 }
 
-func (p *captor) Body(_ *relay.Call, b []byte, _ bool) ([]byte, relay.Verdict) { return b, relay.Wait() }
+func (p *captor) Body(_ *relay.Call, b []byte, _ bool) ([]byte, relay.Verdict) {
+	return b, relay.Wait()
+}
 
 func (p *captor) Over(*relay.Call, relay.Outcome) {}
 

@@ -26,14 +26,14 @@ type call struct {
 	target       *target // asked now: the primary, or a fallback
 	step         int     // of the route's fallbacks: the next one to ask
 	last         *endpoint
+	begun        bool // the budget knows of the call
 	repeated     bool // once for free, after an attempt that was not looked at
 	retried      bool // on another endpoint of the target
 
 	endedAt time.Time // when the request was complete, if it was sent before that
 	held    int       // this call's part of director.held
 
-	refused        *refusal // the first reason why an attempt could not be made
-	fallbackReason string   // why the primary does not answer
+	fallbackReason string // why the primary does not answer
 
 	attempt
 	rewriter identify.Rewriter

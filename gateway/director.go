@@ -122,7 +122,11 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	s.primary = s.snap.targets[choice.Version]
 	s.target = s.primary
 	setDeadline(c, s.method.Kind, s.route)
-	v, _ := d.next(c, true)
+	v, n := d.next(c, true)
+	if n.reason != "" {
+		s.target, s.fallbackReason = s.primary, "" // nobody else has answered
+		return d.refuse(c, n.refusal())
+	}
 	return v
 }
 

@@ -48,7 +48,7 @@ func start(t testing.TB, routes string, change ...func(*Config)) *rig {
 	r := &rig{t: t, router: routing.NewRouter(), log: new(logBuffer), ended: make(chan error, 1)}
 	cfg := Config{
 		Listen: "127.0.0.1:0", Admin: "off", Version: "test",
-		DrainDelay: -1, DrainTimeout: time.Second, Logger: slog.New(slog.NewTextHandler(r.log, nil)),
+		DrainDelay: -1, DrainTimeout: 20 * ms, Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -17,7 +17,10 @@ func (s *call) settle(c *relay.Call, o relay.Outcome) {
 	if e == nil {
 		return
 	}
-	s.endpoint, s.last = nil, e
+	s.endpoint = nil
+	if o.Kind != relay.Unreachable || s.last == nil || !e.up.Failing() {
+		s.last = e // an endpoint known to be down is avoided anyway
+	}
 	e.inFlight.Add(-1)
 	unary := s.method.Kind == identify.KindUnary
 	waited := s.waited(o, c.RequestEnded())
