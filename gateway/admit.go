@@ -159,10 +159,20 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite) {
 		Request:      request,
 		Answer:       d.answerFields(s, c.Attempts()+1),
 	}
+	if !s.dispatch.Unary {
+		s.dispatch.Begun = s
+	}
 	if rewrite != nil {
 		s.rewriter.Reset(rewrite)
 		s.dispatch.Rewrite = &s.rewriter
 	}
+}
+
+// Answering implements [relay.Observer]: a stream that has begun to be answered
+// shows that its server is back, however long the stream lasts.
+func (s *call) Answering(now time.Time) {
+	s.probe.Answering(now)
+	s.version.Answering(now)
 }
 
 // clearing reports whether the caller's model_version has done its work: it is a

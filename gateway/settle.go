@@ -64,7 +64,7 @@ func (s *call) serversTurn(o relay.Outcome, requestEnded bool) bool {
 }
 
 // waited is how long the endpoint kept the caller waiting: from when it had what
-// it needed until the first HEADERS of its answer. How long a client takes to send
+// it needed until it began to answer. How long a client takes to send
 // a request or to read an answer is none of the endpoint's business.
 func (s *call) waited(o relay.Outcome, requestEnded bool) time.Duration {
 	from, to := o.Started, o.FirstByte

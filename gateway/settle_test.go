@@ -197,3 +197,66 @@ func TestOneDeadEndpointOfSeveralIsNotItsVersion(t *testing.T) {
 		expectClosed(t, r)
 	}
 }
+
+// A stream that probes a version which was cut off decides as soon as it is
+// answered: others need not wait for its end.
+func TestAnsweredStreamEndsTheProbe(t *testing.T) {
+	broken := new(atomic.Bool)
+	broken.Store(true)
+	s := streams(t, func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			fails(codes.Internal, "broken")(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+		ok(w, r)
+	})
+	r := start(t, routeTo("", s)+"    breaker: {consecutive: 2, open_for: 100ms, max_open_for: 100ms}\n")
+	for range 2 {
+		r.call(modelInfer, infer("fraud", ""))
+	}
+	if a := r.call(modelInfer, infer("fraud", "")); a.info().GetReason() != "BREAKER_OPEN" {
+		t.Fatalf("got %v %q, want the version to be cut off", a.code, a.message)
+	}
+	broken.Store(false)
+	time.Sleep(200 * ms)
+	body, w := io.Pipe()
+	ended := make(chan *answer, 1)
+	go func() {
+		a, err := r.try(t.Context(), modelStreamInfer, io.MultiReader(infer("fraud", ""), body))
+		if err != nil {
+			t.Error(err)
+			a = new(answer)
+		}
+		ended <- a
+	}()
+	r.until(t, "the version is back", func() bool { return r.call(modelInfer, infer("fraud", "")).code == codes.OK })
+	select {
+	case a := <-ended:
+		t.Errorf("the stream has ended already: %v %q", a.code, a.message)
+	default:
+	}
+	_ = w.Close()
+	if a := <-ended; a.code != codes.OK {
+		t.Errorf("the stream: got %v %q", a.code, a.message)
+	}
+}
+
+// A unary answer has not begun with HEADERS that are sent ahead of it.
+func TestEarlyHeadersAreNoAnswer(t *testing.T) {
+	r := start(t, routeTo("", streams(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		time.Sleep(200 * ms)
+		ok(w, r)
+	})))
+	if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
+		t.Fatalf("got %v %q", a.code, a.message)
+	}
+	if cost := costOf(r); cost < 0.15 {
+		t.Errorf("the endpoint is thought to take %v s, want 0.2", cost)
+	}
+}

@@ -92,13 +92,17 @@ func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
 		}
 		c.trailers(w, &ans, l.fields)
 	default:
-		a.headers, a.first = true, w.now
+		a.headers = true
 		if a.d.Unary && !c.sentAnswer {
 			a.heldBack = true
 			a.answer = append(a.buf[:0], l.fields...)
 			return
 		}
+		a.first = w.now
 		c.commit(w, l.fields, false)
+		if a.d.Begun != nil {
+			a.d.Begun.Answering(w.now)
+		}
 	}
 }
 
@@ -124,7 +128,7 @@ func (c *Call) commit(w *worker, fields []hpack.HeaderField, end bool) {
 // releaseHeld sends HEADERS that were held back.
 func (c *Call) releaseHeld(w *worker) {
 	a := c.att
-	a.heldBack = false
+	a.heldBack, a.first = false, w.now
 	c.commit(w, a.answer, false)
 	clear(a.answer)
 	a.answer = nil

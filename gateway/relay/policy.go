@@ -82,10 +82,18 @@ type Dispatch struct {
 	// Unary holds the answer's HEADERS back until its first DATA or its trailers,
 	// so that an error after early headers can still go elsewhere.
 	Unary bool
+	// Begun, if set, is told when the first HEADERS of an answer that is not held
+	// back have been passed on.
+	Begun Observer
 	// Replay keeps the request's bytes for further attempts, within the limits.
 	Replay bool
 	// KeepReserved passes the upstream's own sluice-* fields on.
 	KeepReserved bool
+}
+
+// Observer is told, like a [Policy] with the call locked, that an answer has begun.
+type Observer interface {
+	Answering(now time.Time)
 }
 
 // Rewriter changes the bytes of one attempt's request body. Append is called with
@@ -154,8 +162,9 @@ type Outcome struct {
 	Reset http2.ErrCode
 	// Upstream is where the attempt went, nil if it went nowhere.
 	Upstream *Upstream
-	// Started and Ended bracket the attempt; FirstByte is when the first HEADERS
-	// of its answer came, zero if none did.
+	// Started and Ended bracket the attempt; FirstByte is when its answer began:
+	// with its first HEADERS, or, if those are held back, with what follows them.
+	// It is zero if it did not.
 	Started, FirstByte, Ended time.Time
 	// Pushback says that the upstream named a time before which it does not want
 	// to see the call again (grpc-retry-pushback-ms), or that it never does.
