@@ -71,6 +71,9 @@ func newRollout(ctx context.Context, store routing.Store, endpoints map[string][
 	if err := r.watcher.Start(ctx); err != nil {
 		return nil, err
 	}
+	if _, _, taken := r.watcher.Entry(sample.ModelName); taken {
+		return nil, fmt.Errorf("the store has a route for %q already: the demo would replace it, and delete it in the end", sample.ModelName)
+	}
 	r.unfollow = r.router.Follow(r.note)
 	return r, nil
 }
