@@ -203,10 +203,14 @@ func TestOneDeadEndpointOfSeveralIsNotItsVersion(t *testing.T) {
 func TestAnsweredStreamEndsTheProbe(t *testing.T) {
 	broken := new(atomic.Bool)
 	broken.Store(true)
+	arrived := make(chan struct{}, 1)
 	s := streams(t, func(w http.ResponseWriter, r *http.Request) {
 		if broken.Load() {
 			fails(codes.Internal, "broken")(w, r)
 			return
+		}
+		if r.URL.Path == modelStreamInfer {
+			arrived <- struct{}{}
 		}
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
@@ -232,10 +236,11 @@ func TestAnsweredStreamEndsTheProbe(t *testing.T) {
 		}
 		ended <- a
 	}()
+	<-arrived // it is the probe, not one of the calls below
 	r.until(t, "the version is back", func() bool { return r.call(modelInfer, infer("fraud", "")).code == codes.OK })
 	select {
 	case a := <-ended:
-		t.Errorf("the stream has ended already: %v %q", a.code, a.message)
+		t.Fatalf("the stream has ended already: %v %q", a.code, a.message)
 	default:
 	}
 	_ = w.Close()
