@@ -87,6 +87,25 @@ func TestRichDocument(t *testing.T) {
 		!r.AllowManagement || !r.IgnoreModelVersion {
 		t.Errorf("route = %+v, want what the document says", r)
 	}
+	if want := (Probing{Interval: 5 * time.Second, Timeout: 500 * time.Millisecond, FailAfter: 3, SlowStart: 30 * time.Second}); r.Health != want {
+		t.Errorf("health = %+v, want %+v", r.Health, want)
+	}
+}
+
+// TestHealthNeedsNoSettings wants the defaults by which a server that hangs is found within ten seconds, and keeps
+// a zero that is written apart from one that is left out.
+func TestHealthNeedsNoSettings(t *testing.T) {
+	for text, want := range map[string]Probing{
+		"":                         {Interval: 3 * time.Second, Timeout: 2 * time.Second, FailAfter: 2, SlowStart: 10 * time.Second},
+		"health: {timeout: 1s}":    {Interval: 3 * time.Second, Timeout: time.Second, FailAfter: 2, SlowStart: 10 * time.Second},
+		"health: {slow_start: 0s}": {Interval: 3 * time.Second, Timeout: 2 * time.Second, FailAfter: 2},
+		"health: {off: true}":      {Off: true, Interval: 3 * time.Second, Timeout: 2 * time.Second, FailAfter: 2, SlowStart: 10 * time.Second},
+	} {
+		table := mustParse(t, []byte("routes:\n- model: m\n  versions: [{name: a, endpoints: ['h:1']}]\n  weights: {a: 1}\n  "+text+"\n"))
+		if r, _ := table.Route("m"); r.Health != want {
+			t.Errorf("%q: got %+v, want %+v", text, r.Health, want)
+		}
+	}
 }
 
 // TestDesignDocument takes the document from the design as it is written there,

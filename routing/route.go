@@ -38,6 +38,8 @@ type Route struct {
 	// InFlight is the greatest number of attempts under way at a version; 0 means
 	// the default.
 	InFlight uint32
+	// Health says how endpoints are probed.
+	Health Probing
 
 	fallbackOn     uint32 // a bit for each gRPC code
 	byName         map[string]*Version

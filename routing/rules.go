@@ -30,6 +30,7 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.timeout(at, route.GetTimeout())
 		r.fallback(at.field("fallback").field("to"), route)
 		r.openTimes(at.field("breaker"), route.GetBreaker())
+		r.health(at.field("health"), route.GetHealth())
 		r.unsupported(at, route)
 	}
 	return r.problems
@@ -137,6 +138,25 @@ func (r *rules) openTimes(at path, b *routingv1.Breaker) {
 	}
 	if least, most := b.GetOpenFor().AsDuration(), b.GetMaxOpenFor().AsDuration(); most < least {
 		r.report(at.field("max_open_for"), most.String(), "at least open_for (%s)", least)
+	}
+}
+
+// health wants no settings of probes where there are none.
+func (r *rules) health(at path, h *routingv1.Health) {
+	if !h.GetOff() {
+		return
+	}
+	report := func(field, got string) {
+		r.report(at.field(field), got, "nothing, since health.off asks no endpoint")
+	}
+	if h.GetInterval() != nil {
+		report("interval", h.GetInterval().AsDuration().String())
+	}
+	if h.GetTimeout() != nil {
+		report("timeout", h.GetTimeout().AsDuration().String())
+	}
+	if h.FailAfter != nil {
+		report("fail_after", fmt.Sprint(h.GetFailAfter()))
 	}
 }
 

@@ -107,8 +107,10 @@ type Route struct {
 	// ignore_model_version lets a model_version in a request pass that names no version of the
 	// route. Without it such a request is answered with NOT_FOUND.
 	IgnoreModelVersion bool `protobuf:"varint,12,opt,name=ignore_model_version,json=ignoreModelVersion,proto3" json:"ignore_model_version,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// health says how the endpoints are probed, and how those that come back are treated.
+	Health        *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -223,6 +225,13 @@ func (x *Route) GetIgnoreModelVersion() bool {
 		return x.IgnoreModelVersion
 	}
 	return false
+}
+
+func (x *Route) GetHealth() *Health {
+	if x != nil {
+		return x.Health
+	}
+	return nil
 }
 
 // A Version is one deployed variant of a model.
@@ -903,14 +912,99 @@ func (x *Breaker) GetDryRun() bool {
 	return false
 }
 
+// Health says how the endpoints of a route are probed, which goes on beside the calls. What is asked follows from
+// Version.server. An endpoint whose server says that it is not ready, or does not answer, gets no calls, as long as
+// at least half of a version's endpoints are left.
+type Health struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// interval is the time between two probes of an endpoint. Unset means 3 s.
+	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// timeout is how long an endpoint may take to answer. Unset means 2 s.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// fail_after is the number of probes in a row without an answer after which an endpoint is unhealthy. An answer
+	// that says so needs no second one. Unset means 2.
+	FailAfter *uint32 `protobuf:"varint,3,opt,name=fail_after,json=failAfter,proto3,oneof" json:"fail_after,omitempty"`
+	// slow_start is the time in which the share of an endpoint grows back to its full one after it was cut off or out
+	// of reach. Unset means 10 s; 0s gives it its full share at once.
+	SlowStart *durationpb.Duration `protobuf:"bytes,4,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
+	// off asks no endpoint for its health: calls alone tell. Nothing of the above but slow_start has a meaning then.
+	Off           bool `protobuf:"varint,5,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Health) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Health) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Health) GetFailAfter() uint32 {
+	if x != nil && x.FailAfter != nil {
+		return *x.FailAfter
+	}
+	return 0
+}
+
+func (x *Health) GetSlowStart() *durationpb.Duration {
+	if x != nil {
+		return x.SlowStart
+	}
+	return nil
+}
+
+func (x *Health) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xcd\n" +
-	"\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\x80\v\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -929,7 +1023,8 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x13route.services.name\x12Ta full service name: 1 to 256 visible ASCII characters without slash, space or comma\x1a%this.matches(r'^[!-+\\-.0-~]{1,256}$')\xba\x01\xe3\x01\n" +
 	"\x14route.services.local\x12Ra service of the model's servers; the gateway answers health and reflection itself\x1aw!(this in ['grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection'])R\bservices\x12)\n" +
 	"\x10allow_management\x18\v \x01(\bR\x0fallowManagement\x120\n" +
-	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x1a:\n" +
+	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x121\n" +
+	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x1a:\n" +
 	"\fWeightsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xda\x05\n" +
@@ -1006,7 +1101,20 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"maxOpenFor\x12\xa1\x01\n" +
 	"\tslow_call\x18\x06 \x01(\v2\x19.google.protobuf.DurationBi\xbaHf\xba\x01c\n" +
 	"\x11breaker.slow_call\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\bslowCall\x12\x17\n" +
-	"\adry_run\x18\a \x01(\bR\x06dryRunB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\adry_run\x18\a \x01(\bR\x06dryRun\"\xff\x04\n" +
+	"\x06Health\x12\xa0\x01\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationBi\xbaHf\xba\x01c\n" +
+	"\x0fhealth.interval\x12\x1ba duration from 100ms to 1h\x1a3this >= duration('100ms') && this <= duration('1h')R\binterval\x12\x9b\x01\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationBf\xbaHc\xba\x01`\n" +
+	"\x0ehealth.timeout\x12\x1aa duration from 10ms to 1m\x1a2this >= duration('10ms') && this <= duration('1m')R\atimeout\x12q\n" +
+	"\n" +
+	"fail_after\x18\x03 \x01(\rBM\xbaHJ\xba\x01G\n" +
+	"\x11health.fail_after\x12\x16a number from 1 to 100\x1a\x1athis >= 1u && this <= 100uH\x00R\tfailAfter\x88\x01\x01\x12\x9f\x01\n" +
+	"\n" +
+	"slow_start\x18\x04 \x01(\v2\x19.google.protobuf.DurationBe\xbaHb\xba\x01_\n" +
+	"\x11health.slow_start\x12\x18a duration from 0s to 1h\x1a0this >= duration('0s') && this <= duration('1h')R\tslowStart\x12\x10\n" +
+	"\x03off\x18\x05 \x01(\bR\x03offB\r\n" +
+	"\v_fail_afterB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -1020,7 +1128,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),            // 0: sluice.routing.v1.Document
 	(*Route)(nil),               // 1: sluice.routing.v1.Route
@@ -1034,32 +1142,37 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Timeout)(nil),             // 9: sluice.routing.v1.Timeout
 	(*Limits)(nil),              // 10: sluice.routing.v1.Limits
 	(*Breaker)(nil),             // 11: sluice.routing.v1.Breaker
-	nil,                         // 12: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*Health)(nil),              // 12: sluice.routing.v1.Health
+	nil,                         // 13: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	12, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	13, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
 	9,  // 6: sluice.routing.v1.Route.timeout:type_name -> sluice.routing.v1.Timeout
 	10, // 7: sluice.routing.v1.Route.limits:type_name -> sluice.routing.v1.Limits
 	11, // 8: sluice.routing.v1.Route.breaker:type_name -> sluice.routing.v1.Breaker
-	3,  // 9: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 10: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 11: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	13, // 12: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	13, // 13: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	13, // 14: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	13, // 15: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	13, // 16: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 9: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
+	3,  // 10: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 11: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 12: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	14, // 13: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	14, // 14: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	14, // 15: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	14, // 16: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	14, // 17: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	14, // 18: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	14, // 19: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	14, // 20: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -1068,13 +1181,14 @@ func file_sluice_routing_v1_routing_proto_init() {
 		return
 	}
 	file_sluice_routing_v1_routing_proto_msgTypes[2].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
