@@ -116,6 +116,9 @@ func (c *Call) invalidAnswer(w *worker, code uint32, msg string) {
 func (c *Call) commit(w *worker, fields []hpack.HeaderField, end bool) {
 	c.sentAnswer = true
 	c.dropBody()
+	if c.capture != nil {
+		c.captureFields(fields)
+	}
 	d := &c.down
 	d.conn.mu.Lock()
 	if !d.closed {
@@ -158,6 +161,9 @@ func (c *Call) sendAnswerData(w *worker, p []byte) {
 	a := c.att
 	if a.heldBack {
 		c.releaseHeld(w)
+	}
+	if c.capture != nil {
+		c.captureAnswer(p)
 	}
 	a.held += len(p)
 	d := &c.down

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -147,6 +148,32 @@ func (q *chunks) each(f func([]byte)) {
 			f(c.b[c.r:c.w])
 		}
 	}
+}
+
+// appendTo appends all bytes to dst without consuming them.
+func (q *chunks) appendTo(dst []byte) []byte {
+	dst = slices.Grow(dst, q.n)
+	q.each(func(p []byte) { dst = append(dst, p...) })
+	return dst
+}
+
+// take moves everything from another queue, charged to theirs, to the end of q,
+// charged to own.
+func (q *chunks) take(from *chunks, theirs, own *budget) {
+	if from.head == nil {
+		return
+	}
+	if q.tail == nil {
+		q.head = from.head
+	} else {
+		q.tail.next = from.head
+	}
+	q.tail = from.tail
+	q.n += from.n
+	q.charged += from.charged
+	theirs.used.Add(-int64(from.charged))
+	own.used.Add(int64(from.charged))
+	*from = chunks{}
 }
 
 // free gives everything back.

@@ -46,6 +46,7 @@ type Call struct {
 	received  int64 // bytes of DATA received
 	bodyEnded bool
 	requests  messageMeter // where the policy does not look at them
+	capture   *Capture     // nil: no copy is wanted, or no longer possible
 	refusal   *Status      // of a request that is no gRPC call; see refuseAtEnd
 
 	begun      bool
@@ -55,6 +56,8 @@ type Call struct {
 	answered   bool // the answer is complete, though maybe not delivered
 	result     Outcome
 	done       bool
+
+	captureLost bool // a limit on copies was passed
 }
 
 // attempt is one try of a call at an upstream.
@@ -241,6 +244,9 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 			c.body.append(p, &c.relay.replay)
 		}
 	}
+	if c.capture != nil && !c.keepBody {
+		c.captureRequest(p)
+	}
 	switch {
 	case sent:
 		c.forward(w, p, end)
@@ -302,6 +308,9 @@ func (c *Call) creditDown(w *worker) {
 
 func (c *Call) dropBody() {
 	c.keepBody = false
+	if c.capture != nil {
+		c.captureBody()
+	}
 	c.body.free(&c.relay.replay)
 }
 
@@ -571,6 +580,9 @@ func (c *Call) finish(w *worker, o Outcome) {
 	if c.att != nil {
 		c.leave(w, c.att)
 	}
+	if c.capture != nil {
+		c.captureBody()
+	}
 	c.body.free(&c.relay.replay)
 	d := &c.down
 	dc := d.conn
@@ -590,6 +602,9 @@ func (c *Call) finish(w *worker, o Outcome) {
 	}
 	dc.mu.Unlock()
 	c.relay.policy.Over(c, o)
+	if k := c.Captured(); k != nil {
+		k.Release() // nobody has taken it
+	}
 	c.relay.calls.Add(-1)
 }
 

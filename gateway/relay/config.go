@@ -21,6 +21,8 @@ type Config struct {
 	ConnWindow        int   // receive window of a connection, bytes; likewise
 	ReplayPerCall     int   // request bytes kept for another attempt, per call
 	ReplayTotal       int64 // and over all calls
+	CapturePerCall    int   // bytes of a call's copy, request and answer
+	CaptureTotal      int64 // and over all copies that have not been released
 	IdentifyPerCall   int   // request bytes kept while the policy still waits for more
 	BufferedPerConn   int64 // bytes waiting for a peer's window, per connection
 	BufferedTotal     int64 // and over all connections
@@ -56,6 +58,8 @@ func Defaults() Config {
 		ConnWindow:        4 << 20,
 		ReplayPerCall:     1 << 20,
 		ReplayTotal:       256 << 20,
+		CapturePerCall:    8 << 20,
+		CaptureTotal:      128 << 20,
 		IdentifyPerCall:   1 << 20,
 		BufferedPerConn:   64 << 20,
 		BufferedTotal:     256 << 20,
@@ -92,6 +96,8 @@ func (c Config) withDefaults() Config {
 	set(&c.ConnWindow, d.ConnWindow)
 	set(&c.ReplayPerCall, d.ReplayPerCall)
 	set(&c.ReplayTotal, d.ReplayTotal)
+	set(&c.CapturePerCall, d.CapturePerCall)
+	set(&c.CaptureTotal, d.CaptureTotal)
 	set(&c.IdentifyPerCall, d.IdentifyPerCall)
 	set(&c.BufferedPerConn, d.BufferedPerConn)
 	set(&c.BufferedTotal, d.BufferedTotal)

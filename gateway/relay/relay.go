@@ -21,7 +21,10 @@ type Relay struct {
 
 	replay  budget // request bytes kept for another attempt
 	buffers budget // bytes that wait for a peer's window
-	calls   atomic.Int64
+	// captures counts the bytes of calls' copies, until their holders release them.
+	captures     budget
+	capturesLost atomic.Int64 // copies given up
+	calls        atomic.Int64
 
 	evictions chan struct{}
 	ctx       context.Context // done once the relay closes
@@ -52,7 +55,7 @@ func New(cfg Config, p Policy) *Relay {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.room = sync.NewCond(&r.mu)
 	r.wheel.relay = r
-	r.replay.limit, r.buffers.limit = r.cfg.ReplayTotal, r.cfg.BufferedTotal
+	r.replay.limit, r.buffers.limit, r.captures.limit = r.cfg.ReplayTotal, r.cfg.BufferedTotal, r.cfg.CaptureTotal
 	r.spawn(r.sweeper)
 	return r
 }
@@ -80,6 +83,8 @@ type Stats struct {
 	Conns         int   // downstream connections
 	ReplayBytes   int64 // memory of kept requests
 	BufferedBytes int64 // memory of bytes that wait for a peer's window
+	CaptureBytes  int64 // memory of calls' copies, those handed out too
+	CapturesLost  int64 // copies given up because they grew too large; grows only
 }
 
 // Stats returns the gauges as they are now.
@@ -87,7 +92,10 @@ func (r *Relay) Stats() Stats {
 	r.mu.Lock()
 	n := r.accepted
 	r.mu.Unlock()
-	return Stats{Calls: r.Calls(), Conns: n, ReplayBytes: r.replay.used.Load(), BufferedBytes: r.buffers.used.Load()}
+	return Stats{
+		Calls: r.Calls(), Conns: n, ReplayBytes: r.replay.used.Load(), BufferedBytes: r.buffers.used.Load(),
+		CaptureBytes: r.captures.used.Load(), CapturesLost: r.capturesLost.Load(),
+	}
 }
 
 var errServing = errors.New("relay: closed")

@@ -29,6 +29,7 @@ type recorder struct {
 	opened   func(*Call) Verdict
 	body     func(*Call, []byte, bool) ([]byte, Verdict)
 	failed   func(*Call, Outcome) Verdict
+	captured func(*Call)
 	prepare  func(*Relay) // what is to be set with the relay made and not yet serving
 
 	mu    sync.Mutex
@@ -69,6 +70,9 @@ func (p *recorder) Status(_ *Call, kind OutcomeKind, code uint32, msg string) *S
 }
 
 func (p *recorder) Over(c *Call, o Outcome) {
+	if p.captured != nil {
+		p.captured(c)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over[c]++
@@ -134,7 +138,7 @@ func (g *rig) settled() {
 	g.t.Helper()
 	waitFor(g.t, "nothing to be held", func() bool {
 		s := g.Stats()
-		return s.Calls == 0 && s.BufferedBytes == 0 && s.ReplayBytes == 0 && g.slots() == 0
+		return s.Calls == 0 && s.BufferedBytes == 0 && s.ReplayBytes == 0 && s.CaptureBytes == 0 && g.slots() == 0
 	})
 	g.policy.mu.Lock()
 	defer g.policy.mu.Unlock()
