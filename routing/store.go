@@ -41,6 +41,10 @@ type Store interface {
 	// has.
 	History(ctx context.Context, q HistoryQuery) ([]*routingv1.Change, error)
 
+	// Shelf returns the shelf of that name, which has to suit [CheckShelfName]. It needs
+	// no closing.
+	Shelf(name string) Shelf
+
 	// Health returns what the store knows of itself without asking; it never
 	// blocks.
 	Health() Health

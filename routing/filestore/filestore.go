@@ -39,7 +39,7 @@ func Open(path string) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		Store: memstore.New(memstore.Config{Name: "file:" + path, From: from, Persist: dir.Write}),
+		Store: memstore.New(memstore.Config{Name: "file:" + path, From: from, Persist: dir.Write, Shelves: dir}),
 		dir:   dir,
 	}, nil
 }

@@ -133,3 +133,30 @@ func TestDiskThatFailsRefusesChanges(t *testing.T) {
 		t.Errorf("health %+v, want it well again", h)
 	}
 }
+
+// TestShelvesSurviveARestart, and a damaged one harms nobody else.
+func TestShelvesSurviveARestart(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	for _, name := range []string{"good", "bad"} {
+		if err := s.Shelf(name).Put(t.Context(), "key", []byte("kept")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "shelf-bad"), 20); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	if v, err := s.Shelf("good").Get(t.Context(), "key"); string(v) != "kept" || err != nil {
+		t.Errorf("after a restart %q, %v", v, err)
+	}
+	if _, err := s.Shelf("bad").All(t.Context()); !errors.Is(err, statefile.ErrDamaged) {
+		t.Errorf("a shelf cut short: %v, want it damaged", err)
+	}
+	if err := s.Shelf("bad").Put(t.Context(), "key", []byte("new")); !errors.Is(err, statefile.ErrDamaged) {
+		t.Errorf("Put on it: %v, want what is there untouched", err)
+	}
+}

@@ -33,12 +33,15 @@ type Config struct {
 	// Persist is called with every new state before anyone else sees it; if it
 	// fails, the change has not been made. Nil persists nothing.
 	Persist func(*routingv1.StoredState) error
+	// Shelves keeps the shelves, too; nil keeps them in memory.
+	Shelves Shelves
 }
 
 // Store is a [routing.Store] in memory.
 type Store struct {
 	name    string
 	persist func(*routingv1.StoredState) error
+	disk    Shelves
 
 	mu      sync.Mutex
 	state   *routing.State
@@ -47,6 +50,7 @@ type Store struct {
 	byKey   map[string]*routingv1.Change
 	changed chan struct{} // closed and replaced with every change
 	health  routing.Health
+	shelves map[string]*shelf
 }
 
 // New returns a store that begins with the configured state.
@@ -61,6 +65,8 @@ func New(cfg Config) *Store {
 		byKey:   make(map[string]*routingv1.Change),
 		changed: make(chan struct{}),
 		health:  routing.Health{Since: time.Now()},
+		disk:    cfg.Shelves,
+		shelves: make(map[string]*shelf),
 	}
 	for _, c := range cfg.From.GetChanges() {
 		s.remember(c)

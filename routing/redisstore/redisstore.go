@@ -7,7 +7,8 @@
 //	{sluice}:routes   hash: a StoredRoute per model, tombstones too
 //	{sluice}:changes  stream: a Change per entry, whose id is <revision>-0
 //
-// and for a day {sluice}:request:<key> per request key. A change is one
+// and for a day {sluice}:request:<key> per request key, and {sluice}:shelf:<name>, a
+// hash per shelf. A change is one
 // transaction under WATCH, without scripts, so a user with few permissions
 // suffices; docs/redis.md lists them. Nothing is ever removed but old changes.
 package redisstore
@@ -62,11 +63,11 @@ type Store struct {
 	entriesHad int64            // entries found by the last Load
 }
 
-type keys struct{ head, routes, changes, request string }
+type keys struct{ head, routes, changes, request, shelf string }
 
 func newKeys(prefix string) keys {
 	tag := "{" + prefix + "}:"
-	return keys{head: tag + "head", routes: tag + "routes", changes: tag + "changes", request: tag + "request:"}
+	return keys{head: tag + "head", routes: tag + "routes", changes: tag + "changes", request: tag + "request:", shelf: tag + "shelf:"}
 }
 
 // quiet keeps the client library from writing to standard error: what matters is

@@ -25,6 +25,9 @@ const (
 	// magic says what the file is and in which form; the checksum of the rest
 	// follows, then the encoded StoredState.
 	magic = "sluice routing state 1\n"
+	// A shelf has a file of its own, so that writing it does not write the routes.
+	shelfPrefix = "shelf-"
+	shelfMagic  = "sluice shelf 1\n"
 )
 
 // ErrDamaged is wrapped in the error of a file that does not hold what was
@@ -80,51 +83,70 @@ func (d *Dir) Close() error { return d.lock.Close() }
 // Read returns what was written last, nil if nothing was. A file that holds
 // something else is an error that wraps [ErrDamaged] and names the file.
 func (d *Dir) Read() (*routingv1.StoredState, error) {
-	name := filepath.Join(d.path, fileName)
-	data, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	state := new(routingv1.StoredState)
+	if found, err := d.read(fileName, magic, state); !found {
 		return nil, err
-	}
-	state, err := decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
 	}
 	return state, nil
 }
 
-func decode(data []byte) (*routingv1.StoredState, error) {
+// ReadShelf returns what was last written of a shelf, empty if nothing was, with
+// errors as those of [Dir.Read].
+func (d *Dir) ReadShelf(name string) (*routingv1.StoredShelf, error) {
+	shelf := new(routingv1.StoredShelf)
+	_, err := d.read(shelfPrefix+name, shelfMagic, shelf)
+	return shelf, err
+}
+
+// read decodes a file into m; found says that there is one, and that it is well.
+func (d *Dir) read(file, magic string, m proto.Message) (found bool, err error) {
+	name := filepath.Join(d.path, file)
+	data, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := decode(data, magic, m); err != nil {
+		return false, fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
+	}
+	return true, nil
+}
+
+func decode(data []byte, magic string, m proto.Message) error {
 	rest, ok := bytes.CutPrefix(data, []byte(magic))
 	if !ok {
-		return nil, fmt.Errorf("it does not begin with %q", magic)
+		return fmt.Errorf("it does not begin with %q", magic)
 	}
 	if len(rest) < sha256.Size {
-		return nil, fmt.Errorf("it is cut short after %d bytes", len(data))
+		return fmt.Errorf("it is cut short after %d bytes", len(data))
 	}
 	want, body := rest[:sha256.Size], rest[sha256.Size:]
 	if got := sha256.Sum256(body); !bytes.Equal(got[:], want) {
-		return nil, fmt.Errorf("its checksum does not fit its %d bytes: it was cut short or altered", len(data))
+		return fmt.Errorf("its checksum does not fit its %d bytes: it was cut short or altered", len(data))
 	}
-	state := new(routingv1.StoredState)
-	if err := proto.Unmarshal(body, state); err != nil {
-		return nil, err
-	}
-	return state, nil
+	return proto.Unmarshal(body, m)
 }
 
 // Write replaces the file. Once it returns nil, the state survives a loss of
 // power.
-func (d *Dir) Write(state *routingv1.StoredState) error {
-	body, err := proto.Marshal(state)
+func (d *Dir) Write(state *routingv1.StoredState) error { return d.write(fileName, magic, state) }
+
+// WriteShelf replaces the file of a shelf in the same way.
+func (d *Dir) WriteShelf(name string, shelf *routingv1.StoredShelf) error {
+	return d.write(shelfPrefix+name, shelfMagic, shelf)
+}
+
+func (d *Dir) write(file, magic string, m proto.Message) error {
+	body, err := proto.Marshal(m)
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(body)
 	data := make([]byte, 0, len(magic)+len(sum)+len(body))
 	data = append(append(append(data, magic...), sum[:]...), body...)
-	return d.WriteFile(fileName, data)
+	return d.WriteFile(file, data)
 }
 
 // WriteFile replaces a file of another kind beside the state, in the same way.

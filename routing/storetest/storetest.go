@@ -53,6 +53,8 @@ func Run(t *testing.T, open func(t *testing.T) routing.Store) {
 		"WhateverPeopleWriteComesBack":    words,
 		"AnySequenceMatchesTheModel":      model,
 		"NamesItselfAndItsHealth":         health,
+		"ShelvesKeepValues":               shelves,
+		"ShelvesSwapOnce":                 shelfRace,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, open(t)) })
 	}

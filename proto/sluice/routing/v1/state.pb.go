@@ -495,6 +495,52 @@ func (x *StoredState) GetConfirmed() *timestamppb.Timestamp {
 	return nil
 }
 
+// A StoredShelf is one shelf in one file.
+type StoredShelf struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// values are what stands on it, by key.
+	Values        map[string][]byte `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredShelf) Reset() {
+	*x = StoredShelf{}
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredShelf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredShelf) ProtoMessage() {}
+
+func (x *StoredShelf) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredShelf.ProtoReflect.Descriptor instead.
+func (*StoredShelf) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StoredShelf) GetValues() map[string][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 var File_sluice_routing_v1_state_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_state_proto_rawDesc = "" +
@@ -538,7 +584,12 @@ const file_sluice_routing_v1_state_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x126\n" +
 	"\x06routes\x18\x05 \x03(\v2\x1e.sluice.routing.v1.StoredRouteR\x06routes\x123\n" +
 	"\achanges\x18\x06 \x03(\v2\x19.sluice.routing.v1.ChangeR\achanges\x128\n" +
-	"\tconfirmed\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tconfirmedB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\tconfirmed\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tconfirmed\"\x8c\x01\n" +
+	"\vStoredShelf\x12B\n" +
+	"\x06values\x18\x01 \x03(\v2*.sluice.routing.v1.StoredShelf.ValuesEntryR\x06values\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01B*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_state_proto_rawDescOnce sync.Once
@@ -552,33 +603,36 @@ func file_sluice_routing_v1_state_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_state_proto_rawDescData
 }
 
-var file_sluice_routing_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_sluice_routing_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_sluice_routing_v1_state_proto_goTypes = []any{
 	(*Change)(nil),                // 0: sluice.routing.v1.Change
 	(*RouteChange)(nil),           // 1: sluice.routing.v1.RouteChange
 	(*LostChange)(nil),            // 2: sluice.routing.v1.LostChange
 	(*StoredRoute)(nil),           // 3: sluice.routing.v1.StoredRoute
 	(*StoredState)(nil),           // 4: sluice.routing.v1.StoredState
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*Route)(nil),                 // 6: sluice.routing.v1.Route
+	(*StoredShelf)(nil),           // 5: sluice.routing.v1.StoredShelf
+	nil,                           // 6: sluice.routing.v1.StoredShelf.ValuesEntry
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Route)(nil),                 // 8: sluice.routing.v1.Route
 }
 var file_sluice_routing_v1_state_proto_depIdxs = []int32{
-	5,  // 0: sluice.routing.v1.Change.time:type_name -> google.protobuf.Timestamp
+	7,  // 0: sluice.routing.v1.Change.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: sluice.routing.v1.Change.routes:type_name -> sluice.routing.v1.RouteChange
 	2,  // 2: sluice.routing.v1.Change.lost:type_name -> sluice.routing.v1.LostChange
-	6,  // 3: sluice.routing.v1.RouteChange.before:type_name -> sluice.routing.v1.Route
-	6,  // 4: sluice.routing.v1.RouteChange.after:type_name -> sluice.routing.v1.Route
-	5,  // 5: sluice.routing.v1.LostChange.time:type_name -> google.protobuf.Timestamp
-	6,  // 6: sluice.routing.v1.StoredRoute.route:type_name -> sluice.routing.v1.Route
-	5,  // 7: sluice.routing.v1.StoredState.time:type_name -> google.protobuf.Timestamp
+	8,  // 3: sluice.routing.v1.RouteChange.before:type_name -> sluice.routing.v1.Route
+	8,  // 4: sluice.routing.v1.RouteChange.after:type_name -> sluice.routing.v1.Route
+	7,  // 5: sluice.routing.v1.LostChange.time:type_name -> google.protobuf.Timestamp
+	8,  // 6: sluice.routing.v1.StoredRoute.route:type_name -> sluice.routing.v1.Route
+	7,  // 7: sluice.routing.v1.StoredState.time:type_name -> google.protobuf.Timestamp
 	3,  // 8: sluice.routing.v1.StoredState.routes:type_name -> sluice.routing.v1.StoredRoute
 	0,  // 9: sluice.routing.v1.StoredState.changes:type_name -> sluice.routing.v1.Change
-	5,  // 10: sluice.routing.v1.StoredState.confirmed:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 10: sluice.routing.v1.StoredState.confirmed:type_name -> google.protobuf.Timestamp
+	6,  // 11: sluice.routing.v1.StoredShelf.values:type_name -> sluice.routing.v1.StoredShelf.ValuesEntry
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_state_proto_init() }
@@ -593,7 +647,7 @@ func file_sluice_routing_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_state_proto_rawDesc), len(file_sluice_routing_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
