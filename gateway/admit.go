@@ -108,11 +108,8 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 		return denial{reasonRename, t, rw.err}
 	}
 	var err error
-	if s.version, err = t.guard.Allow(now, breaker.Normal); err != nil {
-		if errors.Is(err, breaker.ErrFull) {
-			return denial{reasonInFlight, t, err}
-		}
-		return denial{reasonBreakerOpen, t, err}
+	if s.version, err = t.guard.Allow(now, s.priority); err != nil {
+		return denial{guardReason(err), t, err}
 	}
 	e, bypass := t.group.pick(now, s.last)
 	if e == nil {
@@ -140,6 +137,17 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 	}
 	d.prepare(c, s, rw.rewrite)
 	return denial{}
+}
+
+// guardReason names the reason for which a version lets no attempt through.
+func guardReason(err error) string {
+	switch {
+	case errors.Is(err, breaker.ErrShed): // which is an ErrFull, too
+		return reasonShed
+	case errors.Is(err, breaker.ErrFull):
+		return reasonInFlight
+	}
+	return reasonBreakerOpen
 }
 
 // prepare fills in the dispatch of the attempt that has been admitted.
@@ -191,7 +199,7 @@ func (n denial) refusal() *refusal {
 		return refuse(codes.DeadlineExceeded, n.reason, "%v", n.err)
 	case reasonRename:
 		return refuse(codes.FailedPrecondition, n.reason, "model %q, version %q: %v", v.Model, v.Name, n.err)
-	case reasonInFlight:
+	case reasonInFlight, reasonShed:
 		r := refuse(codes.ResourceExhausted, n.reason, "version %q of model %q: %v", v.Name, v.Model, n.err)
 		r.retry = retryAfter
 		return r

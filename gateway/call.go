@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"sluice/breaker"
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
 	"sluice/routing"
@@ -21,6 +22,7 @@ type call struct {
 	requestID    string
 	modelVersion string // as the caller's messages say it
 	route        *routing.Route
+	priority     breaker.Priority
 	forced       bool    // the caller asked for the version by name
 	primary      *target // chosen by the route
 	target       *target // asked now: the primary, or a fallback
@@ -67,6 +69,21 @@ func (s *call) readMetadata(fields []hpack.HeaderField) (problem error) {
 		s.requestID = newRequestID()
 	}
 	return problem
+}
+
+// prioritize finds out which class the call belongs to. What its metadata says is the
+// caller's word: where it says nothing that is known, the route's default holds.
+func (s *call) prioritize(fields []hpack.HeaderField) {
+	p := &s.route.Priority
+	s.priority, _ = breaker.ParsePriority(p.Default) // the schema accepts no other names
+	if p.Metadata == "" {
+		return
+	}
+	if name, ok := identify.Value(fields, p.Metadata); ok && name != "" {
+		if class, err := breaker.ParsePriority(name); err == nil {
+			s.priority = class
+		}
+	}
 }
 
 // maxHeld bounds the compressed messages that are held back until they are

@@ -121,6 +121,7 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	s.forced = choice.Reason == routing.Forced
 	s.primary = s.snap.targets[choice.Version]
 	s.target = s.primary
+	s.prioritize(c.Fields())
 	setDeadline(c, s.method.Kind, s.route)
 	v, n := d.next(c, true)
 	if n.reason != "" {

@@ -35,6 +35,7 @@ const (
 	reasonNoEndpoint       = "NO_ENDPOINT"
 	reasonBreakerOpen      = "BREAKER_OPEN"
 	reasonInFlight         = "IN_FLIGHT_LIMIT"
+	reasonShed             = "SHED"
 	reasonBudget           = "BUDGET"
 	reasonDeadline         = "DEADLINE"
 	reasonEvicted          = "BUFFERS_FULL"

@@ -142,7 +142,9 @@ func versionSettings(r *routing.Route, v *routing.Version) breaker.VersionSettin
 			FailureRatio: b.FailureRatio, MinCalls: b.MinCalls, Consecutive: b.Consecutive,
 			OpenFor: b.OpenFor, MaxOpenFor: b.MaxOpenFor, SlowCall: b.SlowCall, DryRun: b.DryRun,
 		},
-		Limits: breaker.Limits{InFlight: int(r.InFlight)},
+		Limits: breaker.Limits{
+			InFlight: int(r.Limits.InFlight), Reserve: int(r.Limits.Reserve), Adaptive: r.Limits.Adaptive,
+		},
 		Preset: preset,
 	}
 }

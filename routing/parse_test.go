@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -89,6 +90,40 @@ func TestRichDocument(t *testing.T) {
 	}
 	if want := (Probing{Interval: 5 * time.Second, Timeout: 500 * time.Millisecond, FailAfter: 3, SlowStart: 30 * time.Second}); r.Health != want {
 		t.Errorf("health = %+v, want %+v", r.Health, want)
+	}
+}
+
+// TestSecondAttemptSettings reads those of the rich document, and what holds without.
+func TestSecondAttemptSettings(t *testing.T) {
+	type settings struct {
+		reserve  time.Duration
+		hedge    Hedge
+		limits   Limits
+		priority Priority
+		forced   bool
+	}
+	of := func(r *Route) settings {
+		return settings{r.FallbackReserve, r.Hedge, r.Limits, r.Priority, r.MayForceFallback("let it fall")}
+	}
+	rich, _ := mustParse(t, readTestFile(t, "testdata/rich.good.yaml")).Route("team/fraud@prod")
+	want := settings{
+		250 * time.Millisecond, Hedge{On: true, Delay: 50 * time.Millisecond},
+		Limits{InFlight: 64, Reserve: 8, Adaptive: true}, Priority{Metadata: "x-priority", Default: "sheddable"}, true,
+	}
+	if got := of(rich); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	plain := "routes: [{model: m, versions: [{name: a, endpoints: ['h:1']}], weights: {a: 1}, %s}]"
+	r, _ := mustParse(t, fmt.Appendf(nil, plain, "")).Route("m")
+	if got, want := of(r), (settings{limits: Limits{InFlight: 1024}}); got != want {
+		t.Errorf("without settings: got %+v, want %+v", got, want)
+	}
+	if r.MayForceFallback("") {
+		t.Error("an empty token forces a fallback where the route lets nobody")
+	}
+	r, _ = mustParse(t, fmt.Appendf(nil, plain, "hedge: {}")).Route("m")
+	if want := (Hedge{On: true}); r.Hedge != want {
+		t.Errorf("hedge: {}: got %+v, want %+v", r.Hedge, want)
 	}
 }
 

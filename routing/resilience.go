@@ -79,7 +79,6 @@ func (r *Route) setResilience(doc *routingv1.Route) {
 		OpenFor: b.GetOpenFor().AsDuration(), MaxOpenFor: b.GetMaxOpenFor().AsDuration(),
 		SlowCall: b.GetSlowCall().AsDuration(), DryRun: b.GetDryRun(),
 	}
-	r.InFlight = doc.GetLimits().GetInFlight()
 	r.Health = newProbing(doc.GetHealth())
 	for _, name := range doc.GetFallback().GetOn() {
 		r.fallbackOn |= 1 << code.Code_value[name]

@@ -35,13 +35,19 @@ type Route struct {
 	Fallback []*Version
 	// Breaker says when a version or an endpoint that fails is cut off.
 	Breaker Breaker
-	// InFlight is the greatest number of attempts under way at a version; 0 means
-	// the default.
-	InFlight uint32
+	// FallbackReserve is the part of a call's deadline that is kept for the fallbacks.
+	FallbackReserve time.Duration
+	// Limits bounds what each version is asked to do at once, Priority says which calls
+	// go first there.
+	Limits   Limits
+	Priority Priority
+	// Hedge says when a call is sent to two endpoints.
+	Hedge Hedge
 	// Health says how endpoints are probed.
 	Health Probing
 
 	fallbackOn     uint32 // a bit for each gRPC code
+	forceDigest    []byte // SHA-256 of the token that makes a call fall back; nil if none does
 	byName         map[string]*Version
 	byModelVersion map[string]*Version // nil for a value that several versions share
 	split          []share             // the versions with weight, in the order of the document
@@ -71,6 +77,7 @@ func newRoute(doc *routingv1.Route) *Route {
 		byModelVersion:     make(map[string]*Version, len(doc.GetVersions())),
 	}
 	r.setResilience(doc)
+	r.setSecondAttempts(doc)
 	salt := doc.GetSticky().GetSalt()
 	if salt == "" {
 		salt = r.Model

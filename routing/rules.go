@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
+
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
 
@@ -28,7 +30,8 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.versions(at, route)
 		r.weights(at, route)
 		r.timeout(at, route.GetTimeout())
-		r.fallback(at.field("fallback").field("to"), route)
+		r.fallback(at.field("fallback"), route)
+		r.limits(at.field("limits"), route.GetLimits())
 		r.openTimes(at.field("breaker"), route.GetBreaker())
 		r.health(at.field("health"), route.GetHealth())
 		r.unsupported(at, route)
@@ -116,7 +119,7 @@ func (r *rules) timeout(at path, t *routingv1.Timeout) {
 	}
 }
 
-// fallback wants known versions, each once.
+// fallback wants known versions, each once, and a reserve that something can use.
 func (r *rules) fallback(at path, route *routingv1.Route) {
 	var names []string
 	for _, v := range route.GetVersions() {
@@ -124,11 +127,22 @@ func (r *rules) fallback(at path, route *routingv1.Route) {
 	}
 	seen := owners{}
 	for i, name := range route.GetFallback().GetTo() {
+		at := at.field("to").index(i)
 		if !slices.Contains(names, name) {
-			r.report(at.index(i), quote(name), "one of the route's versions (%s)", list(names))
+			r.report(at, quote(name), "one of the route's versions (%s)", list(names))
 			continue
 		}
-		r.distinct(seen, at.index(i), name, "a version that is listed once")
+		r.distinct(seen, at, name, "a version that is listed once")
+	}
+	if d := route.GetFallback().GetReserve(); d != nil && !slices.Contains(route.GetFallback().GetOn(), code.Code_DEADLINE_EXCEEDED.String()) {
+		r.report(at.field("reserve"), d.AsDuration().String(), "DEADLINE_EXCEEDED in fallback.on, or no reserve: it is kept for calls that ran out of their part of the deadline")
+	}
+}
+
+// limits wants places that are left beside the reserve.
+func (r *rules) limits(at path, l *routingv1.Limits) {
+	if most := inFlight(l); l.GetReserve() >= most {
+		r.report(at.field("reserve"), fmt.Sprint(l.GetReserve()), "a number below in_flight (%d)", most)
 	}
 }
 

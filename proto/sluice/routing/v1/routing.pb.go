@@ -107,8 +107,13 @@ type Route struct {
 	// ignore_model_version lets a model_version in a request pass that names no version of the
 	// route. Without it such a request is answered with NOT_FOUND.
 	IgnoreModelVersion bool `protobuf:"varint,12,opt,name=ignore_model_version,json=ignoreModelVersion,proto3" json:"ignore_model_version,omitempty"`
+	// hedge sends calls that take long a second time, to another endpoint of the same version, and
+	// takes the answer that comes first. Unset means never.
+	Hedge *Hedge `protobuf:"bytes,13,opt,name=hedge,proto3" json:"hedge,omitempty"`
 	// health says how the endpoints are probed, and how those that come back are treated.
-	Health        *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
+	Health *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
+	// priority says which calls go first when not all can be answered.
+	Priority      *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,9 +232,23 @@ func (x *Route) GetIgnoreModelVersion() bool {
 	return false
 }
 
+func (x *Route) GetHedge() *Hedge {
+	if x != nil {
+		return x.Hedge
+	}
+	return nil
+}
+
 func (x *Route) GetHealth() *Health {
 	if x != nil {
 		return x.Health
+	}
+	return nil
+}
+
+func (x *Route) GetPriority() *Priority {
+	if x != nil {
+		return x.Priority
 	}
 	return nil
 }
@@ -607,7 +626,15 @@ type Fallback struct {
 	// to lists the versions to try, in order.
 	To []string `protobuf:"bytes,1,rep,name=to,proto3" json:"to,omitempty"`
 	// on lists the gRPC status codes that lead to a fallback.
-	On            []string `protobuf:"bytes,2,rep,name=on,proto3" json:"on,omitempty"`
+	On []string `protobuf:"bytes,2,rep,name=on,proto3" json:"on,omitempty"`
+	// reserve is the part of a call's deadline that is kept for the versions still to try: an attempt
+	// ends that much earlier than the call does, but has at least half of what is left. It counts for
+	// methods known to be unary. Unset means that an attempt may use the whole deadline.
+	Reserve *durationpb.Duration `protobuf:"bytes,3,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	// force_sha256 lets tests make a call fall back as if the chosen version had failed: those that
+	// bring, in the metadata sluice-fallback-force, a text with this SHA-256, in hexadecimal. Empty
+	// means that nobody may.
+	ForceSha256   string `protobuf:"bytes,4,opt,name=force_sha256,json=forceSha256,proto3" json:"force_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -654,6 +681,20 @@ func (x *Fallback) GetOn() []string {
 		return x.On
 	}
 	return nil
+}
+
+func (x *Fallback) GetReserve() *durationpb.Duration {
+	if x != nil {
+		return x.Reserve
+	}
+	return nil
+}
+
+func (x *Fallback) GetForceSha256() string {
+	if x != nil {
+		return x.ForceSha256
+	}
+	return ""
 }
 
 // Shadow sends copies of calls to a version whose answers nobody sees.
@@ -769,8 +810,13 @@ func (x *Timeout) GetMax() *durationpb.Duration {
 // Limits bounds what each version of a route is asked to do at once.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// in_flight is the greatest number of calls a version may have open.
-	InFlight      uint32 `protobuf:"varint,1,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// in_flight is the greatest number of calls a version may have open; unset means 1024.
+	InFlight *uint32 `protobuf:"varint,1,opt,name=in_flight,json=inFlight,proto3,oneof" json:"in_flight,omitempty"`
+	// adaptive lowers the limit below in_flight while growing latencies show that calls queue up in
+	// the version's servers.
+	Adaptive bool `protobuf:"varint,2,opt,name=adaptive,proto3" json:"adaptive,omitempty"`
+	// reserve is the number of places, of those of in_flight, that are kept for critical calls.
+	Reserve       uint32 `protobuf:"varint,3,opt,name=reserve,proto3" json:"reserve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,8 +852,22 @@ func (*Limits) Descriptor() ([]byte, []int) {
 }
 
 func (x *Limits) GetInFlight() uint32 {
+	if x != nil && x.InFlight != nil {
+		return *x.InFlight
+	}
+	return 0
+}
+
+func (x *Limits) GetAdaptive() bool {
 	if x != nil {
-		return x.InFlight
+		return x.Adaptive
+	}
+	return false
+}
+
+func (x *Limits) GetReserve() uint32 {
+	if x != nil {
+		return x.Reserve
 	}
 	return 0
 }
@@ -998,13 +1058,121 @@ func (x *Health) GetOff() bool {
 	return false
 }
 
+// Hedge sends a call a second time that has not been answered after a while. Whoever answers first
+// wins, the other attempt is cancelled. It is for methods that only ask a model, of known inference
+// services, unary, and not for requests that belong to a sequence. Second attempts come out of the
+// route's budget.
+type Hedge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// delay is the time an attempt gets alone, counted from when the server has the whole request.
+	// Unset means the version's own 95th percentile, which is followed while calls flow; until it is
+	// known, nothing is hedged.
+	Delay         *durationpb.Duration `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hedge) Reset() {
+	*x = Hedge{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hedge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hedge) ProtoMessage() {}
+
+func (x *Hedge) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hedge.ProtoReflect.Descriptor instead.
+func (*Hedge) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Hedge) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+// Priority says how much callers need their answers. Where a version is at its limit, sheddable calls
+// are refused first, then normal ones; see Limits.
+type Priority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// metadata is the request metadata that holds the class: critical, normal or sheddable. Another
+	// value, and none, mean the default.
+	Metadata string `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// default is the class of calls that name none; empty means normal.
+	Default       string `protobuf:"bytes,2,opt,name=default,proto3" json:"default,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Priority) Reset() {
+	*x = Priority{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Priority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Priority) ProtoMessage() {}
+
+func (x *Priority) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Priority.ProtoReflect.Descriptor instead.
+func (*Priority) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Priority) GetMetadata() string {
+	if x != nil {
+		return x.Metadata
+	}
+	return ""
+}
+
+func (x *Priority) GetDefault() string {
+	if x != nil {
+		return x.Default
+	}
+	return ""
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\x80\v\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xe9\v\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -1023,8 +1191,10 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x13route.services.name\x12Ta full service name: 1 to 256 visible ASCII characters without slash, space or comma\x1a%this.matches(r'^[!-+\\-.0-~]{1,256}$')\xba\x01\xe3\x01\n" +
 	"\x14route.services.local\x12Ra service of the model's servers; the gateway answers health and reflection itself\x1aw!(this in ['grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection'])R\bservices\x12)\n" +
 	"\x10allow_management\x18\v \x01(\bR\x0fallowManagement\x120\n" +
-	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x121\n" +
-	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x1a:\n" +
+	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x12.\n" +
+	"\x05hedge\x18\r \x01(\v2\x18.sluice.routing.v1.HedgeR\x05hedge\x121\n" +
+	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x127\n" +
+	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x1a:\n" +
 	"\fWeightsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xda\x05\n" +
@@ -1068,12 +1238,16 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x0fsticky.metadata\x12ca lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.', not binary (-bin)\x1a?this.matches(r'^[a-z0-9_.-]{1,128}$') && !this.endsWith('-bin')\xd8\x01\x01R\bmetadata\x12|\n" +
 	"\x04salt\x18\x02 \x01(\tBh\xbaHe\xba\x01b\n" +
 	"\vsticky.salt\x121at most 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,128}$')R\x04salt:M\xbaHJ\x1aH\n" +
-	"\x06sticky\x12\x16metadata, salt or both\x1a&this.metadata != '' || this.salt != ''\"\xdd\x03\n" +
+	"\x06sticky\x12\x16metadata, salt or both\x1a&this.metadata != '' || this.salt != ''\"\xb0\x06\n" +
 	"\bFallback\x12J\n" +
 	"\x02to\x18\x01 \x03(\tB:\xbaH7\xba\x014\n" +
 	"\vfallback.to\x12\x14at least one version\x1a\x0fsize(this) >= 1R\x02to\x12\x84\x03\n" +
 	"\x02on\x18\x02 \x03(\tB\xf3\x02\xbaH\xef\x02\x92\x01\xeb\x02\"\xe8\x02\xba\x01\xe4\x02\n" +
-	"\vfallback.on\x12Athe name of a gRPC status code other than OK, such as UNAVAILABLE\x1a\x91\x02this in ['CANCELLED', 'UNKNOWN', 'INVALID_ARGUMENT', 'DEADLINE_EXCEEDED', 'NOT_FOUND', 'ALREADY_EXISTS', 'PERMISSION_DENIED', 'RESOURCE_EXHAUSTED', 'FAILED_PRECONDITION', 'ABORTED', 'OUT_OF_RANGE', 'UNIMPLEMENTED', 'INTERNAL', 'UNAVAILABLE', 'DATA_LOSS', 'UNAUTHENTICATED']R\x02on\"\xd4\x01\n" +
+	"\vfallback.on\x12Athe name of a gRPC status code other than OK, such as UNAVAILABLE\x1a\x91\x02this in ['CANCELLED', 'UNKNOWN', 'INVALID_ARGUMENT', 'DEADLINE_EXCEEDED', 'NOT_FOUND', 'ALREADY_EXISTS', 'PERMISSION_DENIED', 'RESOURCE_EXHAUSTED', 'FAILED_PRECONDITION', 'ABORTED', 'OUT_OF_RANGE', 'UNIMPLEMENTED', 'INTERNAL', 'UNAVAILABLE', 'DATA_LOSS', 'UNAUTHENTICATED']R\x02on\x12\x9d\x01\n" +
+	"\areserve\x18\x03 \x01(\v2\x19.google.protobuf.DurationBh\xbaHe\xba\x01b\n" +
+	"\x10fallback.reserve\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\areserve\x12\xb0\x01\n" +
+	"\fforce_sha256\x18\x04 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n" +
+	"\x15fallback.force_sha256\x12Ga SHA-256 as 64 lower-case hexadecimal digits, such as sha256sum prints\x1a\x1fthis.matches(r'^[0-9a-f]{64}$')\xd8\x01\x01R\vforceSha256\"\xd4\x01\n" +
 	"\x06Shadow\x12Y\n" +
 	"\aversion\x18\x01 \x01(\tB?\xbaH<\xba\x019\n" +
 	"\x0eshadow.version\x12\x1bone of the route's versions\x1a\n" +
@@ -1084,11 +1258,15 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\adefault\x18\x01 \x01(\v2\x19.google.protobuf.DurationBg\xbaHd\xba\x01a\n" +
 	"\x0ftimeout.default\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\adefault\x12\x90\x01\n" +
 	"\x03max\x18\x02 \x01(\v2\x19.google.protobuf.DurationBc\xbaH`\xba\x01]\n" +
-	"\vtimeout.max\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\x03max\"\\\n" +
-	"\x06Limits\x12R\n" +
+	"\vtimeout.max\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\x03max\"\xa5\x01\n" +
+	"\x06Limits\x12W\n" +
 	"\tin_flight\x18\x01 \x01(\rB5\xbaH2\xba\x01/\n" +
 	"\x10limits.in_flight\x12\x0fa number from 1\x1a\n" +
-	"this >= 1uR\binFlight\"\xc8\x05\n" +
+	"this >= 1uH\x00R\binFlight\x88\x01\x01\x12\x1a\n" +
+	"\badaptive\x18\x02 \x01(\bR\badaptive\x12\x18\n" +
+	"\areserve\x18\x03 \x01(\rR\areserveB\f\n" +
+	"\n" +
+	"_in_flight\"\xc8\x05\n" +
 	"\aBreaker\x12t\n" +
 	"\rfailure_ratio\x18\x01 \x01(\x01BO\xbaHL\xba\x01I\n" +
 	"\x15breaker.failure_ratio\x12\x14a number from 0 to 1\x1a\x1athis >= 0.0 && this <= 1.0R\ffailureRatio\x12\x1b\n" +
@@ -1114,7 +1292,16 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"slow_start\x18\x04 \x01(\v2\x19.google.protobuf.DurationBe\xbaHb\xba\x01_\n" +
 	"\x11health.slow_start\x12\x18a duration from 0s to 1h\x1a0this >= duration('0s') && this <= duration('1h')R\tslowStart\x12\x10\n" +
 	"\x03off\x18\x05 \x01(\bR\x03offB\r\n" +
-	"\v_fail_afterB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\v_fail_after\"\x9c\x01\n" +
+	"\x05Hedge\x12\x92\x01\n" +
+	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationBa\xbaH^\xba\x01[\n" +
+	"\vhedge.delay\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x05delay\"\xc9\x03\n" +
+	"\bPriority\x12\xe1\x01\n" +
+	"\bmetadata\x18\x01 \x01(\tB\xc4\x01\xbaH\xc0\x01\xba\x01\xb9\x01\n" +
+	"\x11priority.metadata\x12ca lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.', not binary (-bin)\x1a?this.matches(r'^[a-z0-9_.-]{1,128}$') && !this.endsWith('-bin')\xd8\x01\x01R\bmetadata\x12\x81\x01\n" +
+	"\adefault\x18\x02 \x01(\tBg\xbaHd\xba\x01^\n" +
+	"\x10priority.default\x12\x1dcritical, normal or sheddable\x1a+this in ['critical', 'normal', 'sheddable']\xd8\x01\x01R\adefault:U\xbaHR\x1aP\n" +
+	"\bpriority\x12\x19metadata, default or both\x1a)this.metadata != '' || this.default != ''B*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -1128,7 +1315,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),            // 0: sluice.routing.v1.Document
 	(*Route)(nil),               // 1: sluice.routing.v1.Route
@@ -1143,36 +1330,42 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Limits)(nil),              // 10: sluice.routing.v1.Limits
 	(*Breaker)(nil),             // 11: sluice.routing.v1.Breaker
 	(*Health)(nil),              // 12: sluice.routing.v1.Health
-	nil,                         // 13: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
+	(*Hedge)(nil),               // 13: sluice.routing.v1.Hedge
+	(*Priority)(nil),            // 14: sluice.routing.v1.Priority
+	nil,                         // 15: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	13, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	15, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
 	9,  // 6: sluice.routing.v1.Route.timeout:type_name -> sluice.routing.v1.Timeout
 	10, // 7: sluice.routing.v1.Route.limits:type_name -> sluice.routing.v1.Limits
 	11, // 8: sluice.routing.v1.Route.breaker:type_name -> sluice.routing.v1.Breaker
-	12, // 9: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
-	3,  // 10: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 11: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 12: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	14, // 13: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	14, // 14: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	14, // 15: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	14, // 16: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	14, // 17: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	14, // 18: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	14, // 19: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	14, // 20: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	13, // 9: sluice.routing.v1.Route.hedge:type_name -> sluice.routing.v1.Hedge
+	12, // 10: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
+	14, // 11: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
+	3,  // 12: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 13: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 14: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	16, // 15: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	16, // 16: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	16, // 17: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	16, // 18: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	16, // 19: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	16, // 20: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	16, // 21: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	16, // 22: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	16, // 23: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	16, // 24: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -1181,6 +1374,7 @@ func file_sluice_routing_v1_routing_proto_init() {
 		return
 	}
 	file_sluice_routing_v1_routing_proto_msgTypes[2].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[10].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1188,7 +1382,7 @@ func file_sluice_routing_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
