@@ -133,6 +133,11 @@ type Update struct {
 	// NewEpoch begins a new epoch; nil stays in the current one. Only a [Watcher]
 	// does that.
 	NewEpoch *NewEpoch
+	// Restore says that the routes were served all the time while the store had
+	// lost them: of a model that the store does not know, the change names the
+	// document as it was before too, so that undoing takes no route away. Only a
+	// [Watcher] does that.
+	Restore bool
 }
 
 // NewEpoch is how a loss becomes part of the history.

@@ -164,10 +164,15 @@ func (u *Update) checkServices(at *State) []problem {
 func (u *Update) routeChanges(at *State) []*routingv1.RouteChange {
 	changes := make(map[string]*routingv1.RouteChange, len(u.Set)+len(u.Delete))
 	for _, r := range u.Set {
-		before := at.Routes[r.GetModel()].GetRoute()
-		if !proto.Equal(before, r) {
-			changes[r.GetModel()] = &routingv1.RouteChange{Model: r.GetModel(), Before: before, After: proto.CloneOf(r)}
+		entry := at.Routes[r.GetModel()]
+		if proto.Equal(entry.GetRoute(), r) {
+			continue
 		}
+		c := &routingv1.RouteChange{Model: r.GetModel(), Before: entry.GetRoute(), After: proto.CloneOf(r)}
+		if u.Restore && entry == nil {
+			c.Before = c.GetAfter()
+		}
+		changes[r.GetModel()] = c
 	}
 	for _, model := range u.Delete {
 		entry := at.Routes[model]

@@ -17,7 +17,8 @@ const (
 )
 
 // reconcile brings the published state in line with a loaded one. A store that
-// is empty is seeded if nothing was ever published, and otherwise left alone. A
+// is empty is seeded if nothing was ever published, and otherwise left alone. One
+// that was emptied and then seeded by another gateway is overruled. A
 // store whose history has parted from what was published has lost changes: that
 // is written into the history before it is followed.
 func (w *Watcher) reconcile(ctx context.Context, s *State) error {
@@ -34,6 +35,13 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 	case local.Revision == 0 || local == s.Position:
 		return w.takeFirst(s)
 	}
+	seeded, err := w.isOnlySeeded(ctx, s, local)
+	if err != nil {
+		return err
+	}
+	if seeded {
+		return w.overrule(ctx, s, local)
+	}
 	lost, err := w.lostSince(ctx, local, s)
 	if err != nil {
 		return err
@@ -44,6 +52,62 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 		}
 	}
 	return w.takeFirst(s)
+}
+
+// isOnlySeeded reports whether all that a state comes from is a file of routes, and
+// not in a change that what is served here comes from too. The store had then lost
+// everything, and a gateway that knew nothing of it found it empty.
+func (w *Watcher) isOnlySeeded(ctx context.Context, s *State, local Position) (bool, error) {
+	for _, c := range w.remembered(local) {
+		if c.GetId() == s.ID {
+			return false, nil // it went back to the seed, as in a failover
+		}
+	}
+	last, err := w.cfg.Store.History(ctx, HistoryQuery{From: s.Revision, To: s.Revision, Limit: 1})
+	if err != nil || len(last) == 0 {
+		return false, err
+	}
+	c := last[0]
+	return c.GetId() == s.ID && c.GetActor() == ActorFile && c.GetPredecessorRevision() == 0, nil
+}
+
+// overrule replaces what a store was seeded with by what is served here, in a new
+// epoch, so that all gateways agree again.
+func (w *Watcher) overrule(ctx context.Context, s *State, local Position) error {
+	u := UpdateTo(w.State().Document(), s)
+	u.Delete = append(u.Delete, w.tombstonesUnknownTo(s)...)
+	u.Actor, u.Restore = ActorFailover, true
+	u.Reason = fmt.Sprintf("the store had lost its routing state and was seeded anew; written back as served at revision %d", local.Revision)
+	u.NewEpoch = &NewEpoch{Above: local, Lost: namesOf(w.remembered(local))}
+	c, err := w.cfg.Store.Update(ctx, u)
+	var faster *ConflictError
+	if errors.As(err, &faster) {
+		return w.reload(ctx) // another gateway has done it
+	}
+	if err != nil {
+		return fmt.Errorf("the store had lost its routing state and was seeded anew, and revision %d cannot be written back: %w",
+			local.Revision, err)
+	}
+	w.cfg.Logger.Error("the store had lost its routing state and was seeded anew; what is served here is written back",
+		"store", w.cfg.Store.String(), "served", local.Revision, "revision", c.GetRevision())
+	s.Apply(c)
+	w.mu.Lock()
+	w.recent = ring{} // it led to where nobody is any more
+	w.recent.add(c)
+	w.mu.Unlock()
+	return w.takeFirst(s)
+}
+
+// tombstonesUnknownTo returns the deleted models that a state does not mention.
+func (w *Watcher) tombstonesUnknownTo(s *State) []string {
+	var models []string
+	for model, entry := range w.State().Routes {
+		if entry.GetRoute() == nil && s.Routes[model] == nil {
+			models = append(models, model)
+		}
+	}
+	slices.Sort(models)
+	return models
 }
 
 // acceptLoss keeps the documents of lost changes and makes sure that the store's

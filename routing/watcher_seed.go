@@ -26,11 +26,14 @@ func (w *Watcher) seed(ctx context.Context, empty *State) error {
 	if err != nil {
 		return fmt.Errorf("seed an empty store: %w", err)
 	}
-	empty.Apply(c)
 	w.mu.Lock()
 	w.recent.add(c)
 	w.mu.Unlock()
-	return w.take(empty)
+	s, err := w.cfg.Store.Load(ctx) // one that has lost nothing but its head holds more than the seed
+	if err != nil {
+		return err
+	}
+	return w.take(s)
 }
 
 // compareSeed reports, once, that the store says something else than the file.

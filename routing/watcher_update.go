@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,6 +56,15 @@ func (w *Watcher) restore(ctx context.Context, u *Update) (*Update, error) {
 		return nil, err
 	}
 	c, err := w.cfg.Store.Update(ctx, back)
+	var taken *FieldError
+	if errors.As(err, &taken) {
+		// A route of the store has taken over a service of a lost one. An operator
+		// who changes or deletes that one must not need it back for it.
+		c, err = w.cfg.Store.Update(ctx, withoutModelsOf(back, u))
+		if errors.Is(err, ErrUnchanged) {
+			return u, nil // it was about nothing else
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("write back what the store has lost: %w", err)
 	}
@@ -64,22 +74,13 @@ func (w *Watcher) restore(ctx context.Context, u *Update) (*Update, error) {
 }
 
 // restoration returns the update that writes back what the store has lost, nil
-// if it has lost nothing or the update is not meant for what is served here.
-// Routes that the update sets or deletes itself are left to it.
+// if it has lost nothing or the update is not meant for what is served here. What
+// the update is about to change is written back too: the history has to say what
+// was there before.
 func (w *Watcher) restoration(u *Update) *Update {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if u.Expected != w.local.Revision || !w.known {
-		return nil
-	}
-	models := maps.Clone(w.orphans)
-	for _, r := range u.Set {
-		delete(models, r.GetModel())
-	}
-	for _, model := range u.Delete {
-		delete(models, model)
-	}
-	if len(models) == 0 && !w.vanished() {
+	if u.Expected != w.local.Revision || !w.known || len(w.orphans) == 0 && !w.vanished() {
 		return nil
 	}
 	back := &Update{
@@ -87,9 +88,10 @@ func (w *Watcher) restoration(u *Update) *Update {
 		ExpectedID: w.storeAt.ID,
 		Actor:      ActorFailover,
 		Reason: fmt.Sprintf("%d entries were missing in the store without having been deleted; written back as served at revision %d",
-			len(models), w.local.Revision),
+			len(w.orphans), w.local.Revision),
+		Restore: true,
 	}
-	for _, model := range slices.Sorted(maps.Keys(models)) {
+	for _, model := range slices.Sorted(maps.Keys(w.orphans)) {
 		if r := w.local.Routes[model].GetRoute(); r != nil {
 			back.Set = append(back.Set, r)
 		} else {
@@ -100,6 +102,21 @@ func (w *Watcher) restoration(u *Update) *Update {
 		back.NewEpoch = &NewEpoch{Above: w.local.Position, Lost: namesOf(w.recentUpTo(w.local.Position))}
 	}
 	return back
+}
+
+// withoutModelsOf returns a restoration that leaves the models of an update to
+// it.
+func withoutModelsOf(back, u *Update) *Update {
+	named := make(map[string]bool)
+	for _, r := range u.Set {
+		named[r.GetModel()] = true
+	}
+	for _, model := range u.Delete {
+		named[model] = true
+	}
+	less := *back
+	less.Set = slices.DeleteFunc(slices.Clone(back.Set), func(r *routingv1.Route) bool { return named[r.GetModel()] })
+	return &less
 }
 
 // await waits until a revision is published, but not for long.

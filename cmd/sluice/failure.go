@@ -36,6 +36,7 @@ func (f *failure) Unwrap() error { return f.err }
 var hints = map[string]string{
 	admin.ReasonConflict:         "sluice history, then the command again",
 	admin.ReasonModelNotFound:    "sluice get",
+	admin.ReasonNoState:          "sluice status; where nobody has made routes yet, sluice apply -f routes.yaml",
 	admin.ReasonNoHistory:        "sluice history",
 	admin.ReasonUnreachable:      "--force to send calls there all the same; that is recorded",
 	admin.ReasonStoreUnavailable: "sluice status; routes stay as they are meanwhile",

@@ -34,6 +34,9 @@ func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*admi
 	if in == nil {
 		in = new(adminv1.Intent) // refused below, for it names no actor
 	}
+	if err := checkActor(in.GetActor()); err != nil {
+		return nil, err
+	}
 	begun := time.Now()
 	for {
 		outcome, err := s.try(ctx, in, e)
@@ -51,6 +54,16 @@ func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*admi
 			return nil, err
 		}
 	}
+}
+
+// checkActor keeps people from signing as Sluice does: what a file or a failover
+// has written is judged by that.
+func checkActor(actor string) error {
+	if actor == routing.ActorFile || actor == routing.ActorFailover {
+		return &routing.FieldError{Field: "actor", Got: fmt.Sprintf("%q", actor),
+			Want: fmt.Sprintf("a name that sluice does not sign with itself (%s, %s)", routing.ActorFile, routing.ActorFailover)}
+	}
+	return nil
 }
 
 // try makes the change to the state that is served now.
@@ -200,10 +213,10 @@ func (s *Service) catchUp(ctx context.Context, revision uint64) bool {
 }
 
 // routeOf returns a copy of what a state says of a model.
-func routeOf(at *routing.State, model string) (*routingv1.Route, error) {
+func (s *Service) routeOf(at *routing.State, model string) (*routingv1.Route, error) {
 	route := at.Routes[model].GetRoute()
 	if route == nil {
-		return nil, &unknownModelError{model}
+		return nil, s.noRoute(model)
 	}
 	return proto.CloneOf(route), nil
 }

@@ -25,7 +25,7 @@ func (s *Service) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv
 		}
 		for _, model := range req.GetDelete() {
 			if at.Routes[model].GetRoute() == nil {
-				return nil, &unknownModelError{model}
+				return nil, s.noRoute(model)
 			}
 		}
 		return u, nil
@@ -39,7 +39,7 @@ func (s *Service) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv
 // SetWeights replaces the split of one model.
 func (s *Service) SetWeights(ctx context.Context, req *adminv1.SetWeightsRequest) (*adminv1.SetWeightsResponse, error) {
 	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
-		route, err := routeOf(at, req.GetModel())
+		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +74,7 @@ var fallbackCodes = []string{"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"}
 func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*adminv1.PromoteResponse, error) {
 	var previous string
 	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
-		route, err := routeOf(at, req.GetModel())
+		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
 		}

@@ -21,6 +21,7 @@ const (
 	ReasonConflict         = "CONFLICT"          // another operator was faster
 	ReasonInvalid          = "INVALID"           // fields are wrong; a BadRequest says which
 	ReasonModelNotFound    = "MODEL_NOT_FOUND"   // no route for the model
+	ReasonNoState          = "NO_STATE"          // the gateway has no routes at all, perhaps because its store is away
 	ReasonNoHistory        = "NO_HISTORY"        // no change to undo, or no such revision
 	ReasonUnreachable      = "UNREACHABLE"       // the guard has refused, force overrules it
 	ReasonStoreUnavailable = "STORE_UNAVAILABLE" // nothing has been changed
@@ -35,6 +36,26 @@ type unknownModelError struct{ model string }
 
 // Error names the model.
 func (e *unknownModelError) Error() string { return fmt.Sprintf("no route for model %q", e.model) }
+
+// noStateError says that there are no routes at all.
+type noStateError struct{ problem error } // nil if the store is well and empty
+
+// Error says why.
+func (e *noStateError) Error() string {
+	if e.problem == nil {
+		return "there are no routes yet"
+	}
+	return fmt.Sprintf("this gateway has no routing state yet: %v", e.problem)
+}
+
+// noRoute returns why a model has no route here: nobody has made one, or this
+// gateway has no routes at all.
+func (s *Service) noRoute(model string) error {
+	if status := s.cfg.Watcher.Status(); !status.Ready() {
+		return &noStateError{status.Err}
+	}
+	return &unknownModelError{model}
+}
 
 // noHistoryError says that the past does not hold what was asked for.
 type noHistoryError struct{ text string }
@@ -52,6 +73,7 @@ func failure(err error, rename func(string) string) *connect.Error {
 		refused      *routing.RefusedError
 		field        *routing.FieldError
 		unknownModel *unknownModelError
+		noState      *noStateError
 		noHistory    *noHistoryError
 		unreachable  *unreachableError
 	)
@@ -64,6 +86,8 @@ func failure(err error, rename func(string) string) *connect.Error {
 		return invalid(err, rename)
 	case errors.As(err, &unknownModel):
 		return refuse(connect.CodeNotFound, ReasonModelNotFound, err, map[string]string{"model": unknownModel.model})
+	case errors.As(err, &noState):
+		return refuse(connect.CodeUnavailable, ReasonNoState, err, nil)
 	case errors.As(err, &noHistory):
 		return refuse(connect.CodeNotFound, ReasonNoHistory, err, nil)
 	case errors.As(err, &unreachable):

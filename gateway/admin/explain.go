@@ -18,6 +18,9 @@ import (
 // Explain decides as the path of a call does, with the same code, and writes down
 // each decision.
 func (s *Service) Explain(_ context.Context, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+	if status := s.cfg.Watcher.Status(); !status.Ready() {
+		return nil, failure(&noStateError{status.Err}, ofRoute)
+	}
 	table := s.cfg.Router.Current()
 	e := &explanation{resp: &adminv1.ExplainResponse{Revision: table.Revision()}, table: table, req: req}
 	e.explain()

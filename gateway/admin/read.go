@@ -23,9 +23,12 @@ func (s *Service) Get(_ context.Context, req *adminv1.GetRequest) (*adminv1.GetR
 	if model := req.GetModel(); model != "" {
 		entry, revision, ok := s.cfg.Watcher.Entry(model)
 		if !ok {
-			return nil, failure(&unknownModelError{model}, ofRoute)
+			return nil, failure(s.noRoute(model), ofRoute)
 		}
 		return &adminv1.GetResponse{Revision: revision, Routes: []*routingv1.StoredRoute{entry}}, nil
+	}
+	if status := s.cfg.Watcher.Status(); !status.Ready() && status.Err != nil {
+		return nil, failure(&noStateError{status.Err}, ofRoute)
 	}
 	at := s.cfg.Watcher.State()
 	return &adminv1.GetResponse{Revision: at.Revision, Routes: entries(at)}, nil
@@ -75,7 +78,7 @@ func (s *Service) Status(ctx context.Context, req *adminv1.StatusRequest) (*admi
 		Store:   storeStatus(s.cfg.Watcher.Status()),
 	}
 	if _, ok := table.Route(req.GetModel()); req.GetModel() != "" && !ok {
-		return nil, failure(&unknownModelError{req.GetModel()}, ofRoute)
+		return nil, failure(s.noRoute(req.GetModel()), ofRoute)
 	}
 	var versions []*routing.Version
 	for r := range table.Routes() {

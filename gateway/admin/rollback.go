@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	adminv1 "sluice/proto/sluice/admin/v1"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
@@ -20,10 +22,20 @@ const (
 )
 
 // Rollback undoes the last change or returns to a revision, of one model or of
-// all.
+// all. The last change is the one that was last when the request came: of two
+// operators who undo it at once, one is told that the other was faster, rather
+// than made to undo what that one has done.
 func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*adminv1.RollbackResponse, error) {
+	in := req.GetIntent()
+	if in != nil && req.ToRevision == nil && in.UnchangedSince == nil && in.ExpectedRevision == nil {
+		in = proto.CloneOf(in)
+		in.UnchangedSince = proto.Uint64(s.revision())
+	}
 	var undone []*routingv1.Change
-	outcome, err := s.change(ctx, req.GetIntent(), func(ctx context.Context, at *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, in, func(ctx context.Context, at *routing.State) (*routing.Update, error) {
+		if at.Revision == 0 {
+			return nil, s.noRoute(req.GetModel())
+		}
 		var err error
 		if req.ToRevision != nil {
 			undone, err = s.changesSince(ctx, at, req.GetModel(), req.GetToRevision())
@@ -69,7 +81,8 @@ func undo(changes []*routingv1.Change, model string, at *routing.State) *routing
 }
 
 // lastChange returns the change that a rollback without a revision undoes. One
-// that changed no route, such as a note of a loss, is passed over.
+// that left the routes in question as they were, such as a note of a loss or the
+// writing back of what the store had lost, is passed over.
 func (s *Service) lastChange(ctx context.Context, at *routing.State, model string) ([]*routingv1.Change, error) {
 	const enough = 10
 	found, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, To: at.Revision, Limit: enough})
@@ -77,33 +90,75 @@ func (s *Service) lastChange(ctx context.Context, at *routing.State, model strin
 		return nil, err
 	}
 	for _, c := range found {
-		if len(c.GetRoutes()) > 0 {
+		if alters(c, model) {
 			return []*routingv1.Change{c}, nil
 		}
 	}
 	if model != "" && at.Routes[model] == nil {
-		return nil, &unknownModelError{model}
+		return nil, s.noRoute(model)
 	}
 	return nil, &noHistoryError{fmt.Sprintf("the history has no change%s to undo", ofModel(model))}
 }
 
-// changesSince returns the changes after a revision, the newest first.
+// alters reports whether a change made any difference to the calls of a model, or
+// with an empty one to any.
+func alters(c *routingv1.Change, model string) bool {
+	return slices.ContainsFunc(c.GetRoutes(), func(r *routingv1.RouteChange) bool {
+		return (model == "" || r.GetModel() == model) && !proto.Equal(r.GetBefore(), r.GetAfter())
+	})
+}
+
+// changesSince returns the changes after a revision, the newest first. What the
+// routes were at a revision is only known if the history leads through it.
 func (s *Service) changesSince(ctx context.Context, at *routing.State, model string, revision uint64) ([]*routingv1.Change, error) {
 	if revision > at.Revision {
 		return nil, &noHistoryError{fmt.Sprintf("revision %d does not exist yet: the routing state is at %d", revision, at.Revision)}
 	}
 	if model != "" && at.Routes[model] == nil {
-		return nil, &unknownModelError{model}
+		return nil, s.noRoute(model)
 	}
-	oldest, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Limit: 1, OldestFirst: true})
-	if err != nil {
+	if err := s.isInHistory(ctx, revision, at.Revision); err != nil {
 		return nil, err
 	}
-	if len(oldest) > 0 && oldest[0].GetPredecessorRevision() > revision {
-		return nil, &noHistoryError{fmt.Sprintf("the history does not reach back to revision %d: its oldest change led to %d",
-			revision, oldest[0].GetRevision())}
-	}
 	return s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, From: revision + 1, To: at.Revision, Limit: maxRollback})
+}
+
+// isInHistory returns an error unless the history that leads to the current
+// revision leads through another one: that may be too old, or the store has lost
+// it, and a later change says so.
+func (s *Service) isInHistory(ctx context.Context, revision, current uint64) error {
+	if revision == current {
+		return nil
+	}
+	found, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{From: revision, Limit: 2, OldestFirst: true})
+	switch {
+	case err != nil:
+		return err
+	case len(found) == 0:
+		return &noHistoryError{fmt.Sprintf("the history does not reach back to revision %d: it is empty", revision)}
+	}
+	next := found[0]
+	if next.GetRevision() == revision && len(found) > 1 {
+		next = found[1]
+	}
+	if next.GetPredecessorRevision() == revision {
+		return nil
+	}
+	older, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{To: revision, Limit: 1})
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(next.GetLost()) > 0:
+		return &noHistoryError{fmt.Sprintf("the store has lost revision %d, as revision %d says: the one before that is %d",
+			revision, next.GetRevision(), next.GetPredecessorRevision())}
+	case len(older) == 0:
+		return &noHistoryError{fmt.Sprintf("the history does not reach back to revision %d: its oldest change led to %d",
+			revision, next.GetRevision())}
+	default:
+		return &noHistoryError{fmt.Sprintf("the history has no revision %d: %d is followed by %d",
+			revision, older[0].GetRevision(), next.GetRevision())}
+	}
 }
 
 func ofModel(model string) string {

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sluice/gateway/admin"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	routingv1 "sluice/proto/sluice/routing/v1"
+	"sluice/routing"
 )
 
 // rollback undoes the last change of a model, or with a revision of 0 or more
@@ -145,4 +147,114 @@ func TestRollbackRefusals(t *testing.T) {
 	if _, err := r.rollback("", -1); err != nil || r.split()["v7"] != 95 {
 		t.Errorf("undoing that: %v, %v", err, r.split())
 	}
+}
+
+// TestRollbackToALostRevisionIsRefused: the history does not lead through it, so
+// what was served then is not known, and nothing else will do.
+func TestRollbackToALostRevisionIsRefused(t *testing.T) {
+	r := newRig(t)
+	r.must(r.weights(by("anna"), map[string]uint32{"v8": 1}))
+	_, err := r.watcher.Update(t.Context(), &routing.Update{ // as after a failover that has lost 3 to 6
+		Expected: 2, Actor: routing.ActorFailover,
+		NewEpoch: &routing.NewEpoch{Above: routing.Position{Revision: 6, ID: "x", Epoch: 1}, Lost: []*routingv1.LostChange{{Revision: 6, Id: "x"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.must(r.weights(by("anna"), map[string]uint32{"v7": 1})) // 8
+	for _, model := range []string{"fraud", ""} {
+		for _, lost := range []int{3, 6} {
+			_, err := r.rollback(model, lost)
+			want := fmt.Sprintf("the store has lost revision %d, as revision 7 says: the one before that is 2", lost)
+			if got := refusalOf(t, err); got.reason != admin.ReasonNoHistory || !strings.Contains(got.text, want) {
+				t.Errorf("rollback of %q to %d: %+v, want %q", model, lost, got, want)
+			}
+		}
+	}
+	if !maps.Equal(r.split(), map[string]uint32{"v7": 1}) {
+		t.Errorf("split %v, want it as it was", r.split())
+	}
+	if _, err := r.rollback("fraud", 2); err != nil || !maps.Equal(r.split(), map[string]uint32{"v8": 1}) {
+		t.Errorf("rollback to 2, before the loss: %v, split %v", err, r.split())
+	}
+}
+
+// TestRollbackPassesOverWhatChangedNothing: that a route was written back to the
+// store is no change that an operator can mean.
+func TestRollbackPassesOverWhatChangedNothing(t *testing.T) {
+	r := newRig(t)
+	r.must(r.weights(by("anna"), map[string]uint32{"v8": 1}))
+	found, err := r.watcher.History(t.Context(), routing.HistoryQuery{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := found[0].GetRoutes()[0].GetAfter()
+	gone := r.fraud()
+	gone.Model = "gone"
+	for _, u := range []*routing.Update{
+		{Expected: 2, Actor: routing.ActorFailover, Restore: true, Set: []*routingv1.Route{gone}},
+		{Expected: 3, Actor: routing.ActorFailover, Delete: []string{"tombstone"}},
+	} {
+		if _, err := r.watcher.Update(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for model, reason := range map[string]string{"gone": admin.ReasonNoHistory, "tombstone": admin.ReasonNoHistory} {
+		if _, err := r.rollback(model, -1); refusalOf(t, err).reason != reason {
+			t.Errorf("rollback of %q: %v, want %s", model, err, reason)
+		}
+	}
+	if _, err := r.rollback("gone", 2); err != nil {
+		t.Errorf("return to when the route was served: %v", err)
+	}
+	if entry, _, _ := r.watcher.Entry("gone"); entry.GetRoute() == nil {
+		t.Error("a rollback has deleted a route that was served all the time")
+	}
+	resp, err := r.rollback("", -1)
+	if err != nil || !slices.Equal(resp.GetUndone(), []uint64{2}) {
+		t.Errorf("rollback of all: %v, %v, want the last change that made a difference, to %v, undone", resp, err, served)
+	}
+}
+
+// TestRollbacksAtOnceDoNotUndoEachOther: one of them is told that the other was
+// faster.
+func TestRollbacksAtOnceDoNotUndoEachOther(t *testing.T) {
+	held := make(chan struct{})
+	looked := make(chan struct{}, 2)
+	r := newRig(t, func(c *admin.Config) { c.Watcher = &heldHistory{c.Watcher, looked, held} })
+	r.must(r.weights(by("anna"), map[string]uint32{"v8": 1}))
+	errs := make(chan error, 2)
+	for range 2 {
+		go func() { errs <- second(r.rollback("fraud", -1)) }()
+	}
+	<-looked // both have found what to undo, and nobody has undone it
+	<-looked
+	close(held)
+	a, b := <-errs, <-errs
+	if a == nil {
+		a, b = b, a
+	}
+	if got := refusalOf(t, a); b != nil || got.code != connect.CodeAborted || got.reason != admin.ReasonConflict {
+		t.Errorf("got %v and %v, want one to be made and one told that the other was faster", a, b)
+	}
+	if !maps.Equal(r.split(), map[string]uint32{"v7": 95, "v8": 5}) {
+		t.Errorf("split %v, want the change undone once", r.split())
+	}
+}
+
+// heldHistory is a state whose history is read, and told a little later.
+type heldHistory struct {
+	admin.Watcher
+	looked chan struct{}
+	held   chan struct{}
+}
+
+func (h *heldHistory) History(ctx context.Context, q routing.HistoryQuery) ([]*routingv1.Change, error) {
+	found, err := h.Watcher.History(ctx, q)
+	select {
+	case h.looked <- struct{}{}:
+	default:
+	}
+	<-h.held
+	return found, err
 }

@@ -100,3 +100,58 @@ func TestFailuresOfTheStore(t *testing.T) {
 		})
 	}
 }
+
+// stateless is a gateway that has not heard of its store yet.
+type stateless struct {
+	admin.Watcher
+	problem error
+}
+
+func (s *stateless) Status() routing.Status { return routing.Status{Err: s.problem} }
+
+func (s *stateless) State() *routing.State { return routing.StateOf(nil) }
+
+func (s *stateless) Entry(string) (*routingv1.StoredRoute, uint64, bool) { return nil, 0, false }
+
+// TestWithoutStateNothingIsSaidOfModels: that there is no route is one thing, that
+// the gateway knows of none another.
+func TestWithoutStateNothingIsSaidOfModels(t *testing.T) {
+	for problem, want := range map[error]string{
+		errors.New("redis://r is not available"): "this gateway has no routing state yet: redis://r is not available",
+		nil:                                      "there are no routes yet",
+	} {
+		r := newRig(t, func(c *admin.Config) { c.Watcher, c.Router = &stateless{c.Watcher, problem}, routing.NewRouter() })
+		ctx, to := t.Context(), uint64(3)
+		for name, err := range map[string]error{
+			"weights":      second(r.weights(by("anna"), map[string]uint32{"v7": 1})),
+			"promote":      second(r.client.Promote(ctx, &adminv1.PromoteRequest{Intent: by("anna"), Model: "fraud", Version: "v7"})),
+			"rollback":     second(r.rollback("fraud", -1)),
+			"rollback all": second(r.rollback("", int(to))),
+			"delete":       second(r.client.Apply(ctx, &adminv1.ApplyRequest{Intent: by("anna"), Delete: []string{"fraud"}})),
+			"get":          second(r.client.Get(ctx, &adminv1.GetRequest{Model: "fraud"})),
+			"explain":      second(r.client.Explain(ctx, &adminv1.ExplainRequest{Model: "fraud"})),
+			"status":       second(r.client.Status(ctx, &adminv1.StatusRequest{Model: "fraud"})),
+		} {
+			if got := refusalOf(t, err); got.code != connect.CodeUnavailable || got.reason != admin.ReasonNoState || !strings.Contains(got.text, want) {
+				t.Errorf("%s: %+v, want %s and %q", name, got, admin.ReasonNoState, want)
+			}
+		}
+		if _, err := r.client.Get(ctx, &adminv1.GetRequest{}); (err == nil) != (problem == nil) {
+			t.Errorf("get of all routes: %v; none are an answer only if the store says so", err)
+		}
+		if _, err := r.client.Status(ctx, &adminv1.StatusRequest{}); err != nil {
+			t.Errorf("status: %v", err)
+		}
+	}
+}
+
+// TestNamesOfSluiceAreReserved: a change by "file" or "failover" is judged by that.
+func TestNamesOfSluiceAreReserved(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{routing.ActorFile, routing.ActorFailover} {
+		got := refusalOf(t, second(r.weights(by(name), map[string]uint32{"v7": 1})))
+		if got.reason != admin.ReasonInvalid || len(got.fields) != 1 || got.fields[0].GetField() != "intent.actor" {
+			t.Errorf("by %s: %+v, want the actor refused", name, got)
+		}
+	}
+}

@@ -58,6 +58,9 @@ func TestVanishedKeysAreNoDeletion(t *testing.T) {
 			if back.GetRevision() <= c.GetRevision() {
 				t.Errorf("revision %d after %d", back.GetRevision(), c.GetRevision())
 			}
+			if was := back.GetRoutes()[0].GetBefore().GetVersions(); len(was) != 1 || was[0].GetName() != "v1" {
+				t.Errorf("the change says that the versions were %v, want v1, which was served: undoing it must not delete the route", was)
+			}
 			fresh := startReplica(t, server.URL(), "")
 			at = fmt.Sprint(" at ", back.GetRevision())
 			for _, r := range []*replica{a, b, fresh} {
@@ -68,6 +71,119 @@ func TestVanishedKeysAreNoDeletion(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLostRoutesCanBeDeleted: what the store has lost is deleted as what it was,
+// also if another route of the store has taken over its service meanwhile.
+func TestLostRoutesCanBeDeleted(t *testing.T) {
+	t.Parallel()
+	server := storetest.StartRedis(t)
+	a := startReplica(t, server.URL(), "")
+	a.mustSet(storetest.Route("m", "v1"))
+	lost := storetest.Route("lost", "v1")
+	lost.Services = []string{"pkg.S"}
+	for i, taken := range []bool{false, true} {
+		before := a.mustSet(lost)
+		server.Do("HDEL", "{sluice}:routes", "lost")
+		a.awaitProblem("nobody has deleted (lost)")
+		if taken {
+			other := storetest.Route("other", "v1")
+			other.Services = lost.GetServices()
+			b := open(t, server.URL()) // no gateway that knows the lost route
+			c := storetest.Set(t, b, other)
+			a.await("m", fmt.Sprint("v1 at ", c.GetRevision()))
+		}
+		c, err := a.Update(t.Context(), &routing.Update{
+			Expected: a.router.Current().Revision(), Delete: []string{"lost"}, Actor: "operator",
+		})
+		if err != nil {
+			t.Fatalf("%d: deleting a lost route after revision %d: %v", i, before.GetRevision(), err)
+		}
+		if was := c.GetRoutes()[0].GetBefore(); (was == nil) != taken {
+			t.Errorf("%d: the change says that the route was %v", i, was)
+		}
+		a.await("lost", fmt.Sprint("nothing at ", c.GetRevision()))
+	}
+}
+
+// TestSeedOfAnEmptiedStoreIsOverruled: after FLUSHALL a new gateway finds the
+// store empty and writes its file of routes. Those that know better serve on what
+// they did, and write that back, so that all agree.
+func TestSeedOfAnEmptiedStoreIsOverruled(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		do      []string
+		changes int // before the seed
+	}{
+		"FLUSHALL":                      {[]string{"FLUSHALL"}, 4},
+		"DEL head":                      {[]string{"DEL", "{sluice}:head"}, 4},
+		"FLUSHALL where all were seeds": {[]string{"FLUSHALL"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := storetest.StartRedis(t)
+			file := func(cfg *routing.WatcherConfig) {
+				cfg.Seed, cfg.SeedFile = &routingv1.Document{Routes: []*routingv1.Route{
+					storetest.Route("m", "seed"), storetest.Route("gone", "seed"), storetest.Route("only", "seed"),
+				}}, "routes.yaml"
+			}
+			a := startReplicaWith(t, server.URL(), "", func(cfg *routing.WatcherConfig) {
+				cfg.Seed, cfg.SeedFile = &routingv1.Document{Routes: []*routingv1.Route{
+					storetest.Route("m", "v1"), storetest.Route("n", "v1"), storetest.Route("gone", "v1"),
+				}}, "routes.yaml"
+			})
+			b := startReplica(t, server.URL(), "")
+			last := uint64(1)
+			want := map[string]string{"m": "v1", "n": "v1", "gone": "v1", "only": "nothing"}
+			if test.changes > 0 {
+				a.mustSet(storetest.Route("m", "v2"))
+				a.mustSet(storetest.Route("m", "v3"))
+				c, err := a.Update(t.Context(), &routing.Update{Expected: 3, Delete: []string{"gone"}, Actor: "operator"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				last, want["m"], want["gone"] = c.GetRevision(), "v3", "nothing"
+			}
+			b.await("m", fmt.Sprint(want["m"], " at ", last))
+			server.Do(test.do...)
+			fresh := startReplicaWith(t, server.URL(), "", file)
+			all := []*replica{a, b, fresh}
+			storetest.Eventually(t, "the store is in a new epoch", func() bool {
+				return a.Status().Epoch == 2 && a.Status().Revision > last
+			})
+			at := fmt.Sprint(" at ", a.Status().Revision)
+			for _, r := range all {
+				for model, version := range want {
+					r.await(model, version+at)
+				}
+				r.awaitWell()
+			}
+			epoch := storetest.History(t, a.store, routing.HistoryQuery{Limit: 1})[0]
+			if epoch.GetActor() != routing.ActorFailover || len(epoch.GetLost()) == 0 {
+				t.Errorf("newest change %v, want the loss named", epoch)
+			}
+			for _, r := range epoch.GetRoutes() {
+				if r.GetModel() == "n" && r.GetBefore() == nil {
+					t.Error("undoing the change would delete n, which was served all the time")
+				}
+			}
+		})
+	}
+}
+
+// TestFailoverToTheSeedIsALoss, not an emptied store: what the store says is what
+// is served.
+func TestFailoverToTheSeedIsALoss(t *testing.T) {
+	t.Parallel()
+	server := storetest.StartRedis(t)
+	a := startReplicaWith(t, server.URL(), "", func(cfg *routing.WatcherConfig) {
+		cfg.Seed, cfg.SeedFile = &routingv1.Document{Routes: []*routingv1.Route{storetest.Route("m", "seed")}}, "routes.yaml"
+	})
+	server.Do("SAVE")
+	a.mustSet(storetest.Route("m", "lost"))
+	loseAcknowledged(server)
+	a.await("m", "seed at 3")
+	a.awaitWell()
 }
 
 // loseAcknowledged makes the server forget what was changed since it last saved.

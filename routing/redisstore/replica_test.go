@@ -49,11 +49,21 @@ func (b *logBuffer) String() string {
 // ends. A cache of "" keeps none.
 func startReplica(t *testing.T, url, cache string, alter ...func(*redisstore.Config)) *replica {
 	t.Helper()
+	return startReplicaWith(t, url, cache, nil, alter...)
+}
+
+// startReplicaWith starts one whose watcher is otherwise than usual.
+func startReplicaWith(t *testing.T, url, cache string, watch func(*routing.WatcherConfig), alter ...func(*redisstore.Config)) *replica {
+	t.Helper()
 	r := &replica{t: t, router: routing.NewRouter(), log: new(logBuffer), store: open(t, url, alter...)}
-	r.Watcher = routing.NewWatcher(routing.WatcherConfig{
+	cfg := routing.WatcherConfig{
 		Store: r.store, Router: r.router, CacheDir: cache, SaveEvery: 10 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(r.log, nil)),
-	})
+	}
+	if watch != nil {
+		watch(&cfg)
+	}
+	r.Watcher = routing.NewWatcher(cfg)
 	last := uint64(0)
 	unfollow := r.router.Follow(func(table *routing.Table) {
 		if table.Revision() < last {
