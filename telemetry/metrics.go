@@ -1,0 +1,94 @@
+package telemetry
+
+import (
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Buckets of the classic histograms, in seconds. Calls have them from 100 us to 100 s, twice to thrice
+// per decade and a little more between 1 ms and 1 s, where objectives are; attempts have half as many.
+// Both are native histograms as well, with buckets 9 % wide at most, for a Prometheus that asks for them.
+var (
+	callBuckets = []float64{
+		.0001, .0002, .0005, .001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .075,
+		.1, .15, .2, .3, .5, .75, 1, 2, 3, 5, 10, 20, 50, 100,
+	}
+	attemptBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 100}
+)
+
+const (
+	nativeFactor = 1.1
+	// nativeBuckets bounds a native histogram; over it, its buckets get twice as wide.
+	nativeBuckets = 100
+)
+
+// metrics are the families that calls and attempts feed, and those about telemetry itself. What others
+// know anyway is read by collectors of theirs when somebody asks; see [Telemetry.Registry].
+type metrics struct {
+	registry *prometheus.Registry
+
+	calls       *prometheus.HistogramVec
+	refused     *prometheus.CounterVec
+	fallbacks   *prometheus.CounterVec
+	requests    *prometheus.CounterVec
+	answers     *prometheus.CounterVec
+	durations   *prometheus.HistogramVec
+	attempts    *prometheus.CounterVec
+	refusals    *prometheus.CounterVec
+	transitions *prometheus.CounterVec
+
+	dropped  *prometheus.CounterVec
+	exported *prometheus.CounterVec
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	m.calls = m.histogram("sluice_call_duration_seconds", callBuckets,
+		"Time from a call's header fields to its end, by who answered and with which status.", "model", "version", "code")
+	m.refused = m.counter("sluice_refused_calls_total",
+		"Calls that ended with a status of the gateway's own, by its reason.", "model", "version", "reason")
+	m.fallbacks = m.counter("sluice_fallbacks_total",
+		"Calls whose answer came from another version than the one chosen, by what was wrong with that.", "model", "from", "to", "reason")
+	m.requests = m.counter("sluice_request_bytes_total",
+		"Bytes of request bodies received.", "model", "version")
+	m.answers = m.counter("sluice_answer_bytes_total",
+		"Bytes of answer bodies received from model servers.", "model", "version")
+	m.durations = m.histogram("sluice_attempt_duration_seconds", attemptBuckets,
+		"Time an attempt took, by what it says about the version.", "model", "version", "outcome")
+	m.attempts = m.counter("sluice_attempts_total",
+		"Attempts, by why they were made and how they ended.", "model", "version", "kind", "outcome", "reason")
+	m.refusals = m.counter("sluice_version_refusals_total",
+		"Times that a version could not be asked; the call moved on or was refused.", "model", "version", "reason")
+	m.transitions = m.counter("sluice_breaker_transitions_total",
+		"Changes of breakers' states, those of endpoints summed up by version.", "model", "version", "scope", "to", "cause")
+	m.dropped = m.counter("sluice_telemetry_dropped_total",
+		"Spans, log lines and metric exports that were given up.", "signal", "reason")
+	m.exported = m.counter("sluice_telemetry_exported_total",
+		"Spans and metric exports that were delivered.", "signal")
+	m.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sluice_build_info", Help: "1, with what this program was built from.",
+			ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
+		}, func() float64 { return 1 }),
+	)
+	return m
+}
+
+func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *metrics) histogram(name string, buckets []float64, help string, labels ...string) *prometheus.HistogramVec {
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: nativeFactor, NativeHistogramMaxBucketNumber: nativeBuckets,
+	}, labels)
+	m.registry.MustRegister(v)
+	return v
+}

@@ -1,0 +1,210 @@
+package telemetry
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Series are the metrics of one version of a model, or of the calls of a model for which no version was
+// chosen (Version is empty then). They outlive routing tables, and end with their version: see
+// [Telemetry.Retain]. A nil *Series counts nothing. Safe for concurrent use.
+//
+// Counting looks nothing up by strings that have to be hashed together: each label that varies has a
+// small map here that is replaced whole when it gets a new key, which happens a few times in the life of
+// a version.
+type Series struct {
+	Model, Version string
+
+	metrics *metrics
+	mu      sync.Mutex // serialises what follows being replaced
+	retired bool       // what is counted from now on is not exposed
+
+	calls     children[uint32, prometheus.Observer]
+	refused   children[string, prometheus.Counter]
+	fallbacks children[fallbackKey, prometheus.Counter]
+	durations children[string, prometheus.Observer]
+	attempts  children[attemptKey, prometheus.Counter]
+	refusals  children[string, prometheus.Counter]
+	changes   children[changeKey, prometheus.Counter]
+	bytes     children[direction, prometheus.Counter]
+}
+
+type (
+	fallbackKey struct{ from, reason string }
+	attemptKey  struct {
+		kind            AttemptKind
+		outcome, reason string
+	}
+	changeKey struct{ scope, to, cause string }
+	direction uint8
+)
+
+const (
+	request direction = iota
+	answer
+)
+
+// children are the metrics of a series that differ in one thing.
+type children[K comparable, V any] struct{ known atomic.Pointer[map[K]V] }
+
+// get returns the child of a key; one that is not known yet is made. K has few values: whoever calls
+// sees to that.
+func (c *children[K, V]) get(s *Series, k K, of func(*Series, K) V) V {
+	if m := c.known.Load(); m != nil {
+		if v, ok := (*m)[k]; ok {
+			return v
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := c.known.Load()
+	next := make(map[K]V)
+	if old != nil {
+		if v, ok := (*old)[k]; ok {
+			return v
+		}
+		next = maps.Clone(*old)
+	}
+	v := of(s, k)
+	next[k] = v
+	c.known.Store(&next)
+	return v
+}
+
+// each visits the keys.
+func (c *children[K, V]) each(visit func(K)) {
+	if m := c.known.Load(); m != nil {
+		for k := range *m {
+			visit(k)
+		}
+	}
+}
+
+// call counts a call that is over.
+func (s *Series) call(c *Call) {
+	if s == nil {
+		return
+	}
+	o := s.calls.get(s, min(c.Code, uint32(len(codeNames))), newCallSeries)
+	seconds := c.Ended.Sub(c.Opened).Seconds()
+	if c.Trace.Sampled {
+		o.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": c.Trace.ID.String()})
+	} else {
+		o.Observe(seconds)
+	}
+	if c.RequestBytes > 0 {
+		s.bytes.get(s, request, newByteSeries).Add(float64(c.RequestBytes))
+	}
+	if c.AnswerBytes > 0 {
+		s.bytes.get(s, answer, newByteSeries).Add(float64(c.AnswerBytes))
+	}
+	if c.Reason != "" {
+		s.refused.get(s, c.Reason, newRefusedSeries).Inc()
+	}
+	if c.FallbackReason != "" && c.Primary != nil {
+		s.fallbacks.get(s, fallbackKey{c.Primary.Version, c.FallbackReason}, newFallbackSeries).Inc()
+	}
+}
+
+// attempt counts an attempt that is over.
+func (s *Series) attempt(a *Attempt) {
+	if s == nil {
+		return
+	}
+	s.attempts.get(s, attemptKey{a.Kind, a.Outcome, a.Reason}, newAttemptSeries).Inc()
+	s.durations.get(s, a.Outcome, newDurationSeries).Observe(a.Ended.Sub(a.Started).Seconds())
+}
+
+// refuse counts that the version could not be asked.
+func (s *Series) refuse(reason string) {
+	if s != nil {
+		s.refusals.get(s, reason, newRefusalSeries).Inc()
+	}
+}
+
+// Transition counts a change of state of the version's breaker or, with scope "endpoint", of one of its
+// endpoints'.
+func (s *Series) Transition(scope, to, cause string) {
+	if s != nil {
+		s.changes.get(s, changeKey{scope, to, cause}, newChangeSeries).Inc()
+	}
+}
+
+// The functions below make what a key stands for. s.mu is held. A series that has been retired gets
+// metrics that nobody exposes.
+
+func newCallSeries(s *Series, code uint32) prometheus.Observer {
+	return observer(s, s.metrics.calls, s.Model, s.Version, CodeName(code))
+}
+
+func newDurationSeries(s *Series, outcome string) prometheus.Observer {
+	return observer(s, s.metrics.durations, s.Model, s.Version, outcome)
+}
+
+func newRefusedSeries(s *Series, reason string) prometheus.Counter {
+	return counter(s, s.metrics.refused, s.Model, s.Version, reason)
+}
+
+func newFallbackSeries(s *Series, k fallbackKey) prometheus.Counter {
+	return counter(s, s.metrics.fallbacks, s.Model, k.from, s.Version, k.reason)
+}
+
+func newAttemptSeries(s *Series, k attemptKey) prometheus.Counter {
+	return counter(s, s.metrics.attempts, s.Model, s.Version, k.kind.String(), k.outcome, k.reason)
+}
+
+func newRefusalSeries(s *Series, reason string) prometheus.Counter {
+	return counter(s, s.metrics.refusals, s.Model, s.Version, reason)
+}
+
+func newChangeSeries(s *Series, k changeKey) prometheus.Counter {
+	return counter(s, s.metrics.transitions, s.Model, s.Version, k.scope, k.to, k.cause)
+}
+
+func newByteSeries(s *Series, d direction) prometheus.Counter {
+	if d == request {
+		return counter(s, s.metrics.requests, s.Model, s.Version)
+	}
+	return counter(s, s.metrics.answers, s.Model, s.Version)
+}
+
+func counter(s *Series, vec *prometheus.CounterVec, labels ...string) prometheus.Counter {
+	if s.retired {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "retired"})
+	}
+	return vec.WithLabelValues(labels...)
+}
+
+func observer(s *Series, vec *prometheus.HistogramVec, labels ...string) prometheus.Observer {
+	if s.retired {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "retired"})
+	}
+	return vec.WithLabelValues(labels...)
+}
+
+// retire takes everything of the series out of what is exposed.
+func (s *Series) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = true
+	m, model, version := s.metrics, s.Model, s.Version
+	s.calls.each(func(code uint32) { m.calls.DeleteLabelValues(model, version, CodeName(code)) })
+	s.durations.each(func(outcome string) { m.durations.DeleteLabelValues(model, version, outcome) })
+	s.refused.each(func(reason string) { m.refused.DeleteLabelValues(model, version, reason) })
+	s.fallbacks.each(func(k fallbackKey) { m.fallbacks.DeleteLabelValues(model, k.from, version, k.reason) })
+	s.attempts.each(func(k attemptKey) {
+		m.attempts.DeleteLabelValues(model, version, k.kind.String(), k.outcome, k.reason)
+	})
+	s.refusals.each(func(reason string) { m.refusals.DeleteLabelValues(model, version, reason) })
+	s.changes.each(func(k changeKey) { m.transitions.DeleteLabelValues(model, version, k.scope, k.to, k.cause) })
+	s.bytes.each(func(d direction) {
+		if d == request {
+			m.requests.DeleteLabelValues(model, version)
+		} else {
+			m.answers.DeleteLabelValues(model, version)
+		}
+	})
+}

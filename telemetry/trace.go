@@ -1,0 +1,27 @@
+package telemetry
+
+import "encoding/hex"
+
+// TraceID and SpanID are the ids of W3C Trace Context.
+type (
+	TraceID [16]byte
+	SpanID  [8]byte
+)
+
+// String returns the id in hexadecimal.
+func (id TraceID) String() string { return hex.EncodeToString(id[:]) }
+
+// String returns the id in hexadecimal.
+func (id SpanID) String() string { return hex.EncodeToString(id[:]) }
+
+// Trace is where a call stands in its trace.
+type Trace struct {
+	// ID is the trace; zero if traces are off.
+	ID TraceID
+	// Span is the call's own span.
+	Span SpanID
+	// Parent is the caller's span, zero if the caller named none.
+	Parent SpanID
+	// Sampled says that the call's spans are kept whatever becomes of it.
+	Sampled bool
+}
