@@ -57,8 +57,10 @@ type Breaker struct {
 	row      uint32 // failures in a row
 	cause    Cause
 	since    time.Time
-	until    time.Time // end of the open time
-	sample   string    // request ID of the last result that was not good
+	until    time.Time     // end of the open time
+	left     time.Time     // when it left the closed state; zero while it is closed
+	away     time.Duration // out of the closed state, as of its last return
+	sample   string        // request ID of the last result that was not good
 	stale    uint64
 }
 
@@ -277,6 +279,12 @@ func (b *Breaker) enter(to State, cause Cause, now time.Time, requestID string) 
 	from := condition(b.condition.Load())
 	forced := cause == CauseForced
 	b.cause, b.since = cause, now
+	switch {
+	case to == Closed:
+		b.away, b.left = b.notClosedUntil(now), time.Time{}
+	case b.left.IsZero():
+		b.left = now
+	}
 	b.until = time.Time{}
 	if to == Open {
 		wait := time.Duration(math.MaxInt64)
@@ -292,6 +300,14 @@ func (b *Breaker) enter(to State, cause Cause, now time.Time, requestID string) 
 		Name: b.name, At: now, From: from.state(), To: to, Cause: cause, Counts: b.counts(now),
 		OpenUntil: b.until, RequestID: requestID, DryRun: b.settings.DryRun && !forced,
 	})
+}
+
+// notClosedUntil is how long it has been out of the closed state in all. b.mu is held.
+func (b *Breaker) notClosedUntil(now time.Time) time.Duration {
+	if b.left.IsZero() {
+		return b.away
+	}
+	return b.away + max(0, now.Sub(b.left))
 }
 
 // deadline adds without overflowing.

@@ -24,6 +24,8 @@ type Status struct {
 	Sample string
 	// Refused is the number of calls it has refused, or in a dry run would have.
 	Refused uint64
+	// NotClosed is how long in all it was in another state than Closed, in a dry run too.
+	NotClosed time.Duration
 	// Stale is the number of results that came too late to count: the state had changed.
 	Stale uint64
 	// Repeated is the number of permits settled more than once, each a mistake of their holder.
@@ -39,7 +41,7 @@ func (b *Breaker) Status(now time.Time) Status {
 		Name: b.name, State: c.state(), Forced: c.forced(), DryRun: c.dryRun(),
 		Cause: b.cause, Since: b.since, OpenUntil: b.until, Openings: b.openings,
 		Counts: b.counts(now), Sample: b.sample,
-		Refused: b.refused.Load(), Stale: b.stale, Repeated: b.repeated.Load(),
+		Refused: b.refused.Load(), NotClosed: b.notClosedUntil(now), Stale: b.stale, Repeated: b.repeated.Load(),
 	}
 }
 

@@ -20,28 +20,32 @@ const (
 	adminCloseTimeout  = time.Second
 )
 
-// ServeAdmin mounts a handler on the admin address, for all paths but those of
-// the probes. Call it before Run.
+// ServeAdmin mounts a handler on the admin address, for all paths but /metrics
+// and those of the probes. Call it before Run.
 func (g *Gateway) ServeAdmin(h http.Handler) { g.admin = h }
 
 // adminHandler answers operators, if there is somebody who does, and kubelets.
 func (g *Gateway) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	g.handleProbes(mux)
+	g.handleOpen(mux)
 	if g.admin != nil {
 		mux.Handle("/", g.admin)
 	}
 	return mux
 }
 
-// probesHandler answers kubelets alone.
-func (g *Gateway) probesHandler() http.Handler {
+// openHandler answers kubelets and Prometheus alone.
+func (g *Gateway) openHandler() http.Handler {
 	mux := http.NewServeMux()
-	g.handleProbes(mux)
+	g.handleOpen(mux)
 	return mux
 }
 
-func (g *Gateway) handleProbes(mux *http.ServeMux) {
+// handleOpen adds what needs no token.
+func (g *Gateway) handleOpen(mux *http.ServeMux) {
+	if g.cfg.Telemetry != nil {
+		mux.Handle("GET /metrics", g.cfg.Telemetry.Handler())
+	}
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, "live")
 	})

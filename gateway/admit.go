@@ -11,6 +11,7 @@ import (
 	"sluice/breaker"
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
+	"sluice/telemetry"
 )
 
 // attempt is what is held for the attempt under way. Every path on which an
@@ -20,6 +21,7 @@ type attempt struct {
 	version  breaker.Permit
 	probe    breaker.Permit // of the endpoint
 	had      time.Duration  // left until the deadline when it began
+	trail    telemetry.Attempt
 }
 
 // denial is why no attempt can be made at a version; the zero value is none. It
@@ -50,6 +52,9 @@ func (d *director) next(c *relay.Call, free bool) (relay.Verdict, denial) {
 	var first denial
 	for {
 		n := d.admit(c, s, now, free)
+		if n.reason != "" {
+			s.record.Refuse(s.target.series, now, n.reason)
+		}
 		switch {
 		case n.reason == "":
 			return relay.To(&s.dispatch), denial{}
@@ -132,6 +137,7 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 	}
 	e.inFlight.Add(1)
 	s.endpoint, s.had = e, 0
+	s.beginAttempt(t, e, now)
 	if deadline := c.Deadline(); !deadline.IsZero() {
 		s.had = deadline.Sub(now)
 	}

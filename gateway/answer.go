@@ -51,6 +51,7 @@ func (d *director) status(c *relay.Call, r *refusal) *relay.Status {
 	if !ok { // refused by the relay before it was looked at
 		s = &call{requestID: newRequestID()}
 	}
+	s.record.Reason = r.reason
 	fields := d.answerFields(s, c.Attempts())
 	metadata := make(map[string]string, len(fields))
 	for _, f := range fields {

@@ -10,6 +10,7 @@ import (
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 // call is what the director keeps of one call.
@@ -36,6 +37,9 @@ type call struct {
 	held    int       // this call's part of director.held
 
 	fallbackReason string // why the primary does not answer
+
+	record telemetry.Call
+	asked  *target // by the latest attempt
 
 	attempt
 	rewriter identify.Rewriter

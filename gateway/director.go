@@ -11,6 +11,7 @@ import (
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 const (
@@ -27,6 +28,8 @@ type director struct {
 	snapshot atomic.Pointer[snapshot]
 	local    *relay.Upstream // the gateway's own services
 	held     atomic.Int64    // bytes of compressed messages that are not complete
+
+	telemetry *telemetry.Telemetry // nil: nothing is recorded
 }
 
 // Opened answers: where does this call go? Usually its first message has to be
@@ -119,6 +122,7 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 		return d.refuse(c, r)
 	}
 	s.forced = choice.Reason == routing.Forced
+	s.record.Choice = choice.Reason.String()
 	s.primary = s.snap.targets[choice.Version]
 	s.target = s.primary
 	s.prioritize(c.Fields())
@@ -170,9 +174,11 @@ func (d *director) toLocal(c *relay.Call) relay.Verdict {
 func (d *director) Over(c *relay.Call, o relay.Outcome) {
 	s, ok := c.Data.(*call)
 	if !ok {
-		return // refused by the relay before it was looked at
+		d.recordUnseen(c, o) // refused by the relay before it was looked at
+		return
 	}
 	s.settle(c, o)
+	d.recordCall(c, s, o)
 	d.hold(s, 0)
 	c.Data = nil
 	s.free()

@@ -3,17 +3,25 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"sluice/breaker"
+	"sluice/telemetry"
 )
 
-// eventRoom is how many changes of breakers may wait to be logged.
-const eventRoom = 256
+// eventRoom is how many changes of breakers may wait to be logged and counted.
+const eventRoom = 1024
 
-// logEvents writes a line for each change of a breaker, until the subscription is
-// closed.
-func logEvents(events *breaker.Subscription, log *slog.Logger) {
+// followBreakers writes a line for each change of a breaker and counts it, until the
+// subscription is closed.
+func followBreakers(events *breaker.Subscription, tel *telemetry.Telemetry, log *slog.Logger) {
+	lost := uint64(0)
 	for e := range events.C() {
+		countEvent(e, tel)
+		if n := events.Dropped(); n > lost {
+			tel.Dropped("breaker_events", "queue_full", n-lost)
+			lost = n
+		}
 		level := slog.LevelInfo
 		if e.To == breaker.Open {
 			level = slog.LevelWarn
@@ -23,4 +31,15 @@ func logEvents(events *breaker.Subscription, log *slog.Logger) {
 			"cause", e.Cause.String(), "calls", e.Counts.Calls, "failures", e.Counts.Failures,
 			"slow", e.Counts.Slow, "sample_request_id", e.RequestID, "dry_run", e.DryRun)
 	}
+}
+
+// countEvent counts a change of a breaker for its version. Endpoints come and go with
+// names in DNS, so theirs are summed up.
+func countEvent(e breaker.Event, tel *telemetry.Telemetry) {
+	scope := "version"
+	if e.Name.Endpoint != "" {
+		scope = "endpoint"
+	}
+	model, version, _ := strings.Cut(e.Name.Version, " ")
+	tel.Known(model, version).Transition(scope, e.To.String(), e.Cause.String())
 }

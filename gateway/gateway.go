@@ -16,18 +16,19 @@ import (
 	"sluice/breaker"
 	"sluice/gateway/relay"
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 // Config says how a gateway runs. Zero fields take the stated defaults.
 type Config struct {
 	// Listen is the data address, default 127.0.0.1:8001.
 	Listen string
-	// Admin is the address of /livez, /readyz and what [Gateway.ServeAdmin] mounts,
+	// Admin is the address of /metrics, /livez, /readyz and what [Gateway.ServeAdmin] mounts,
 	// default 127.0.0.1:8002; "off" opens none.
 	Admin string
 	// AdminTLS makes the admin address speak TLS with the data port's certificate.
 	AdminTLS bool
-	// Metrics is an address that serves /livez and /readyz and nothing else; empty
+	// Metrics is an address that serves /metrics, /livez and /readyz and nothing else; empty
 	// opens none.
 	Metrics string
 	// TLSCert and TLSKey are PEM files; with both set the data port speaks TLS.
@@ -42,6 +43,9 @@ type Config struct {
 	Version string
 	// Logger receives what operators should know. Default slog.Default().
 	Logger *slog.Logger
+	// Telemetry gets a record of every call, and is served at /metrics. Nil: nothing is
+	// recorded.
+	Telemetry *telemetry.Telemetry
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
@@ -100,7 +104,7 @@ type Gateway struct {
 // follows what is published to router; a gateway is ready while the table there
 // has a revision above 0.
 func New(cfg Config, router *routing.Router) (*Gateway, error) {
-	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), director: &director{}}
+	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), director: &director{telemetry: cfg.Telemetry}}
 	if (g.cfg.TLSCert == "") != (g.cfg.TLSKey == "") {
 		return nil, errors.New("a TLS certificate and its key go together: one of them is missing")
 	}
@@ -169,7 +173,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	tg := newTargets(helpers, g.relay, breaker.NewGroup(), &g.cfg, g.background.Go)
 	events := tg.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
-	g.background.Go(func() { logEvents(events, g.cfg.Logger) })
+	g.background.Go(func() { followBreakers(events, g.cfg.Telemetry, g.cfg.Logger) })
 	unfollow := g.router.Follow(func(t *routing.Table) {
 		s, retire := tg.prepare(t)
 		g.director.snapshot.Store(s)
@@ -185,9 +189,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 		defer g.serveHTTP(adminLn, g.adminHandler(), g.adminTLS(), failed)()
 	}
 	if metricsLn != nil {
-		defer g.serveHTTP(metricsLn, g.probesHandler(), nil, failed)()
+		defer g.serveHTTP(metricsLn, g.openHandler(), nil, failed)()
 	}
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
+	if g.cfg.Telemetry != nil {
+		read := gauges{g}
+		if err := g.cfg.Telemetry.Registry().Register(read); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		defer g.cfg.Telemetry.Registry().Unregister(read)
+	}
 	close(g.ready)
 
 	var failure error

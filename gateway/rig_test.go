@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 // patience is how long a test waits for what has to come.
@@ -50,6 +51,7 @@ func start(t testing.TB, routes string, change ...func(*Config)) *rig {
 		Listen: "127.0.0.1:0", Admin: "off", Version: "test",
 		DrainDelay: -1, DrainTimeout: 20 * ms, Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 	}
+	cfg.Telemetry = telemetry.New(telemetry.Config{Version: "test", Logger: cfg.Logger})
 	for _, c := range change {
 		c(&cfg)
 	}

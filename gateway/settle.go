@@ -38,6 +38,7 @@ func (s *call) settle(c *relay.Call, o relay.Outcome) {
 	result := breaker.Result{
 		Outcome: outcome, At: o.Ended, Latency: a.Latency, RequestID: s.requestID,
 	}
+	s.endAttempt(o, outcome)
 	s.probe.Done(result)
 	if (o.Kind == relay.Unreachable || o.Kind == relay.Lost) && s.target.group.hasReady(o.Ended, e) {
 		// It is down by itself, and cut off by itself. That it had many calls must not

@@ -5,6 +5,7 @@ import (
 
 	"sluice/breaker"
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 // target is what the path of a call needs of one version, prepared when its table
@@ -15,6 +16,7 @@ type target struct {
 	guard   *breaker.Version
 	budget  *breaker.Budget // of the route
 	renames *renames
+	series  *telemetry.Series
 	model   hpack.HeaderField // sluice-model
 	name    hpack.HeaderField // sluice-version
 }
@@ -26,11 +28,13 @@ type snapshot struct {
 	revision hpack.HeaderField // sluice-revision
 }
 
-func newTarget(v *routing.Version, g *liveGroup, guard *breaker.Version, budget *breaker.Budget) *target {
+func newTarget(
+	v *routing.Version, g *liveGroup, guard *breaker.Version, budget *breaker.Budget, series *telemetry.Series,
+) *target {
 	return &target{
 		version: v, group: g, guard: guard, budget: budget,
-		renames: renamesOf(v.Rename),
-		model:   hpack.HeaderField{Name: "sluice-model", Value: v.Model},
-		name:    hpack.HeaderField{Name: "sluice-version", Value: v.Name},
+		renames: renamesOf(v.Rename), series: series,
+		model: hpack.HeaderField{Name: "sluice-model", Value: v.Model},
+		name:  hpack.HeaderField{Name: "sluice-version", Value: v.Name},
 	}
 }

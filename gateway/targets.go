@@ -11,18 +11,20 @@ import (
 	"sluice/breaker"
 	"sluice/gateway/relay"
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 // targets turns tables into snapshots. What lives longer than a table, groups of
 // endpoints and breakers, is kept from one to the next, so that a change of weights
 // touches no connection. One goroutine uses it at a time.
 type targets struct {
-	relay    *relay.Relay
-	breakers *breaker.Group // keyed by version
-	logger   *slog.Logger
-	lookup   lookup
-	ctx      context.Context // of everything it starts
-	spawn    func(func())
+	relay     *relay.Relay
+	breakers  *breaker.Group // keyed by version
+	telemetry *telemetry.Telemetry
+	logger    *slog.Logger
+	lookup    lookup
+	ctx       context.Context // of everything it starts
+	spawn     func(func())
 
 	last   *snapshot
 	groups map[groupKey]*liveGroup
@@ -31,7 +33,7 @@ type targets struct {
 
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	return &targets{
-		relay: r, breakers: b, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
+		relay: r, breakers: b, telemetry: cfg.Telemetry, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: new(snapshot), groups: make(map[groupKey]*liveGroup),
 	}
 }
@@ -65,7 +67,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 			tg := t.last.targets[v]
 			if tg == nil {
 				guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
-				tg = newTarget(v, t.groupFor(v, guard), guard, t.breakers.Budget(r.Model, now))
+				tg = newTarget(v, t.groupFor(v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
 			}
 			tg.group.table = t.tables
 			s.targets[v] = tg
@@ -92,8 +94,11 @@ func (t *targets) closeOthers() {
 	for key := range t.groups {
 		versions[key.version] = true
 	}
-	t.breakers.Retain(func(id string) bool { return versions[id] },
-		func(model string) bool { _, ok := table.Route(model); return ok })
+	routed := func(model string) bool { _, ok := table.Route(model); return ok }
+	t.breakers.Retain(func(id string) bool { return versions[id] }, routed)
+	t.telemetry.Retain(func(model, version string) bool {
+		return routed(model) && (version == "" || versions[model+" "+version])
+	})
 }
 
 // groupFor returns the version's group, with the endpoints it has now.

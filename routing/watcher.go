@@ -58,7 +58,8 @@ type Watcher struct {
 	orphans  map[string]bool // entries of local that the store does not mention
 	removed  int             // entries that the store should have
 	recent   ring
-	failure  error // why the store is not being followed
+	failure  error  // why the store is not being followed
+	failures uint64 // how often there was one
 	seedDiff []string
 	waiters  chan struct{} // closed and replaced when something is published
 }
@@ -206,6 +207,9 @@ func (w *Watcher) remember(err error) (before error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before, w.failure = w.failure, err
+	if err != nil {
+		w.failures++
+	}
 	return before
 }
 

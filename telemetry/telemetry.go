@@ -70,6 +70,23 @@ func (t *Telemetry) Series(model, version string) *Series {
 	return s
 }
 
+// Known returns the metrics of a version that is in the routes, else nil.
+func (t *Telemetry) Known(model, version string) *Series {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.series[seriesKey{model, version}]
+}
+
+// Dropped counts n pieces of a signal that were given up, and why. Both are from fixed lists.
+func (t *Telemetry) Dropped(signal, reason string, n uint64) {
+	if t != nil {
+		t.metrics.dropped.WithLabelValues(signal, reason).Add(float64(n))
+	}
+}
+
 // Unknown returns the metrics of calls that no route is known for.
 func (t *Telemetry) Unknown() *Series {
 	if t == nil {

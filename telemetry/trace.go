@@ -2,11 +2,11 @@ package telemetry
 
 import "encoding/hex"
 
-// TraceID and SpanID are the ids of W3C Trace Context.
-type (
-	TraceID [16]byte
-	SpanID  [8]byte
-)
+// TraceID is the id of a trace, as in W3C Trace Context.
+type TraceID [16]byte
+
+// SpanID is the id of a span, as in W3C Trace Context.
+type SpanID [8]byte
 
 // String returns the id in hexadecimal.
 func (id TraceID) String() string { return hex.EncodeToString(id[:]) }

@@ -15,6 +15,7 @@ import (
 	"sluice/gateway"
 	"sluice/gateway/admin"
 	"sluice/routing"
+	"sluice/telemetry"
 )
 
 // serveOptions are the flags of sluice serve.
@@ -33,6 +34,7 @@ type serveOptions struct {
 	drainTimeout  time.Duration
 	logFormat     string
 	logLevel      string
+	telemetry     string
 }
 
 func newServeCommand() *cobra.Command {
@@ -69,14 +71,15 @@ calls, and lets those under way end. A second signal ends it at once.`,
 	f.StringVar(&o.store, "store", "memory", "`store` of the routing state: memory, file:DIR or redis://HOST")
 	f.StringVar(&o.stateDir, "state-dir", "", "`folder` for copies of the last good state, to start without Redis (default $XDG_STATE_HOME/sluice)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8001", "data `address`")
-	f.StringVar(&o.admin, "admin", defaultAdmin, "`address` for operators, /livez and /readyz, or \"off\"")
+	f.StringVar(&o.admin, "admin", defaultAdmin, "`address` for operators, /metrics, /livez and /readyz, or \"off\"")
 	f.StringVar(&o.tokenFile, "admin-token-file", "", "`file` with lines of a role (view or operate) and a token; needed off loopback")
 	f.BoolVar(&o.insecureAdmin, "insecure-admin", false, "let tokens cross the network without TLS")
-	f.StringVar(&o.metrics, "metrics-listen", "", "`address` that serves /livez and /readyz and nothing else")
+	f.StringVar(&o.metrics, "metrics-listen", "", "`address` that serves /metrics, /livez and /readyz and nothing else")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate `file` (PEM) of the data address; read again when it changes")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `file` (PEM) of the data address")
 	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long calls are still taken after not ready was said")
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long calls may then take to end")
+	f.StringVar(&o.telemetry, "telemetry", "on", "on, or \"off\" to record nothing of calls and serve no /metrics")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -112,7 +115,11 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 		return err
 	}
 	defer state.close()
-	gw, err := newGateway(o, access, router, state, log)
+	tel, err := newTelemetry(o.telemetry, state.Status, log)
+	if err != nil {
+		return &usageError{err, "sluice serve"}
+	}
+	gw, err := newGateway(o, access, router, state, tel, log)
 	if err != nil {
 		return err
 	}
@@ -140,8 +147,23 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	return group.Wait()
 }
 
+// newTelemetry makes what records of calls go to, nil if that is off.
+func newTelemetry(mode string, status func() routing.Status, log *slog.Logger) (*telemetry.Telemetry, error) {
+	switch mode {
+	case "on":
+	case "off":
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("--telemetry: got %q, want on or off", mode)
+	}
+	tel := telemetry.New(telemetry.Config{Version: version(), Logger: log})
+	return tel, tel.Registry().Register(stateMetrics{status})
+}
+
 // newGateway makes the gateway and mounts the operators' service on it.
-func newGateway(o serveOptions, access access, router *routing.Router, state admin.Watcher, log *slog.Logger) (*gateway.Gateway, error) {
+func newGateway(
+	o serveOptions, access access, router *routing.Router, state admin.Watcher, tel *telemetry.Telemetry, log *slog.Logger,
+) (*gateway.Gateway, error) {
 	delay := o.drainDelay
 	if delay == 0 {
 		delay = -1 // the gateway's zero means its default
@@ -149,7 +171,7 @@ func newGateway(o serveOptions, access access, router *routing.Router, state adm
 	gw, err := gateway.New(gateway.Config{
 		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
 		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
-		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log,
+		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel,
 	}, router)
 	if err != nil {
 		return nil, err

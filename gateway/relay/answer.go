@@ -165,6 +165,7 @@ func (c *Call) sendAnswerData(w *worker, p []byte) {
 	if c.capture != nil {
 		c.captureAnswer(p)
 	}
+	c.returned += int64(len(p))
 	a.held += len(p)
 	d := &c.down
 	d.conn.mu.Lock()

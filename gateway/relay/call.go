@@ -44,6 +44,7 @@ type Call struct {
 	keepBody  bool
 	bodyLen   int64 // bytes let out by the policy
 	received  int64 // bytes of DATA received
+	returned  int64 // and bytes of DATA of the answer that were passed on
 	bodyEnded bool
 	requests  messageMeter // where the policy does not look at them
 	capture   *Capture     // nil: no copy is wanted, or no longer possible
@@ -114,6 +115,9 @@ func (c *Call) Replayable() bool { return c.keepBody && !c.sentAnswer }
 
 // RequestBytes returns the length of the request's body so far.
 func (c *Call) RequestBytes() int64 { return c.received }
+
+// AnswerBytes returns the length of the answer's body so far.
+func (c *Call) AnswerBytes() int64 { return c.returned }
 
 // RequestEnded reports whether the whole request has arrived.
 func (c *Call) RequestEnded() bool { return c.bodyEnded }

@@ -96,6 +96,13 @@ func (u *Upstream) Conns() int {
 	return len(u.conns)
 }
 
+// Waiting returns how many attempts wait for a connection.
+func (u *Upstream) Waiting() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.waiting
+}
+
 // Retire takes no more calls and closes connections as they become idle.
 func (u *Upstream) Retire() { u.shut(false) }
 

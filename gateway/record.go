@@ -1,0 +1,106 @@
+package gateway
+
+import (
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"sluice/breaker"
+	"sluice/gateway/identify"
+	"sluice/gateway/relay"
+	"sluice/telemetry"
+)
+
+// beginAttempt notes an attempt that has been admitted.
+func (s *call) beginAttempt(t *target, e *endpoint, now time.Time) {
+	kind := telemetry.Fallback
+	switch t {
+	case s.asked:
+		kind = telemetry.Retry
+	case s.primary:
+		kind = telemetry.Primary
+	}
+	s.asked = t
+	s.trail = telemetry.Attempt{Series: t.series, Kind: kind, Endpoint: e.addr, Started: now}
+}
+
+// endAttempt records how the attempt under way ended.
+func (s *call) endAttempt(o relay.Outcome, outcome breaker.Outcome) {
+	a := &s.trail
+	if !o.Started.IsZero() {
+		a.Started = o.Started // by the same clock as its end
+	}
+	a.FirstByte, a.Ended = o.FirstByte, o.Ended
+	a.Outcome, a.Reason, a.Code = outcome.String(), attemptReason(o), o.Code
+	a.Reset, a.ResetCode = o.Kind == relay.Reset, uint32(o.Reset)
+	s.record.EndAttempt(a)
+}
+
+// attemptReason names the status that came back, or what came in its stead.
+func attemptReason(o relay.Outcome) string {
+	switch o.Kind {
+	case relay.Answered:
+		return telemetry.CodeName(o.Code)
+	case relay.Canceled:
+		return telemetry.CodeName(uint32(codes.Canceled))
+	}
+	reason, _ := outcomeReason(o.Kind)
+	return reason
+}
+
+// recordCall records a call that is over.
+func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
+	if d.telemetry == nil {
+		return
+	}
+	r := &s.record
+	r.Series = d.seriesOf(s)
+	if s.primary != nil {
+		r.Primary = s.primary.series
+	}
+	if s.method.Kind != identify.KindUnknown || s.route != nil {
+		r.Service, r.Method = s.method.Service, s.method.Name
+	}
+	if s.snap != nil {
+		r.Revision = s.snap.table.Revision()
+	}
+	r.RequestID, r.Forced, r.FallbackReason = s.requestID, s.forced, s.fallbackReason
+	if o.Kind == relay.Answered {
+		r.Reason = "" // the status is the model server's
+	}
+	finish(r, c, o)
+	d.telemetry.Record(r)
+}
+
+// seriesOf returns the metrics that a call belongs to.
+func (d *director) seriesOf(s *call) *telemetry.Series {
+	switch {
+	case s.target != nil:
+		return s.target.series
+	case s.route != nil:
+		return d.telemetry.Series(s.route.Model, "")
+	case s.method.Class == identify.ClassLocal:
+		return d.telemetry.Local()
+	}
+	return d.telemetry.Unknown()
+}
+
+// recordUnseen records a call that ended before the director was asked.
+func (d *director) recordUnseen(c *relay.Call, o relay.Outcome) {
+	if d.telemetry == nil {
+		return
+	}
+	r := telemetry.Call{Series: d.telemetry.Unknown()}
+	if o.Kind != relay.Canceled {
+		r.Reason = reasonBadRequest
+	}
+	finish(&r, c, o)
+	d.telemetry.Record(&r)
+}
+
+// finish fills in how a call ended.
+func finish(r *telemetry.Call, c *relay.Call, o relay.Outcome) {
+	r.Opened, r.Ended = c.Opened(), o.Ended
+	r.Code, r.Canceled = o.Code, o.Kind == relay.Canceled
+	r.RequestBytes, r.AnswerBytes = c.RequestBytes(), c.AnswerBytes()
+}
