@@ -29,7 +29,7 @@ type idleMemory struct {
 // memory while they rest. At the end each connection must still carry a call:
 // one that the peer has closed would make the others look cheap.
 func measureIdle(ctx context.Context, target *member, connections int, settle time.Duration, progress io.Writer) (idleMemory, error) {
-	request, err := payload.Request(4 << 10)
+	request, err := payload.Request(payload.Model, 4<<10)
 	if err != nil {
 		return idleMemory{}, err
 	}

@@ -116,7 +116,7 @@ func (o *options) measureSpeed(ctx context.Context, f *fleet, r *report, stdout,
 func writeBodies(folder string, scenarios []scenario) (map[int]string, error) {
 	out := make(map[int]string)
 	for _, s := range scenarios {
-		request, err := payload.Request(s.Size)
+		request, err := payload.Request(payload.Model, s.Size)
 		if err != nil {
 			return nil, err
 		}

@@ -105,7 +105,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 // openUnread connects the clients and opens their calls. The clients opened so
 // far are returned with an error, too, for the caller to close.
 func openUnread(ctx context.Context, address string, clients, streams int) (open []*rawclient.Conn, err error) {
-	request, err := payload.Request(payload.MinSize)
+	request, err := payload.Request(payload.Model, payload.MinSize)
 	if err != nil {
 		return nil, err
 	}

@@ -53,18 +53,6 @@ func TestWrongUsageNamesTheFlagAndWhatIsAccepted(t *testing.T) {
 	}
 }
 
-func TestSizesReadAsTheyAreWritten(t *testing.T) {
-	for text, want := range map[string]int{"64": 64, "4KiB": 4096, "64KiB": 65536, "1MiB": 1 << 20, "4097": 4097} {
-		got, err := parseSize(text)
-		if err != nil || got != want {
-			t.Errorf("parseSize(%q) = %d, %v, want %d", text, got, err, want)
-		}
-		if again, err := parseSize(strings.ReplaceAll(strings.TrimSuffix(sizeText(want), " B"), " ", "")); err != nil || again != want {
-			t.Errorf("%q is not what parseSize reads: %d, %v", sizeText(want), again, err)
-		}
-	}
-}
-
 func TestAnUnknownPeerIsNamedWithThoseThereAre(t *testing.T) {
 	o, err := parse([]string{"-peers", "nginx,apache"}, new(bytes.Buffer))
 	if err != nil {

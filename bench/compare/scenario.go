@@ -17,7 +17,7 @@ type scenario struct {
 
 // String returns, for instance, "4 KiB 4x32".
 func (s scenario) String() string {
-	return fmt.Sprintf("%s %dx%d", sizeText(s.Size), s.Connections, s.Streams)
+	return fmt.Sprintf("%s %dx%d", payload.Size(s.Size).Text(), s.Connections, s.Streams)
 }
 
 // maxRequest bounds request sizes, in bytes: the largest size the performance
@@ -28,35 +28,19 @@ const maxRequest = 1 << 20
 func parseScenarios(sizes, shapes string) ([]scenario, error) {
 	var out []scenario
 	for _, size := range strings.Split(sizes, ",") {
-		bytes, err := parseSize(size)
-		if err != nil {
-			return nil, err
+		var bytes payload.Size
+		if err := bytes.Set(size); err != nil || bytes > maxRequest {
+			return nil, fmt.Errorf("-sizes: got %q, want %d to 1MiB, as in 4KiB", size, payload.MinSize)
 		}
 		for _, shape := range strings.Split(shapes, ",") {
 			connections, streams, err := parseShape(shape)
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, scenario{bytes, connections, streams})
+			out = append(out, scenario{int(bytes), connections, streams})
 		}
 	}
 	return out, nil
-}
-
-// parseSize reads 512, 4KiB or 1MiB.
-func parseSize(text string) (int, error) {
-	digits, unit := strings.TrimSpace(text), 1
-	for suffix, factor := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20} {
-		if rest, ok := strings.CutSuffix(digits, suffix); ok {
-			digits, unit = rest, factor
-			break
-		}
-	}
-	n, err := strconv.Atoi(digits)
-	if err != nil || n < 1 || n > maxRequest/unit || n*unit < payload.MinSize {
-		return 0, fmt.Errorf("-sizes: got %q, want %d to 1MiB, as in 4KiB", text, payload.MinSize)
-	}
-	return n * unit, nil
 }
 
 // parseShape reads 4x32.
@@ -68,15 +52,4 @@ func parseShape(text string) (connections, streams int, err error) {
 		return 0, 0, fmt.Errorf("-shapes: got %q, want connections x streams, 1 to 1000 each, as in 4x32", text)
 	}
 	return connections, streams, nil
-}
-
-// sizeText writes a size the way parseSize reads it, with a space for people.
-func sizeText(n int) string {
-	switch {
-	case n >= 1<<20 && n%(1<<20) == 0:
-		return strconv.Itoa(n>>20) + " MiB"
-	case n >= 1<<10 && n%(1<<10) == 0:
-		return strconv.Itoa(n>>10) + " KiB"
-	}
-	return strconv.Itoa(n) + " B"
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"sluice/bench/payload"
 	"sluice/bench/stats"
 )
 
@@ -36,7 +37,7 @@ func (r *report) writeTable(w io.Writer) error {
 	fmt.Fprintf(w, "median (min-max) of %d rounds of about %g s; ratios are %s / peer, round by round\n", r.Rounds, r.Seconds, r.Reference)
 
 	for _, s := range r.Scenarios {
-		fmt.Fprintf(w, "\n%s requests, %d connections x %d streams\n", sizeText(s.Size), s.Connections, s.Streams)
+		fmt.Fprintf(w, "\n%s requests, %d connections x %d streams\n", payload.Size(s.Size).Text(), s.Connections, s.Streams)
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "  peer\tCPU us/request\trequests/s\tmean latency us\tCPU ratio\trequests/s ratio")
 		for _, row := range s.Rows {

@@ -35,17 +35,17 @@ func verify(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, size := range verifySizes {
-		request, err := payload.Request(size)
+		request, err := payload.Request(payload.Model, size)
 		if err != nil {
 			return err
 		}
 		answer := rawcodec.Message{Keep: true}
 		err = connection.Invoke(ctx, payload.InferMethod, &rawcodec.Message{Body: payload.Message(request)}, &answer)
 		if err != nil {
-			return fmt.Errorf("call of %s: %w", sizeText(size), err)
+			return fmt.Errorf("call of %s: %w", payload.Size(size).Text(), err)
 		}
 		if !bytes.Equal(answer.Body, payload.Message(want)) {
-			return fmt.Errorf("call of %s: the answer has %d bytes and is not the backend's", sizeText(size), len(answer.Body))
+			return fmt.Errorf("call of %s: the answer has %d bytes and is not the backend's", payload.Size(size).Text(), len(answer.Body))
 		}
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// Model is the model every request names.
+	// Model is the model that answers name, and the harness's requests.
 	Model = "bench"
 
 	// InferMethod is the unary method the throughput measurements call.
@@ -53,15 +53,15 @@ const (
 )
 
 // Request returns one gRPC-framed ModelInferRequest of exactly size bytes,
-// prefix included: model [Model], one FP32 tensor sent raw.
-func Request(size int) ([]byte, error) {
-	return framed(size, "input", fieldRawRequest)
+// prefix included: for a model, with one FP32 tensor sent raw.
+func Request(model string, size int) ([]byte, error) {
+	return framed(size, model, "input", fieldRawRequest)
 }
 
 // Answer returns one gRPC-framed ModelInferResponse of exactly size bytes,
 // prefix included: model [Model], one FP32 tensor sent raw.
 func Answer(size int) ([]byte, error) {
-	return framed(size, "scores", fieldRawAnswer)
+	return framed(size, Model, "scores", fieldRawAnswer)
 }
 
 // Message strips the gRPC prefix from a framed message.
@@ -70,14 +70,14 @@ func Message(framed []byte) []byte { return framed[FramePrefix:] }
 // framed searches for the tensor length and request id that add up to size. A
 // tensor grows in steps of four bytes and a length prefix in steps of one, so
 // the id takes up the slack: some id of one to eight characters always fits.
-func framed(size int, tensor string, rawField protowire.Number) ([]byte, error) {
+func framed(size int, model, tensor string, rawField protowire.Number) ([]byte, error) {
 	if size < MinSize || uint64(size) > math.MaxUint32 {
 		return nil, fmt.Errorf("message size: got %d, want %d to %d bytes", size, MinSize, uint32(math.MaxUint32))
 	}
 	for floats := size / 4; floats >= 0; floats-- {
 		for idLength := 1; idLength <= 8; idLength++ {
 			// The header is cheap to build; the tensor is only counted.
-			head := header(tensor, strings.Repeat("0", idLength), floats)
+			head := header(model, tensor, strings.Repeat("0", idLength), floats)
 			raw := protowire.SizeTag(rawField) + protowire.SizeBytes(4*floats)
 			if FramePrefix+len(head)+raw != size {
 				continue
@@ -93,7 +93,7 @@ func framed(size int, tensor string, rawField protowire.Number) ([]byte, error) 
 }
 
 // header encodes everything but the raw contents.
-func header(tensor, id string, floats int) []byte {
+func header(model, tensor, id string, floats int) []byte {
 	var meta []byte
 	meta = protowire.AppendTag(meta, tensorName, protowire.BytesType)
 	meta = protowire.AppendString(meta, tensor)
@@ -105,7 +105,7 @@ func header(tensor, id string, floats int) []byte {
 
 	var out []byte
 	out = protowire.AppendTag(out, fieldModelName, protowire.BytesType)
-	out = protowire.AppendString(out, Model)
+	out = protowire.AppendString(out, model)
 	out = protowire.AppendTag(out, fieldID, protowire.BytesType)
 	out = protowire.AppendString(out, id)
 	out = protowire.AppendTag(out, fieldTensor, protowire.BytesType)

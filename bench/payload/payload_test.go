@@ -27,13 +27,16 @@ func fields(t interface{ Fatalf(string, ...any) }, message []byte) map[protowire
 	return out
 }
 
+// requestOfModel is Request for [Model].
+func requestOfModel(size int) ([]byte, error) { return Request(Model, size) }
+
 func TestMessagesHaveExactlyTheSizeAskedFor(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(MinSize, 70_000).Draw(t, "size")
 		for _, kind := range []struct {
 			make func(int) ([]byte, error)
 			raw  protowire.Number
-		}{{Request, fieldRawRequest}, {Answer, fieldRawAnswer}} {
+		}{{requestOfModel, fieldRawRequest}, {Answer, fieldRawAnswer}} {
 			framed, err := kind.make(size)
 			if err != nil {
 				t.Fatalf("size %d: %v", size, err)
@@ -74,7 +77,7 @@ func fieldsOfTensor(t interface{ Fatalf(string, ...any) }, tensor []byte) uint64
 }
 
 func TestSizeTooSmallIsRefused(t *testing.T) {
-	if _, err := Request(MinSize - 1); err == nil {
+	if _, err := Request(Model, MinSize-1); err == nil {
 		t.Fatalf("Request(%d) succeeded, want an error", MinSize-1)
 	}
 }

@@ -63,7 +63,7 @@ func dial(t *testing.T, address string) *Conn {
 
 func TestCallsAreAwaitedOneAfterTheOther(t *testing.T) {
 	c := dial(t, server(t, make(chan string, 3)))
-	request, err := payload.Request(MaxBody)
+	request, err := payload.Request(payload.Model, MaxBody)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, cmd.CommandPath()}
 	})
-	addGroup(root, "Run:", newServeCommand(), newDemoCommand())
+	addGroup(root, "Run:", newServeCommand(), newDemoCommand(), newBenchCommand())
 	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newHistoryCommand(), newExplainCommand())
 	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand())
 	for _, c := range root.Commands() {

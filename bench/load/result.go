@@ -1,0 +1,84 @@
+package load
+
+import (
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Outcomes that are no gRPC status.
+const (
+	outcomeTimedOut    = "timed out"
+	outcomeLost        = "connection lost"
+	outcomeNotBegun    = "no free stream until the end"
+	outcomeInterrupted = "interrupted"
+)
+
+// Result is a run.
+type Result struct {
+	Elapsed  time.Duration // from the start until the last call ended
+	OK       uint64
+	Failures map[string]uint64 // by gRPC status or by what happened to the call
+	Messages uint64            // of answers
+	Bytes    uint64            // of answers, with gRPC's framing
+
+	// Latency has the calls that were answered with OK and those that were never
+	// answered, these with the time until they were given up. In the open loop it counts
+	// from when the call was due, in the closed loop from when it was sent.
+	Latency *hdrhistogram.Histogram
+
+	// Lag has, for calls of the open loop that found a stream free when they were due, how
+	// late the generator itself sent them: a part of their latency that is not the server's.
+	Lag *hdrhistogram.Histogram
+	// Waited is how many calls of the open loop found no stream free when they were due.
+	Waited uint64
+
+	Reconnects uint64        // connections that were lost and made again
+	CPU        time.Duration // of this process, user and system
+}
+
+// Calls is how many calls there were, or should have been.
+func (r *Result) Calls() uint64 { return r.OK + r.failed() }
+
+func (r *Result) failed() (n uint64) {
+	for _, k := range r.Failures {
+		n += k
+	}
+	return n
+}
+
+// PerSecond is the rate of calls with an answer of status OK.
+func (r *Result) PerSecond() float64 {
+	if r.Elapsed <= 0 {
+		return 0
+	}
+	return float64(r.OK) / r.Elapsed.Seconds()
+}
+
+// CPUPerCall is what a call cost the generator itself.
+func (r *Result) CPUPerCall() time.Duration {
+	if n := r.Calls(); n > 0 {
+		return r.CPU / time.Duration(n)
+	}
+	return 0
+}
+
+// Quantile returns a latency, q in percent.
+func (r *Result) Quantile(q float64) time.Duration { return quantile(r.Latency, q) }
+
+// Progress is what happened since the one before.
+type Progress struct {
+	At       time.Duration // since the start
+	Interval time.Duration
+	OK       uint64
+	Failed   uint64
+	Open     int // calls under way now
+
+	P50, P99, Max time.Duration
+}
+
+func quantile(h *hdrhistogram.Histogram, q float64) time.Duration {
+	return micros(h.ValueAtQuantile(q))
+}
+
+func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
