@@ -13,7 +13,6 @@ import (
 
 	"sluice/cmd/sluice/internal/demo"
 	"sluice/routing"
-	"sluice/routing/stores"
 )
 
 const (
@@ -94,7 +93,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	// What is worth a warning in production would spoil the picture here; what
 	// matters to the demo comes back as an error.
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	store, _, err := stores.Open(o.store)
+	store, _, err := openStore(o.store, "sluice demo")
 	if err != nil {
 		return err
 	}
