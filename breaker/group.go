@@ -32,7 +32,7 @@ func (g *Group) Update(key string, s VersionSettings, now time.Time) *Version {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if v := g.versions[key]; v != nil {
-		v.update(s)
+		v.update(s, now)
 		return v
 	}
 	v := newVersion(key, s, now, &g.events)

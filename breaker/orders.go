@@ -28,6 +28,19 @@ func (b *Breaker) Reset(now time.Time) {
 	b.events.deliver()
 }
 
+// obey follows a standing order where it has changed.
+func (b *Breaker) obey(before, after bool, now time.Time) {
+	switch {
+	case after && !before:
+		b.ForceOpen(now)
+	case before && !after:
+		b.Reset(now)
+	}
+}
+
+// Forced reports whether an operator has opened the breaker. It costs one load.
+func (b *Breaker) Forced() bool { return condition(b.condition.Load()).forced() }
+
 // update changes the settings and keeps the state. An open time that has begun is not changed.
 func (b *Breaker) update(s Settings) {
 	s = s.withDefaults()

@@ -14,6 +14,11 @@ type VersionSettings struct {
 	Limits
 	// Preset is the kind of its model servers.
 	Preset Preset
+	// CutOff is the standing order that nobody calls the version, CutOffEndpoints that nobody calls
+	// these addresses. An order that is new opens as [Breaker.ForceOpen] does; one that is no longer
+	// there is a [Breaker.Reset].
+	CutOff          bool
+	CutOffEndpoints []string
 }
 
 // Version is what is known about one version: its breaker, the attempts under way, its latency, and
@@ -40,7 +45,7 @@ func newVersion(key string, s VersionSettings, now time.Time, events *Events) *V
 		breaker:   newBreaker(Name{Version: key}, s.Settings, now, events),
 		endpoints: make(map[string]*Breaker),
 	}
-	v.update(s)
+	v.update(s, now)
 	return v
 }
 
@@ -114,6 +119,7 @@ func (v *Version) Endpoint(addr string, now time.Time) *Breaker {
 	if b == nil {
 		b = newBreaker(Name{v.breaker.name.Version, addr}, v.settings.Settings, now, v.breaker.events)
 		v.endpoints[addr] = b
+		b.obey(false, slices.Contains(v.settings.CutOffEndpoints, addr), now)
 	}
 	return b
 }
@@ -131,16 +137,21 @@ func (v *Version) RetainEndpoints(addrs []string) {
 }
 
 // update changes the settings and keeps everything that is known.
-func (v *Version) update(s VersionSettings) {
+func (v *Version) update(s VersionSettings, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s.Limits = s.Limits.withDefaults()
+	before := v.settings
 	v.settings = s
 	v.judgment.Store(&judgment{preset: s.Preset, slowCall: s.SlowCall})
 	v.limit.update(s.Limits)
 	v.breaker.update(s.Settings)
 	for _, b := range v.endpoints {
 		b.update(s.Settings)
+	}
+	v.breaker.obey(before.CutOff, s.CutOff, now)
+	for addr, b := range v.endpoints {
+		b.obey(slices.Contains(before.CutOffEndpoints, addr), slices.Contains(s.CutOffEndpoints, addr), now)
 	}
 }
 

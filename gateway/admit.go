@@ -34,6 +34,7 @@ type denial struct {
 }
 
 var (
+	errCutOff   = errors.New("operators have cut off all of its endpoints")
 	errGone     = errors.New("it has just been taken out of the routes")
 	errBudget   = errors.New("no budget for a second attempt")
 	errDeadline = errors.New("the deadline passed before the call could be sent")
@@ -119,6 +120,9 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 	e, bypass := t.group.pick(now, s.last)
 	if e == nil {
 		s.version.Done(breaker.Result{At: now})
+		if !t.group.closed() {
+			return denial{reasonNoEndpoint, t, errCutOff}
+		}
 		return denial{reasonNoEndpoint, t, errGone}
 	}
 	if bypass {
@@ -141,7 +145,7 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 	if deadline := c.Deadline(); !deadline.IsZero() {
 		s.had = deadline.Sub(now)
 	}
-	d.prepare(c, s, rw.rewrite)
+	d.prepare(c, s, rw.rewrite, now)
 	return denial{}
 }
 
@@ -157,7 +161,7 @@ func guardReason(err error) string {
 }
 
 // prepare fills in the dispatch of the attempt that has been admitted.
-func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite) {
+func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, now time.Time) {
 	request := append(s.request[:0], hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
 	if s.scanner.MayChange() {
 		// What was compressed goes on decompressed, and the server need not know the
@@ -171,8 +175,11 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite) {
 		KeepReserved: s.target.version.TrustUpstream,
 		BodyChanges:  rewrite != nil || s.scanner.MayChange(),
 		Request:      request,
-		Answer:       d.answerFields(s, c.Attempts()+1),
 	}
+	if s.struck = false; s.target.faults != nil {
+		s.strike(now)
+	}
+	s.dispatch.Answer = d.answerFields(s, c.Attempts()+1)
 	if !s.dispatch.Unary {
 		s.dispatch.Begun = s
 	}

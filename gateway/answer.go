@@ -35,12 +35,18 @@ func (d *director) answerFields(s *call, attempts int) []hpack.HeaderField {
 	if s.fallbackReason != "" {
 		f = append(f, hpack.HeaderField{Name: "sluice-fallback", Value: s.primary.version.Name + " " + s.fallbackReason})
 	}
+	if s.fault != "" {
+		f = append(f, hpack.HeaderField{Name: "sluice-fault", Value: s.fault})
+	}
 	return f
 }
 
 // Status dresses a status that the relay makes.
 func (d *director) Status(c *relay.Call, kind relay.OutcomeKind, code uint32, msg string) *relay.Status {
 	reason, retry := outcomeReason(kind)
+	if s, ok := c.Data.(*call); ok && s.struck && (kind == relay.Answered || kind == relay.Reset) {
+		reason = reasonFault
+	}
 	return d.status(c, &refusal{code: codes.Code(code), reason: reason, msg: msg, retry: retry})
 }
 

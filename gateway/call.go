@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type call struct {
 	meta    identify.Metadata
 	scanner identify.Scanner
 
+	id           uint64 // random; decides what is sampled, nobody outside sees it
 	requestID    string
 	modelVersion string // as the caller's messages say it
 	route        *routing.Route
@@ -37,6 +39,8 @@ type call struct {
 	held    int       // this call's part of director.held
 
 	fallbackReason string // why the primary does not answer
+	fault          string // the one that has struck the call last
+	struck         bool   // the attempt under way, or the one before, is ended by it
 
 	record telemetry.Call
 	asked  *target // by the latest attempt
@@ -45,14 +49,18 @@ type call struct {
 	rewriter identify.Rewriter
 	dispatch relay.Dispatch
 	request  [2]hpack.HeaderField
-	answer   [6]hpack.HeaderField
+	answer   [7]hpack.HeaderField
 }
 
 // calls holds the state of calls that are over: it is worth more than a kilobyte,
 // most of it room for names.
 var calls = sync.Pool{New: func() any { return new(call) }}
 
-func newCall() *call { return calls.Get().(*call) }
+func newCall() *call {
+	s := calls.Get().(*call)
+	s.id = rand.Uint64()
+	return s
+}
 
 // free gives s back. Nothing may refer to it any more: the relay is done with a
 // call's dispatch when the call is over.

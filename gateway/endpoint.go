@@ -26,16 +26,20 @@ func (e *endpoint) load(now time.Time) float64 {
 
 // pick chooses an endpoint by power of two choices among those that can be
 // reached and are not cut off, avoiding the one that has just failed if there is
-// another. It returns nil if there is none at all: the group is closed. With bypass, breakers do not
-// decide: a lone endpoint is left to the version's breaker, and when most are cut
-// off the fault is hardly theirs, so all are tried (panic threshold).
+// another. It returns nil if there is none at all: the group is closed, or operators have
+// cut all of it off. With bypass, breakers do not decide: a lone endpoint is left to the
+// version's breaker, and when most are cut off the fault is hardly theirs, so all are tried
+// (panic threshold) but those that an operator has cut off.
 func (g *group) pick(now time.Time, avoid *endpoint) (e *endpoint, bypass bool) {
 	list := *g.list.Load()
 	switch len(list) {
 	case 0:
 		return nil, false
 	case 1:
-		return list[0], true
+		if e := list[0]; !e.breaker.Forced() {
+			return e, true
+		}
+		return nil, false
 	}
 	i := rand.IntN(len(list))
 	j := rand.IntN(len(list) - 1)
@@ -62,7 +66,7 @@ func (g *group) pick(now time.Time, avoid *endpoint) (e *endpoint, bypass bool) 
 			cutOff++
 		}
 	}
-	if 2*cutOff > len(list) {
+	if 2*cutOff > len(list) && !a.breaker.Forced() && !b.breaker.Forced() {
 		return lighter(a, b, now), true
 	}
 	for k := range list {
@@ -70,7 +74,12 @@ func (g *group) pick(now time.Time, avoid *endpoint) (e *endpoint, bypass bool) 
 			return e, true
 		}
 	}
-	return a, true
+	for k := range list {
+		if e := list[(i+k)%len(list)]; !e.breaker.Forced() {
+			return e, true
+		}
+	}
+	return nil, false
 }
 
 // lighter returns the endpoint with less load.
@@ -106,4 +115,6 @@ func (g *group) hasReady(now time.Time, e *endpoint) bool {
 	return false
 }
 
-func usable(e, avoid *endpoint) bool { return e != avoid && !e.up.Failing() }
+func usable(e, avoid *endpoint) bool {
+	return e != avoid && !e.breaker.Forced() && !e.up.Failing()
+}

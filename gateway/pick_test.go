@@ -241,3 +241,37 @@ func BenchmarkPick(b *testing.B) {
 		})
 	}
 }
+
+// An operator's word holds where a breaker's own judgment would not.
+func TestEndpointsThatOperatorsCutOffAreNeverPicked(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 5} {
+		g := groupOf(bareRelay(t), n)
+		list := *g.list.Load()
+		now := epoch
+		for _, e := range list[1:] { // most have opened by themselves: panic
+			for range 100 {
+				if p, err := e.breaker.Allow(now); err == nil {
+					p.Done(breaker.Result{Outcome: breaker.Failure, At: now})
+				}
+			}
+		}
+		list[0].breaker.ForceOpen(now)
+		for range 200 {
+			if e, _ := g.pick(now, nil); e == list[0] {
+				t.Fatalf("of %d endpoints, the one that is cut off was picked", n)
+			}
+			if e, _ := g.pick(now, list[n-1]); e == list[0] {
+				t.Fatalf("of %d endpoints, the one that is cut off was picked to avoid another", n)
+			}
+		}
+		if g.hasOther(list[n-1]) != (n > 2) {
+			t.Errorf("of %d endpoints, hasOther counts the one that is cut off", n)
+		}
+		for _, e := range list {
+			e.breaker.ForceOpen(now)
+		}
+		if e, _ := g.pick(now, nil); e != nil {
+			t.Errorf("of %d endpoints, all cut off, one was picked", n)
+		}
+	}
+}

@@ -32,6 +32,9 @@ func (s *call) endAttempt(o relay.Outcome, outcome breaker.Outcome) {
 	}
 	a.FirstByte, a.Ended = o.FirstByte, o.Ended
 	a.Outcome, a.Reason, a.Code = outcome.String(), attemptReason(o), o.Code
+	if s.struck {
+		a.Reason = reasonFault
+	}
 	a.Reset, a.ResetCode = o.Kind == relay.Reset, uint32(o.Reset)
 	s.record.EndAttempt(a)
 }
@@ -65,7 +68,7 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 		r.Revision = s.snap.table.Revision()
 	}
 	r.RequestID, r.Forced, r.FallbackReason = s.requestID, s.forced, s.fallbackReason
-	if o.Kind == relay.Answered {
+	if o.Kind == relay.Answered && !s.struck {
 		r.Reason = "" // the status is the model server's
 	}
 	finish(r, c, o)

@@ -44,6 +44,7 @@ const (
 	reasonReset            = "UPSTREAM_RESET"
 	reasonUnprocessed      = "UPSTREAM_REFUSED"
 	reasonInvalidAnswer    = "UPSTREAM_ANSWER_INVALID"
+	reasonFault            = "FAULT_INJECTED"
 	reasonBadRequest       = "BAD_REQUEST"
 )
 

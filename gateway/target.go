@@ -17,6 +17,7 @@ type target struct {
 	budget  *breaker.Budget // of the route
 	renames *renames
 	series  *telemetry.Series
+	faults  []fault           // nil if there are none
 	model   hpack.HeaderField // sluice-model
 	name    hpack.HeaderField // sluice-version
 }
@@ -33,7 +34,7 @@ func newTarget(
 ) *target {
 	return &target{
 		version: v, group: g, guard: guard, budget: budget,
-		renames: renamesOf(v.Rename), series: series,
+		renames: renamesOf(v.Rename), series: series, faults: faultsOf(v),
 		model: hpack.HeaderField{Name: "sluice-model", Value: v.Model},
 		name:  hpack.HeaderField{Name: "sluice-version", Value: v.Name},
 	}

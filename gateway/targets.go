@@ -151,5 +151,6 @@ func versionSettings(r *routing.Route, v *routing.Version) breaker.VersionSettin
 			InFlight: int(r.Limits.InFlight), Reserve: int(r.Limits.Reserve), Adaptive: r.Limits.Adaptive,
 		},
 		Preset: preset,
+		CutOff: v.CutOff.Version, CutOffEndpoints: v.CutOff.Endpoints,
 	}
 }

@@ -23,6 +23,11 @@ func checkEndpoint(e string) error {
 	if !isDNS && strings.Contains(e, "://") {
 		return errors.New("of schemes only dns:/// is known")
 	}
+	return checkAddress(address)
+}
+
+// checkAddress says why something cannot be dialled.
+func checkAddress(address string) error {
 	colon := strings.LastIndexByte(address, ':')
 	if colon < 0 || strings.HasSuffix(address, "]") {
 		return errors.New("the port is missing")

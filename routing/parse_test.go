@@ -66,6 +66,9 @@ func TestRichDocument(t *testing.T) {
 	if byService != r {
 		t.Errorf("RouteForService = %v, want the route", byService)
 	}
+	ten := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	slow := Fault{Share: 0.025, Delay: 200 * time.Millisecond, From: ten, Until: ten.Add(time.Minute)}
+	dead := Fault{Share: 1, Code: 14, From: ten.Add(500 * time.Millisecond), Until: ten.Add(time.Hour + 500*time.Millisecond)}
 	wantVersions := []*Version{{
 		ID: "team/fraud@prod v7", Model: "team/fraud@prod", Name: "v7",
 		Endpoints:  []string{"10.0.0.7:8001", "[2001:db8::7]:8001", "dns:///fraud_v7.prod.svc.cluster.local.:8001"},
@@ -74,12 +77,15 @@ func TestRichDocument(t *testing.T) {
 		Provenance: Provenance{Artifact: "models/fraud@7", Data: "dvc:3fa91c"},
 		TLS:        &TLS{CAFile: "ca.pem", ServerName: "fraud.internal", CertFile: "cert.pem", KeyFile: "key.pem"},
 		Weight:     95, AllowForce: true, TrustUpstream: true,
+		Faults: []Fault{slow, dead}, CutOff: CutOff{Endpoints: []string{"10.0.0.7:8001"}},
 	}, {
 		ID: "team/fraud@prod 8.1", Model: "team/fraud@prod", Name: "8.1",
 		Endpoints: []string{"localhost:8001"}, Server: "generic", TLS: &TLS{}, Weight: 5, AllowForce: true,
+		Faults: []Fault{dead},
 	}, {
 		ID: "team/fraud@prod v9", Model: "team/fraud@prod", Name: "v9",
 		Endpoints: []string{"10.0.0.9:8001"}, Server: "generic",
+		Faults: []Fault{dead}, CutOff: CutOff{Version: true},
 	}}
 	if !reflect.DeepEqual(r.Versions, wantVersions) {
 		t.Errorf("Versions = %+v, want %+v", r.Versions, wantVersions)

@@ -98,6 +98,8 @@ func newRoute(doc *routingv1.Route) *Route {
 		})
 	}
 	r.indexModelVersions()
+	r.setFaults(doc)
+	r.setCutOffs(doc)
 	for _, name := range doc.GetFallback().GetTo() {
 		r.Fallback = append(r.Fallback, r.byName[name])
 	}

@@ -34,6 +34,8 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.limits(at.field("limits"), route.GetLimits())
 		r.openTimes(at.field("breaker"), route.GetBreaker())
 		r.health(at.field("health"), route.GetHealth())
+		r.faults(at.field("faults"), route)
+		r.cutOff(at.field("cut_off"), route)
 		r.unsupported(at, route)
 	}
 	return r.problems
@@ -77,12 +79,18 @@ func (r *rules) versions(at path, route *routingv1.Route) {
 	}
 }
 
-func (r *rules) weights(at path, route *routingv1.Route) {
-	at = at.field("weights")
+// versionNames are the names of a route's versions, in their order.
+func versionNames(route *routingv1.Route) []string {
 	var names []string
 	for _, v := range route.GetVersions() {
 		names = append(names, v.GetName())
 	}
+	return names
+}
+
+func (r *rules) weights(at path, route *routingv1.Route) {
+	at = at.field("weights")
+	names := versionNames(route)
 	allNamed := len(names) > 0 && !slices.Contains(names, "") // else the schema's business
 	var sum uint64
 	for _, name := range slices.Sorted(maps.Keys(route.GetWeights())) {
@@ -121,10 +129,7 @@ func (r *rules) timeout(at path, t *routingv1.Timeout) {
 
 // fallback wants known versions, each once, and a reserve that something can use.
 func (r *rules) fallback(at path, route *routingv1.Route) {
-	var names []string
-	for _, v := range route.GetVersions() {
-		names = append(names, v.GetName())
-	}
+	names := versionNames(route)
 	seen := owners{}
 	for i, name := range route.GetFallback().GetTo() {
 		at := at.field("to").index(i)

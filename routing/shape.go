@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"buf.build/go/protoyaml"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // shape compares a YAML tree with the schema's messages before it is decoded.
@@ -34,8 +36,11 @@ func (s *shape) report(node *yaml.Node, at path, got, want string) {
 // message checks the fields of a mapping. It reports false when nothing of the
 // node can be used, as do all methods below.
 func (s *shape) message(node *yaml.Node, want protoreflect.MessageDescriptor, at path) bool {
-	if want.FullName() == "google.protobuf.Duration" {
+	switch want.FullName() {
+	case "google.protobuf.Duration":
 		return s.duration(node, at)
+	case "google.protobuf.Timestamp":
+		return s.timestamp(node, at)
 	}
 	names := fieldNames(want)
 	if !isMapping(node) {
@@ -144,6 +149,16 @@ func (s *shape) duration(node *yaml.Node, at path) bool {
 		}
 	}
 	s.report(node, at, showNode(node), "a duration with a unit, such as 500ms, 15s or 5m")
+	return false
+}
+
+func (s *shape) timestamp(node *yaml.Node, at path) bool {
+	if isScalar(node) {
+		if t, err := time.Parse(time.RFC3339Nano, node.Value); err == nil && timestamppb.New(t).IsValid() {
+			return true
+		}
+	}
+	s.report(node, at, showNode(node), "a time with a zone, such as 2026-11-23T17:32:15Z")
 	return false
 }
 

@@ -34,6 +34,11 @@ type Version struct {
 	AllowForce bool
 	// TrustUpstream keeps sluice-* metadata in the version's answers.
 	TrustUpstream bool
+	// Faults make attempts at the version fail on purpose; nil in all but tests of
+	// what failures do.
+	Faults []Fault
+	// CutOff says what of the version operators have cut off.
+	CutOff CutOff
 }
 
 // Rename holds the model server's names; an empty one is not rewritten.

@@ -13,6 +13,7 @@ import (
 
 	"sluice/cmd/sluice/internal/demo"
 	"sluice/routing"
+	"sluice/routing/stores"
 )
 
 const (
@@ -93,7 +94,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	// What is worth a warning in production would spoil the picture here; what
 	// matters to the demo comes back as an error.
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	store, _, err := openStore(o.store, "sluice demo")
+	store, _, err := stores.Open(o.store)
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,7 @@ type attempt struct {
 	next     *attempt
 	prev     *attempt
 	sent     bool
+	later    bool // postponed until its dispatch's NotBefore
 	released bool // the slot on its connection has been given back
 	headers  bool // the answer's first HEADERS have arrived
 	heldBack bool // and wait for DATA or trailers
@@ -103,7 +104,7 @@ func (c *Call) Deadline() time.Time { return c.deadline }
 func (c *Call) SetDeadline(t time.Time) {
 	c.deadline = t
 	if c.begun {
-		c.relay.wheel.arm(c, time.Now(), c.expiry())
+		c.relay.wheel.arm(c, time.Now(), c.wakeup())
 	}
 }
 
@@ -363,7 +364,11 @@ func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
 	a.d, a.up = d, d.Upstream
 	a.started = w.now
 	c.att = a
-	return c.place(w, a)
+	if d.NotBefore.After(w.now) {
+		c.postpone(w, a)
+		return Outcome{}, false
+	}
+	return c.launch(w, a)
 }
 
 // place finds a connection for a and sends it there, or leaves it waiting.
@@ -660,8 +665,10 @@ func (c *Call) expired(w *worker) {
 	if c.done {
 		return
 	}
-	if t := c.expiry(); t.After(w.now) {
-		c.relay.wheel.arm(c, w.now, t)
+	if c.expiry().After(w.now) {
+		if c.resume(w); !c.done {
+			c.relay.wheel.arm(c, w.now, c.wakeup())
+		}
 		return
 	}
 	if c.refusal != nil {

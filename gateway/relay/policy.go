@@ -89,6 +89,11 @@ type Dispatch struct {
 	Replay bool
 	// KeepReserved passes the upstream's own sluice-* fields on.
 	KeepReserved bool
+	// NotBefore, unless zero, postpones the attempt until then, or the call's
+	// deadline if that comes first. The attempt counts as started at once.
+	NotBefore time.Time
+	// Simulate, if set, ends the attempt like this instead of sending it.
+	Simulate *Simulation
 }
 
 // Observer is told, like a [Policy] with the call locked, that an answer has begun.

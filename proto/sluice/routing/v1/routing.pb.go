@@ -17,6 +17,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -113,7 +114,12 @@ type Route struct {
 	// health says how the endpoints are probed, and how those that come back are treated.
 	Health *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
 	// priority says which calls go first when not all can be answered.
-	Priority      *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
+	// faults make attempts fail on purpose, to see what callers notice. Each ends by itself.
+	Faults []*Fault `protobuf:"bytes,15,rep,name=faults,proto3" json:"faults,omitempty"`
+	// cut_off lists versions and endpoints that get no calls, on every gateway, until an operator
+	// takes that back. The split stays as it is: calls meant for them fall back or are refused.
+	CutOff        []*CutOff `protobuf:"bytes,20,rep,name=cut_off,json=cutOff,proto3" json:"cut_off,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -249,6 +255,20 @@ func (x *Route) GetHealth() *Health {
 func (x *Route) GetPriority() *Priority {
 	if x != nil {
 		return x.Priority
+	}
+	return nil
+}
+
+func (x *Route) GetFaults() []*Fault {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+func (x *Route) GetCutOff() []*CutOff {
+	if x != nil {
+		return x.CutOff
 	}
 	return nil
 }
@@ -1166,13 +1186,172 @@ func (x *Priority) GetDefault() string {
 	return ""
 }
 
+// A Fault makes a share of a route's attempts fail on purpose, as if the model server had failed:
+// breakers, fallback and telemetry see it so. It acts by each gateway's clock, from its beginning
+// to its end, which are at most an hour apart. One of delay, status and reset_stream is set.
+type Fault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version is the one whose attempts fail; empty means all versions of the route.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// percent is the share of calls that are struck. All attempts of such a call at the version are.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// delay holds an attempt back before it is sent, at most until the call's deadline.
+	Delay *durationpb.Duration `protobuf:"bytes,3,opt,name=delay,proto3" json:"delay,omitempty"`
+	// status ends an attempt with this gRPC status code; the model server is not asked.
+	Status string `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// reset_stream ends an attempt as if the model server had reset its stream; it is not asked.
+	ResetStream bool `protobuf:"varint,5,opt,name=reset_stream,json=resetStream,proto3" json:"reset_stream,omitempty"`
+	// from is when the fault begins.
+	From *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
+	// until is when the fault ends. One that has ended does nothing and goes with the next change of
+	// its route.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Fault) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Fault) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Fault) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *Fault) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Fault) GetResetStream() bool {
+	if x != nil {
+		return x.ResetStream
+	}
+	return false
+}
+
+func (x *Fault) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Fault) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// A CutOff keeps calls away from a version, or from one of its endpoints.
+type CutOff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version is the one that is cut off.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// endpoint is the one address of the version that is cut off, as it is dialled: host:port. Empty
+	// means the whole version.
+	Endpoint      string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutOff) Reset() {
+	*x = CutOff{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutOff) ProtoMessage() {}
+
+func (x *CutOff) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutOff.ProtoReflect.Descriptor instead.
+func (*CutOff) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CutOff) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *CutOff) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
-	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"<\n" +
+	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xe9\v\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xd4\r\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -1194,7 +1373,11 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x12.\n" +
 	"\x05hedge\x18\r \x01(\v2\x18.sluice.routing.v1.HedgeR\x05hedge\x121\n" +
 	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x127\n" +
-	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x1a:\n" +
+	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x12i\n" +
+	"\x06faults\x18\x0f \x03(\v2\x18.sluice.routing.v1.FaultB7\xbaH4\xba\x011\n" +
+	"\froute.faults\x12\x10at most 8 faults\x1a\x0fsize(this) <= 8R\x06faults\x12~\n" +
+	"\acut_off\x18\x14 \x03(\v2\x19.sluice.routing.v1.CutOffBJ\xbaHG\xba\x01D\n" +
+	"\rroute.cut_off\x12!at most 64 versions and endpoints\x1a\x10size(this) <= 64R\x06cutOff\x1a:\n" +
 	"\fWeightsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xda\x05\n" +
@@ -1301,7 +1484,23 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x11priority.metadata\x12ca lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.', not binary (-bin)\x1a?this.matches(r'^[a-z0-9_.-]{1,128}$') && !this.endsWith('-bin')\xd8\x01\x01R\bmetadata\x12\x81\x01\n" +
 	"\adefault\x18\x02 \x01(\tBg\xbaHd\xba\x01^\n" +
 	"\x10priority.default\x12\x1dcritical, normal or sheddable\x1a+this in ['critical', 'normal', 'sheddable']\xd8\x01\x01R\adefault:U\xbaHR\x1aP\n" +
-	"\bpriority\x12\x19metadata, default or both\x1a)this.metadata != '' || this.default != ''B*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\bpriority\x12\x19metadata, default or both\x1a)this.metadata != '' || this.default != ''\"\xb9\x06\n" +
+	"\x05Fault\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12n\n" +
+	"\apercent\x18\x02 \x01(\x01BT\xbaHQ\xba\x01N\n" +
+	"\rfault.percent\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0R\apercent\x12\x94\x01\n" +
+	"\x05delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationBc\xbaH`\xba\x01]\n" +
+	"\vfault.delay\x12\x1aa duration from 1ms to 30s\x1a2this >= duration('1ms') && this <= duration('30s')R\x05delay\x12\x89\x03\n" +
+	"\x06status\x18\x04 \x01(\tB\xf0\x02\xbaH\xec\x02\xba\x01\xe5\x02\n" +
+	"\ffault.status\x12Athe name of a gRPC status code other than OK, such as UNAVAILABLE\x1a\x91\x02this in ['CANCELLED', 'UNKNOWN', 'INVALID_ARGUMENT', 'DEADLINE_EXCEEDED', 'NOT_FOUND', 'ALREADY_EXISTS', 'PERMISSION_DENIED', 'RESOURCE_EXHAUSTED', 'FAILED_PRECONDITION', 'ABORTED', 'OUT_OF_RANGE', 'UNIMPLEMENTED', 'INTERNAL', 'UNAVAILABLE', 'DATA_LOSS', 'UNAUTHENTICATED']\xd8\x01\x01R\x06status\x12!\n" +
+	"\freset_stream\x18\x05 \x01(\bR\vresetStream\x12.\n" +
+	"\x04from\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x80\x01\n" +
+	"\x06CutOff\x12Z\n" +
+	"\aversion\x18\x01 \x01(\tB@\xbaH=\xba\x01:\n" +
+	"\x0fcut_off.version\x12\x1bone of the route's versions\x1a\n" +
+	"this != ''R\aversion\x12\x1a\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpointB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -1315,30 +1514,33 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
-	(*Document)(nil),            // 0: sluice.routing.v1.Document
-	(*Route)(nil),               // 1: sluice.routing.v1.Route
-	(*Version)(nil),             // 2: sluice.routing.v1.Version
-	(*Rename)(nil),              // 3: sluice.routing.v1.Rename
-	(*Provenance)(nil),          // 4: sluice.routing.v1.Provenance
-	(*TLS)(nil),                 // 5: sluice.routing.v1.TLS
-	(*Sticky)(nil),              // 6: sluice.routing.v1.Sticky
-	(*Fallback)(nil),            // 7: sluice.routing.v1.Fallback
-	(*Shadow)(nil),              // 8: sluice.routing.v1.Shadow
-	(*Timeout)(nil),             // 9: sluice.routing.v1.Timeout
-	(*Limits)(nil),              // 10: sluice.routing.v1.Limits
-	(*Breaker)(nil),             // 11: sluice.routing.v1.Breaker
-	(*Health)(nil),              // 12: sluice.routing.v1.Health
-	(*Hedge)(nil),               // 13: sluice.routing.v1.Hedge
-	(*Priority)(nil),            // 14: sluice.routing.v1.Priority
-	nil,                         // 15: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(*Document)(nil),              // 0: sluice.routing.v1.Document
+	(*Route)(nil),                 // 1: sluice.routing.v1.Route
+	(*Version)(nil),               // 2: sluice.routing.v1.Version
+	(*Rename)(nil),                // 3: sluice.routing.v1.Rename
+	(*Provenance)(nil),            // 4: sluice.routing.v1.Provenance
+	(*TLS)(nil),                   // 5: sluice.routing.v1.TLS
+	(*Sticky)(nil),                // 6: sluice.routing.v1.Sticky
+	(*Fallback)(nil),              // 7: sluice.routing.v1.Fallback
+	(*Shadow)(nil),                // 8: sluice.routing.v1.Shadow
+	(*Timeout)(nil),               // 9: sluice.routing.v1.Timeout
+	(*Limits)(nil),                // 10: sluice.routing.v1.Limits
+	(*Breaker)(nil),               // 11: sluice.routing.v1.Breaker
+	(*Health)(nil),                // 12: sluice.routing.v1.Health
+	(*Hedge)(nil),                 // 13: sluice.routing.v1.Hedge
+	(*Priority)(nil),              // 14: sluice.routing.v1.Priority
+	(*Fault)(nil),                 // 15: sluice.routing.v1.Fault
+	(*CutOff)(nil),                // 16: sluice.routing.v1.CutOff
+	nil,                           // 17: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	15, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	17, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
@@ -1348,24 +1550,29 @@ var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	13, // 9: sluice.routing.v1.Route.hedge:type_name -> sluice.routing.v1.Hedge
 	12, // 10: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
 	14, // 11: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
-	3,  // 12: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 13: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 14: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	16, // 15: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
-	16, // 16: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	16, // 17: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	16, // 18: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	16, // 19: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	16, // 20: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	16, // 21: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	16, // 22: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	16, // 23: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	16, // 24: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	15, // 12: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
+	16, // 13: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
+	3,  // 14: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 15: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 16: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	18, // 17: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	18, // 18: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	18, // 19: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	18, // 20: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	18, // 21: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	18, // 22: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	18, // 23: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	18, // 24: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	18, // 25: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	18, // 26: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	18, // 27: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	19, // 28: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	19, // 29: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -1382,7 +1589,7 @@ func file_sluice_routing_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

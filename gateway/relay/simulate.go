@@ -1,0 +1,63 @@
+package relay
+
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// A Simulation is how an attempt ends without having been sent, as if its upstream
+// had ended it so.
+type Simulation struct {
+	// Kind is Answered, for a status in trailers alone, or Reset.
+	Kind OutcomeKind
+	// Code is the gRPC status code of an Answered one. That of a Reset follows from
+	// what it stands for, an INTERNAL_ERROR.
+	Code uint32
+	// Message goes with the code.
+	Message string
+}
+
+// launch sends an attempt, or ends it as its dispatch says. c.mu is held.
+func (c *Call) launch(w *worker, a *attempt) (o Outcome, failed bool) {
+	sim := a.d.Simulate
+	if sim == nil {
+		return c.place(w, a)
+	}
+	c.attempts++ // it stands for one that was sent
+	c.att = nil
+	o = Outcome{Kind: sim.Kind, Code: sim.Code, Message: sim.Message, Upstream: a.up,
+		Started: a.started, FirstByte: w.now, Ended: w.now}
+	if sim.Kind == Reset {
+		o.Code, o.Reset, o.FirstByte = resetToCode(http2.ErrCodeInternal), http2.ErrCodeInternal, a.first
+	}
+	return o, true
+}
+
+// postpone lets an attempt wait for its time, which the call's timer tells. What
+// comes of the request meanwhile is kept as while it waits for a connection.
+func (c *Call) postpone(w *worker, a *attempt) {
+	a.later = true
+	c.relay.wheel.arm(c, w.now, c.wakeup())
+}
+
+// wakeup is when the call's timer is to look again.
+func (c *Call) wakeup() time.Time {
+	end := c.expiry()
+	if a := c.att; a != nil && a.later && a.d.NotBefore.Before(end) {
+		return a.d.NotBefore
+	}
+	return end
+}
+
+// resume launches an attempt that was postponed, if it is time. c.mu is held.
+func (c *Call) resume(w *worker) {
+	a := c.att
+	if a == nil || !a.later || w.now.Before(a.d.NotBefore) {
+		return
+	}
+	a.later = false
+	if o, failed := c.launch(w, a); failed {
+		c.failed(w, o)
+	}
+}
