@@ -58,8 +58,8 @@ type Watcher struct {
 	orphans  map[string]bool // entries of local that the store does not mention
 	removed  int             // entries that the store should have
 	recent   ring
-	failure  error  // why the store is not being followed
-	failures uint64 // how often there was one
+	failure  error // why the store is not being followed
+	counts   StoreCounts
 	seedDiff []string
 	waiters  chan struct{} // closed and replaced when something is published
 }
@@ -81,6 +81,7 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 		refused: make(map[string]Refusal),
 		orphans: make(map[string]bool),
 		waiters: make(chan struct{}),
+		counts:  newStoreCounts(),
 	}
 	w.mustLoad.Store(true)
 	return w
@@ -207,8 +208,9 @@ func (w *Watcher) remember(err error) (before error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before, w.failure = w.failure, err
-	if err != nil {
-		w.failures++
+	w.count(OpFollow, err)
+	if err == nil && before != nil {
+		w.counts.Reconnects++
 	}
 	return before
 }

@@ -127,6 +127,7 @@ func (w *Watcher) acceptLoss(ctx context.Context, s *State, local Position, lost
 	w.keepLost(lost)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.counts.LostChanges += uint64(len(lost))
 	w.recent = ring{} // it led to where nobody is any more
 	return nil
 }

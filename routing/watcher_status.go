@@ -42,8 +42,8 @@ type Status struct {
 	ConfirmedAt time.Time
 	// Following is true while changes in the store are seen.
 	Following bool
-	// Failures is how often following the store has failed.
-	Failures uint64
+	// Counts are what has happened so far.
+	Counts StoreCounts
 	// Store is the store's name; Health what it knows of itself.
 	Store  string
 	Health Health
@@ -89,7 +89,7 @@ func (w *Watcher) Status() Status {
 		ChangedAt:   w.local.Time,
 		ConfirmedAt: w.taken,
 		Following:   w.failure == nil && w.known && health.Err == nil && w.storeAt == w.local.Position,
-		Failures:    w.failures,
+		Counts:      w.counts.copied(),
 		Store:       w.cfg.Store.String(),
 		Health:      health,
 		Missing:     w.missing(),

@@ -26,23 +26,30 @@ const (
 // first, as a change of their own by the actor "failover"; the update is then
 // made to the state it was meant for.
 func (w *Watcher) Update(ctx context.Context, u *Update) (*routingv1.Change, error) {
-	u, err := w.restore(ctx, u)
+	c, err := w.update(ctx, u)
 	if err != nil {
-		return nil, err
-	}
-	c, err := w.cfg.Store.Update(ctx, u)
-	if err != nil {
+		w.counted(OpUpdate, err)
 		return nil, err
 	}
 	w.await(ctx, c.GetRevision())
 	return c, nil
 }
 
+func (w *Watcher) update(ctx context.Context, u *Update) (*routingv1.Change, error) {
+	u, err := w.restore(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return w.cfg.Store.Update(ctx, u)
+}
+
 // History returns changes from the store.
 func (w *Watcher) History(ctx context.Context, q HistoryQuery) ([]*routingv1.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
 	defer cancel()
-	return w.cfg.Store.History(ctx, q)
+	found, err := w.cfg.Store.History(ctx, q)
+	w.counted(OpHistory, err)
+	return found, err
 }
 
 // restore writes back what the store has lost, if the update was made for what

@@ -23,12 +23,18 @@ var (
 	storeUp = prometheus.NewDesc("sluice_store_up",
 		"1 if the store answered when it was last asked.", nil, nil)
 	storeErrors = prometheus.NewDesc("sluice_store_errors_total",
-		"Times that following the store failed.", nil, nil)
+		"Failures of the store, by what was asked of it and what kept it from that.", []string{"op", "reason"}, nil)
+	storeReconnects = prometheus.NewDesc("sluice_store_reconnects_total",
+		"Times that the store was followed again after it was not.", nil, nil)
+	storeLost = prometheus.NewDesc("sluice_store_lost_changes_total",
+		"Changes that the store had acknowledged and lost, as this gateway noticed.", nil, nil)
+	stateMissing = prometheus.NewDesc("sluice_state_missing_routes",
+		"Routes that are served although the store has lost them.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (m stateMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{stateAge, stateChanged, stateFollowing, stateRefused, storeUp, storeErrors} {
+	for _, d := range []*prometheus.Desc{stateAge, stateChanged, stateFollowing, stateRefused, stateMissing, storeUp, storeErrors, storeReconnects, storeLost} {
 		ch <- d
 	}
 }
@@ -48,7 +54,15 @@ func (m stateMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(stateFollowing, oneIf(s.Following))
 	gauge(stateRefused, float64(len(s.Refused)))
 	gauge(storeUp, oneIf(s.Health.Err == nil))
-	ch <- prometheus.MustNewConstMetric(storeErrors, prometheus.CounterValue, float64(s.Failures))
+	gauge(stateMissing, float64(len(s.Missing)))
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	for e, n := range s.Counts.Errors {
+		counter(storeErrors, n, e.Op, e.Reason)
+	}
+	counter(storeReconnects, s.Counts.Reconnects)
+	counter(storeLost, s.Counts.LostChanges)
 }
 
 func oneIf(b bool) float64 {

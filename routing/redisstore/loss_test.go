@@ -216,6 +216,9 @@ func TestLossIsWrittenIntoHistory(t *testing.T) {
 	for _, r := range all {
 		r.await("m", "v1 at 4") // what the store has
 		r.awaitProblem("lacks 1 routes that nobody has deleted (new)")
+		if s := r.Status(); s.Counts.LostChanges != 2 || len(s.Missing) != 1 {
+			t.Errorf("%d changes lost and %v missing, want 2 and one", s.Counts.LostChanges, s.Missing)
+		}
 		if got := r.serving("new"); got != "v1 at 4" {
 			t.Errorf("serving new: %s, want v1 at 4: the store does not say that it was deleted", got)
 		}

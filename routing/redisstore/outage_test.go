@@ -61,6 +61,9 @@ func TestRedisGoneAndBack(t *testing.T) {
 		outage.end()
 		a.awaitWell()
 		b.awaitWell()
+		if n := b.Status().Counts; n.Reconnects != uint64(i+1) || n.Errors[routing.StoreError{Op: routing.OpFollow, Reason: routing.ReasonUnavailable}] == 0 {
+			t.Errorf("%s: counts %+v, want failures to follow, and %d times followed again", outage.name, n, i+1)
+		}
 		if n := strings.Count(b.log.String(), "is not being followed"); n != i+1 {
 			t.Errorf("%s: the log says so %d times in all, want once per outage", outage.name, n)
 		}
@@ -158,6 +161,7 @@ func TestRefusals(t *testing.T) {
 		{"OOM", []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"}},
 		{"NOPERM", []string{"ACL", "SETUSER", "gw", "-hset"}, []string{"ACL", "SETUSER", "gw", "+hset"}},
 		{"NOPERM", []string{"ACL", "SETUSER", "gw", "-@all"}, []string{"ACL", "SETUSER", "gw", "+@all"}},
+		{"NOREPLICAS", []string{"CONFIG", "SET", "min-replicas-to-write", "1"}, []string{"CONFIG", "SET", "min-replicas-to-write", "0"}},
 		{"WRONGPASS", []string{"ACL", "SETUSER", "gw", "off", "resetpass"}, []string{"ACL", "SETUSER", "gw", "on", ">secret"}},
 	} {
 		before := r.serving("m")
@@ -173,6 +177,9 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v: Update = %v, want %s within 2 s", test.do, err, test.reason)
 		}
 		r.awaitProblem(test.reason)
+		if n := r.Status().Counts.Errors[routing.StoreError{Op: routing.OpUpdate, Reason: test.reason}]; n == 0 {
+			t.Errorf("%v: no failed update is counted as %s", test.do, test.reason)
+		}
 		if got := r.serving("m"); got != before {
 			t.Errorf("%v: serving %s, want %s", test.do, got, before)
 		}
