@@ -60,3 +60,13 @@ func (p *Permit) Answering(now time.Time) {
 	p.breaker.settle(p, Result{Outcome: Success, At: now})
 	p.role = unjudged
 }
+
+// Failing tells that a long answer has gone bad while it goes on, with what a client can read in it.
+// It counts now, as r says; Done is still owed and adds nothing to that.
+func (p *Permit) Failing(r Result) {
+	if !p.Held() || p.role == unjudged {
+		return
+	}
+	p.breaker.settle(p, r)
+	p.role = unjudged
+}

@@ -86,6 +86,10 @@ func (v *Version) Classify(a Attempt) Outcome {
 	return Classify(j.preset, Thresholds{Slow: j.slowCall, Patience: v.patience(j.slowCall)}, a)
 }
 
+// ReportsInBand reports whether answers of the version's servers may carry errors beside their
+// status, so that [Attempt].InBandError has a meaning.
+func (v *Version) ReportsInBand() bool { return v.judgment.Load().preset.inBandErrors() }
+
 // patience is the time an attempt must have had for a passed deadline to be the version's fault.
 func (v *Version) patience(slowCall time.Duration) time.Duration {
 	if slowCall > 0 {

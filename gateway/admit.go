@@ -22,6 +22,11 @@ type attempt struct {
 	probe    breaker.Permit // of the endpoint
 	had      time.Duration  // left until the deadline when it began
 	trail    telemetry.Attempt
+
+	rewriter identify.Rewriter
+	dispatch relay.Dispatch
+	request  [3]hpack.HeaderField
+	answer   [7]hpack.HeaderField
 }
 
 // denial is why no attempt can be made at a version; the zero value is none. It
@@ -88,20 +93,27 @@ func (d *director) again(c *relay.Call) relay.Verdict {
 // fallBack moves the call on to the next version of its plan; reason says why
 // the one before does not answer. A version stands once in a plan.
 func (s *call) fallBack(reason string) bool {
+	step, ok := s.nextFallback()
+	if !ok {
+		return false
+	}
+	s.target = s.snap.targets[s.route.Fallback[step]]
+	s.step = step + 1
+	s.last, s.fallbackReason = nil, reason
+	return true
+}
+
+// nextFallback returns which of the route's fallbacks is next.
+func (s *call) nextFallback() (step int, ok bool) {
 	if s.forced || s.method.Class == identify.ClassManagement {
-		return false // whoever asks for a version by name wants its answer, and manages its server
+		return 0, false // whoever asks for a version by name wants its answer, and manages its server
 	}
-	for s.step < len(s.route.Fallback) {
-		v := s.route.Fallback[s.step]
-		s.step++
-		if v == s.primary.version {
-			continue
+	for step = s.step; step < len(s.route.Fallback); step++ {
+		if s.route.Fallback[step] != s.primary.version {
+			return step, true
 		}
-		s.target = s.snap.targets[v]
-		s.last, s.fallbackReason = nil, reason
-		return true
 	}
-	return false
+	return 0, false
 }
 
 // admit asks for an attempt at the current version: its breaker and its limit,
@@ -142,10 +154,14 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 	e.inFlight.Add(1)
 	s.endpoint, s.had = e, 0
 	s.beginAttempt(t, e, now)
-	if deadline := c.Deadline(); !deadline.IsZero() {
-		s.had = deadline.Sub(now)
+	end := s.attemptEnd(c, now)
+	if !end.IsZero() {
+		s.had = end.Sub(now)
 	}
 	d.prepare(c, s, rw.rewrite, now)
+	if end != c.Deadline() {
+		s.dispatch.Until = end
+	}
 	return denial{}
 }
 
@@ -160,6 +176,20 @@ func guardReason(err error) string {
 	return reasonBreakerOpen
 }
 
+// attemptEnd is when an attempt that begins now has to be answered: with the call, or
+// before it by what the route reserves for the versions still to try. Streams keep the
+// whole deadline: once their answer has begun there is no other version for them.
+func (s *call) attemptEnd(c *relay.Call, now time.Time) time.Time {
+	end, reserve := c.Deadline(), s.route.FallbackReserve
+	if reserve == 0 || end.IsZero() || s.method.Kind != identify.KindUnary || !c.Replayable() {
+		return end
+	}
+	if _, ok := s.nextFallback(); !ok {
+		return end
+	}
+	return end.Add(-min(reserve, end.Sub(now)/2))
+}
+
 // prepare fills in the dispatch of the attempt that has been admitted.
 func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, now time.Time) {
 	request := append(s.request[:0], hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
@@ -167,6 +197,10 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, no
 		// What was compressed goes on decompressed, and the server need not know the
 		// codec: gRPC's own refuse a call for naming one that they do not have.
 		request = append(request, hpack.HeaderField{Name: "grpc-encoding", Value: "identity"})
+	}
+	if s.meta.ForceFallback != "" {
+		// The token is the gateway's business.
+		request = append(request, hpack.HeaderField{Name: identify.ForceFallback, Value: "true"})
 	}
 	s.dispatch = relay.Dispatch{
 		Upstream:     s.endpoint.up,
@@ -180,7 +214,13 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, no
 		s.strike(now)
 	}
 	s.dispatch.Answer = d.answerFields(s, c.Attempts()+1)
-	if !s.dispatch.Unary {
+	s.dispatch.Hedge = s.hedgeAfter(c)
+	switch {
+	case s.dispatch.Unary:
+	case s.reportsInBand():
+		s.inBand = &inBand{call: s}
+		s.dispatch.Watch = s.inBand
+	default:
 		s.dispatch.Begun = s
 	}
 	if rewrite != nil {
@@ -237,8 +277,15 @@ func (n denial) refusal() *refusal {
 // client gets what this attempt brought.
 func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 	s := c.Data.(*call)
-	s.settle(c, o)
-	if s.target == nil || o.Kind == relay.DeadlineExceeded || o.Kind == relay.Canceled {
+	outcome := s.settle(c, o)
+	if c.Racing() {
+		s.recount(c)
+		if o.Kind == relay.Answered && outcome == breaker.Excluded {
+			return relay.Pass() // the caller's own fault, which the other one would find as well
+		}
+		return relay.Wait()
+	}
+	if s.target == nil || o.Kind == relay.Canceled {
 		return relay.Pass()
 	}
 	sent := o.Kind != relay.Unreachable
@@ -249,24 +296,45 @@ func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 		return relay.Pass()
 	}
 	target, why, free := s.target, s.fallbackReason, !sent
+	repeatable := safeToRepeat(o) && (!sent || !s.retried)
 	switch {
 	case o.Kind == relay.Unprocessed && !s.repeated:
 		// Never looked at: free to repeat, once, on the only endpoint too.
 		s.repeated, free = true, true
 		s.last = nil
-	case !o.Pushback && safeToRepeat(o) && (!sent || !s.retried) && target.group.hasOther(s.last):
+	case repeatable && (!o.Pushback || o.PushbackFor == 0) && target.group.hasOther(s.last):
 		s.retried = s.retried || sent
 	case s.route.FallsBackOn(o.Code) && s.fallBack(code.Code(o.Code).String()):
 		s.retried = false
+	case repeatable && s.worthTheWait(c, o):
+		s.retried = true
+		return relay.Later(o.PushbackFor)
 	default:
 		return relay.Pass()
 	}
+	return d.onward(c, free, target, why)
+}
+
+// onward makes another attempt. If none can be made, the call is again about the version
+// before, and the client gets what that one said.
+func (d *director) onward(c *relay.Call, free bool, target *target, why string) relay.Verdict {
 	v, n := d.next(c, free)
 	if n.reason != "" {
+		s := c.Data.(*call)
 		s.target, s.fallbackReason = target, why
 		return relay.Pass()
 	}
 	return v
+}
+
+// maxPushback is the longest pause asked for by a server that a call waits out: its
+// request is kept meanwhile.
+const maxPushback = 5 * time.Second
+
+// worthTheWait reports whether the server wants to be asked again, soon enough.
+func (s *call) worthTheWait(c *relay.Call, o relay.Outcome) bool {
+	return o.Pushback && o.PushbackFor > 0 && o.PushbackFor <= maxPushback && c.RequestEnded() &&
+		(c.Deadline().IsZero() || o.Ended.Add(o.PushbackFor).Before(c.Deadline()))
 }
 
 // safeToRepeat reports an outcome after which the same version may be asked

@@ -14,6 +14,9 @@ import (
 	"sluice/gateway/relay"
 )
 
+// attemptsField says how many attempts were sent.
+const attemptsField = "sluice-attempts"
+
 // answerFields are the fields that every answer begins with: who answered, as far
 // as that is decided, and what was tried.
 func (d *director) answerFields(s *call, attempts int) []hpack.HeaderField {
@@ -29,7 +32,7 @@ func (d *director) answerFields(s *call, attempts int) []hpack.HeaderField {
 		snap = d.snapshot.Load()
 	}
 	f = append(f,
-		hpack.HeaderField{Name: "sluice-attempts", Value: strconv.Itoa(attempts)},
+		hpack.HeaderField{Name: attemptsField, Value: strconv.Itoa(attempts)},
 		snap.revision,
 		hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
 	if s.fallbackReason != "" {

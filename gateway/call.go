@@ -9,7 +9,6 @@ import (
 
 	"sluice/breaker"
 	"sluice/gateway/identify"
-	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
 )
@@ -45,11 +44,9 @@ type call struct {
 	record telemetry.Call
 	asked  *target // by the latest attempt
 
-	attempt
-	rewriter identify.Rewriter
-	dispatch relay.Dispatch
-	request  [2]hpack.HeaderField
-	answer   [7]hpack.HeaderField
+	attempt          // the latest that has none beside it
+	inBand  *inBand  // reads its answer, where errors may stand in it
+	hedge   *attempt // the one sent beside it, if there was one
 }
 
 // calls holds the state of calls that are over: it is worth more than a kilobyte,

@@ -125,6 +125,9 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	s.record.Choice = choice.Reason.String()
 	s.primary = s.snap.targets[choice.Version]
 	s.target = s.primary
+	if r := s.forceFallback(); r != nil {
+		return d.refuse(c, r)
+	}
 	s.prioritize(c.Fields())
 	setDeadline(c, s.method.Kind, s.route)
 	v, n := d.next(c, true)
@@ -160,6 +163,24 @@ func (s *call) pickVersion(fields []hpack.HeaderField) (routing.Choice, *refusal
 	}
 	return choice, nil
 }
+
+// forceFallback makes the call fall back if its caller asks for that and may.
+func (s *call) forceFallback() *refusal {
+	token := s.meta.ForceFallback
+	switch {
+	case token == "":
+	case !s.route.MayForceFallback(token):
+		return refuse(codes.PermissionDenied, reasonForceNotAllowed,
+			"%s: not the token whose SHA-256 is fallback.force_sha256 of route %q", identify.ForceFallback, s.route.Model)
+	case !s.fallBack(forcedFallback):
+		return refuse(codes.FailedPrecondition, reasonNoFallback,
+			"%s: version %q of %q has no fallback, or was asked for by name", identify.ForceFallback, s.primary.version.Name, s.route.Model)
+	}
+	return nil
+}
+
+// forcedFallback is the reason of fallbacks that a caller has asked for.
+const forcedFallback = "FORCED"
 
 // toLocal sends the call to the gateway's own services.
 func (d *director) toLocal(c *relay.Call) relay.Verdict {

@@ -24,9 +24,8 @@ func (s *call) beginAttempt(t *target, e *endpoint, now time.Time) {
 	s.trail = telemetry.Attempt{Series: t.series, Kind: kind, Endpoint: e.addr, Started: now}
 }
 
-// endAttempt records how the attempt under way ended.
-func (s *call) endAttempt(o relay.Outcome, outcome breaker.Outcome) {
-	a := &s.trail
+// endAttempt records how an attempt ended.
+func (s *call) endAttempt(a *telemetry.Attempt, o relay.Outcome, outcome breaker.Outcome) {
 	if !o.Started.IsZero() {
 		a.Started = o.Started // by the same clock as its end
 	}

@@ -10,21 +10,22 @@ import (
 	"sluice/gateway/relay"
 )
 
-// settle gives back what the attempt under way holds and tells everybody how it
-// ended.
-func (s *call) settle(c *relay.Call, o relay.Outcome) {
-	e := s.endpoint
+// settle gives back what an attempt holds, if it still does, and tells everybody how it
+// ended. It returns what that says about the version.
+func (s *call) settle(c *relay.Call, o relay.Outcome) breaker.Outcome {
+	held := s.attemptOf(o)
+	e := held.endpoint
 	if e == nil {
-		return
+		return breaker.Excluded
 	}
-	s.endpoint = nil
+	held.endpoint = nil
 	if o.Kind != relay.Unreachable || s.last == nil || !e.up.Failing() {
 		s.last = e // an endpoint known to be down is avoided anyway
 	}
 	e.inFlight.Add(-1)
 	unary := s.method.Kind == identify.KindUnary
 	waited := s.waited(o, c.RequestEnded())
-	a := breaker.Attempt{Kind: attemptKinds[o.Kind], Code: codes.Code(o.Code), Had: s.had}
+	a := breaker.Attempt{Kind: attemptKinds[o.Kind], Code: codes.Code(o.Code), Had: held.had}
 	if unary {
 		a.Latency = waited // of a stream it says nothing about the server's speed
 	}
@@ -33,19 +34,22 @@ func (s *call) settle(c *relay.Call, o relay.Outcome) {
 		a.Kind = breaker.Canceled // the client itself did not get on in time
 	case o.Kind == relay.Unreachable && e.retired.Load():
 		a.Kind = breaker.OwnRefusal // nobody asks for it any more
+	case s.inBand != nil && s.inBand.failed:
+		// Whatever came of the stream afterwards: clients leave when they have read it.
+		a.Kind, a.InBandError = breaker.Answered, true
 	}
 	outcome := s.target.guard.Classify(a)
 	result := breaker.Result{
 		Outcome: outcome, At: o.Ended, Latency: a.Latency, RequestID: s.requestID,
 	}
-	s.endAttempt(o, outcome)
-	s.probe.Done(result)
+	s.endAttempt(&held.trail, o, outcome)
+	held.probe.Done(result)
 	if (o.Kind == relay.Unreachable || o.Kind == relay.Lost) && s.target.group.hasReady(o.Ended, e) {
 		// It is down by itself, and cut off by itself. That it had many calls must not
 		// cut off the version, which others still serve.
 		result.Outcome = breaker.Excluded
 	}
-	s.version.Done(result)
+	held.version.Done(result)
 	switch {
 	case o.Kind == relay.Unreachable:
 		e.latency.forget() // once it is back, it is a new one
@@ -56,6 +60,15 @@ func (s *call) settle(c *relay.Call, o relay.Outcome) {
 	default:
 		e.latency.answered(o.Ended, waited)
 	}
+	return outcome
+}
+
+// attemptOf returns the attempt that o is about.
+func (s *call) attemptOf(o relay.Outcome) *attempt {
+	if s.hedge != nil && o.Dispatch == &s.hedge.dispatch {
+		return s.hedge
+	}
+	return &s.attempt
 }
 
 // serversTurn reports whether the server had what it needed to answer, so that a
@@ -100,4 +113,5 @@ var attemptKinds = [...]breaker.Kind{
 	relay.Canceled:         breaker.Canceled,
 	relay.Refused:          breaker.OwnRefusal,
 	relay.Evicted:          breaker.OwnRefusal,
+	relay.Outrun:           breaker.OwnRefusal,
 }

@@ -45,6 +45,8 @@ const (
 	reasonUnprocessed      = "UPSTREAM_REFUSED"
 	reasonInvalidAnswer    = "UPSTREAM_ANSWER_INVALID"
 	reasonFault            = "FAULT_INJECTED"
+	reasonOutrun           = "OUTRUN" // of an attempt alone, never of a call
+	reasonNoFallback       = "NO_FALLBACK"
 	reasonBadRequest       = "BAD_REQUEST"
 )
 
@@ -146,6 +148,8 @@ func outcomeReason(k relay.OutcomeKind) (reason string, retry time.Duration) {
 		return reasonUnprocessed, retryAfter
 	case relay.Invalid:
 		return reasonInvalidAnswer, 0
+	case relay.Outrun:
+		return reasonOutrun, 0
 	case relay.Answered, relay.Canceled, relay.Refused:
 	}
 	return reasonBadRequest, 0

@@ -1,6 +1,7 @@
 package identify
 
 import (
+	"bytes"
 	"strconv"
 	"unicode/utf8"
 
@@ -49,7 +50,16 @@ type fields struct {
 
 	behind  bool // the current top-level field stands behind the names
 	settled bool // the names hold for the call
+
+	sequenceID bool // of parametersField: the field is the sequence's id itself
+	sequence   bool // the call belongs to a sequence, as far as can be told
 }
+
+// parametersField holds, where messages say model_name, a map of parameters, one of
+// them sequenceKey; with TorchServe it is the sequence's id.
+const parametersField = 4
+
+var sequenceKey = []byte("sequence_id")
 
 // reset prepares for a call; model is what its metadata says, or empty.
 func (f *fields) reset(scope Scope, model string) {
@@ -119,6 +129,9 @@ func (f *fields) passOver(p []byte) (n int) {
 			break
 		}
 		f.behind = uint64(number) > last
+		if number == parametersField && f.scope == ScopeModelName {
+			f.sequence = f.sequence || f.sequenceID || bytes.Contains(p[n+1:n+1+size], sequenceKey)
+		}
 		n += 1 + size
 	}
 	f.pos += n
@@ -183,6 +196,8 @@ func (f *fields) tag(v uint64) error {
 	f.role = roleOf(f.scope, f.depth, f.number)
 	if f.depth == depthMessage {
 		f.behind = f.number > lastName(f.scope)
+		// A parameter that comes in pieces is not put together only to look at it.
+		f.sequence = f.sequence || (f.number == parametersField && f.scope == ScopeModelName)
 	}
 	if want, ok := wireOf(f.role); ok && f.wire != want {
 		return f.malformed("%s has wire type %d, want %d", fieldName(f.scope, f.role), f.wire, want)

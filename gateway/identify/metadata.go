@@ -4,6 +4,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// ForceFallback is the metadata key of a token by which tests make a call fall back.
+const ForceFallback = "sluice-fallback-force"
+
 // maxRequestID is the longest x-request-id taken over, in bytes.
 const maxRequestID = 128
 
@@ -15,6 +18,8 @@ type Metadata struct {
 	Key          string // sluice-key
 	RequestID    string // x-request-id, if it can be used: 1 to 128 visible ASCII characters
 	Encoding     string // grpc-encoding
+	// ForceFallback is the token of sluice-fallback-force.
+	ForceFallback string
 
 	modelFrom string // the key that named the model, for errors
 }
@@ -31,6 +36,8 @@ func (m *Metadata) Add(name, value string) error {
 		return agree(&m.ForceVersion, name, value)
 	case "sluice-key":
 		return agree(&m.Key, name, value)
+	case ForceFallback:
+		return agree(&m.ForceFallback, name, value)
 	case "grpc-encoding":
 		return agree(&m.Encoding, name, value)
 	case "x-request-id":

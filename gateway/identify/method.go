@@ -109,6 +109,13 @@ var methods = byPath([]Method{
 	{reflectionAlpha, "ServerReflectionInfo", KindStream, ScopeNone, ClassLocal},
 })
 
+// OnlyAsks reports whether a call of the method asks a model something and changes
+// nothing, with one message each way: sent twice, it does no more than if sent once.
+func (m Method) OnlyAsks() bool {
+	return m.Kind == KindUnary && m.Class == ClassInference &&
+		m.Service != tfSession // which runs whatever graph the client names
+}
+
 func byPath(known []Method) map[string]Method {
 	m := make(map[string]Method, len(known))
 	for _, k := range known {

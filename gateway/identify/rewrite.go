@@ -116,6 +116,9 @@ func (w *Rewriter) Reset(r *Rewrite) {
 	}
 }
 
+// Restarted returns a Rewriter that renames alike, at the start of another attempt.
+func (w *Rewriter) Restarted() Rewriter { return Rewriter{suffix: w.suffix} }
+
 // Changes reports whether Append does more than copy.
 func (w *Rewriter) Changes() bool { return len(w.suffix) > 0 }
 

@@ -58,6 +58,7 @@ func (s *Scanner) Reset(m Method, o Options) {
 	s.have, s.left, s.holding, s.held = 0, 0, false, nil
 	s.messages, s.err = 0, nil
 	s.fields.reset(m.Scope, o.Model)
+	s.fields.sequenceID = m.Service == torchInference
 }
 
 // Feed takes the next piece of the request, of any size; end says it is the
@@ -247,3 +248,7 @@ func (s *Scanner) Held() int {
 	}
 	return s.have + len(s.held)
 }
+
+// InSequence reports whether a message so far belongs to a sequence of calls that one
+// server has to see (sequence_id). It is also true where that could not be told.
+func (s *Scanner) InSequence() bool { return s.fields.sequence }

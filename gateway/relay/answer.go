@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -18,7 +19,8 @@ type answer struct {
 	hasStatus  bool
 	code       uint32
 	message    string
-	pushback   bool // grpc-retry-pushback-ms is set
+	pushback   bool // grpc-retry-pushback-ms is set, to:
+	waitFor    time.Duration
 }
 
 func parseAnswer(l *fieldList) (a answer, problem string) {
@@ -48,7 +50,7 @@ func parseAnswer(l *fieldList) (a answer, problem string) {
 		case "grpc-message":
 			a.message = f.Value
 		case "grpc-retry-pushback-ms":
-			a.pushback = true
+			a.pushback, a.waitFor = true, parsePushback(f.Value)
 		default:
 			if f.Name[0] == ':' {
 				return a, "unknown pseudo-field " + f.Name
@@ -56,6 +58,16 @@ func parseAnswer(l *fieldList) (a answer, problem string) {
 		}
 	}
 	return a, ""
+}
+
+// parsePushback reads grpc-retry-pushback-ms. What is no number means, as gRPC's retry
+// design has it, that the call must not be repeated.
+func parsePushback(s string) time.Duration {
+	ms, err := strconv.ParseInt(s, 10, 32)
+	if err != nil {
+		return -1
+	}
+	return time.Duration(ms) * time.Millisecond
 }
 
 // isGRPC accepts application/grpc, alone or followed by + or ;.
@@ -68,29 +80,29 @@ func isGRPC(contentType string) bool {
 func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done || c.att == nil || s != &c.att.stream || c.answered {
+	a := c.attemptOf(s)
+	if c.done || a == nil || c.answered {
 		return
 	}
 	c.progressAt.Store(c.relay.since(w.now))
-	a := c.att
 	ans, problem := parseAnswer(l)
 	switch {
 	case problem != "":
-		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: "+problem)
+		c.invalidAnswer(w, a, codeInternal, "malformed answer from upstream: "+problem)
 	case !a.headers && !end && ans.httpStatus >= 100 && ans.httpStatus < 200:
 		// Informational answers mean nothing to gRPC.
 	case !a.headers && ans.httpStatus == 0:
-		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: no :status")
+		c.invalidAnswer(w, a, codeInternal, "malformed answer from upstream: no :status")
 	case !a.headers && !ans.hasStatus && (ans.httpStatus != 200 || !ans.grpc):
-		c.invalidAnswer(w, httpToCode(ans.httpStatus), fmt.Sprintf("upstream answered with HTTP status %d and no gRPC status", ans.httpStatus))
+		c.invalidAnswer(w, a, httpToCode(ans.httpStatus), fmt.Sprintf("upstream answered with HTTP status %d and no gRPC status", ans.httpStatus))
 	case a.headers && (!end || ans.httpStatus != 0):
-		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: HEADERS in mid-answer")
+		c.invalidAnswer(w, a, codeInternal, "malformed answer from upstream: HEADERS in mid-answer")
 	case end:
 		a.headers = true
 		if a.first.IsZero() {
 			a.first = w.now
 		}
-		c.trailers(w, &ans, l.fields)
+		c.trailers(w, a, &ans, l.fields)
 	default:
 		a.headers = true
 		if a.d.Unary && !c.sentAnswer {
@@ -99,7 +111,7 @@ func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
 			return
 		}
 		a.first = w.now
-		c.commit(w, l.fields, false)
+		c.commit(w, a, l.fields, false)
 		if a.d.Begun != nil {
 			a.d.Begun.Answering(w.now)
 		}
@@ -107,13 +119,14 @@ func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
 }
 
 // invalidAnswer fails the attempt for an answer that is not gRPC.
-func (c *Call) invalidAnswer(w *worker, code uint32, msg string) {
-	c.failed(w, c.outcome(w, Invalid, code, msg))
+func (c *Call) invalidAnswer(w *worker, a *attempt, code uint32, msg string) {
+	c.failed(w, a, c.outcome(w, a, Invalid, code, msg))
 }
 
-// commit sends the answer's first HEADERS. From here on, no other attempt is
-// possible.
-func (c *Call) commit(w *worker, fields []hpack.HeaderField, end bool) {
+// commit sends the first HEADERS of a's answer. From here on, no other attempt is
+// possible, and one that races with a has lost.
+func (c *Call) commit(w *worker, a *attempt, fields []hpack.HeaderField, end bool) {
+	c.outrun(w, a)
 	c.sentAnswer = true
 	c.dropBody()
 	if c.capture != nil {
@@ -129,38 +142,38 @@ func (c *Call) commit(w *worker, fields []hpack.HeaderField, end bool) {
 }
 
 // releaseHeld sends HEADERS that were held back.
-func (c *Call) releaseHeld(w *worker) {
-	a := c.att
+func (c *Call) releaseHeld(w *worker, a *attempt) {
 	a.heldBack, a.first = false, w.now
-	c.commit(w, a.answer, false)
+	c.commit(w, a, a.answer, false)
 	clear(a.answer)
 	a.answer = nil
 }
 
 // answerData takes DATA of the answer. c.mu is held.
-func (c *Call) answerData(w *worker, p []byte, end bool) {
-	a := c.att
+func (c *Call) answerData(w *worker, a *attempt, p []byte, end bool) {
 	if !a.headers {
-		c.invalidAnswer(w, codeInternal, "malformed answer from upstream: DATA before HEADERS")
+		c.invalidAnswer(w, a, codeInternal, "malformed answer from upstream: DATA before HEADERS")
 		return
 	}
 	if n := a.answers.feed(p, c.relay.cfg.MaxMessage); n > 0 {
-		c.invalidAnswer(w, codeResourceExhausted, fmt.Sprintf(
+		c.invalidAnswer(w, a, codeResourceExhausted, fmt.Sprintf(
 			"answer message of %d bytes, the limit is %d", n, c.relay.cfg.MaxMessage))
 		return
 	}
 	if len(p) > 0 {
-		c.sendAnswerData(w, p)
+		if a.d.Watch != nil {
+			a.d.Watch.AnswerData(w.now, p)
+		}
+		c.sendAnswerData(w, a, p)
 	}
 	if end {
-		c.invalidAnswer(w, codeUnknown, "upstream ended its answer without a gRPC status")
+		c.invalidAnswer(w, a, codeUnknown, "upstream ended its answer without a gRPC status")
 	}
 }
 
-func (c *Call) sendAnswerData(w *worker, p []byte) {
-	a := c.att
+func (c *Call) sendAnswerData(w *worker, a *attempt, p []byte) {
 	if a.heldBack {
-		c.releaseHeld(w)
+		c.releaseHeld(w, a)
 	}
 	if c.capture != nil {
 		c.captureAnswer(p)
@@ -174,45 +187,55 @@ func (c *Call) sendAnswerData(w *worker, p []byte) {
 	c.creditUp(w)
 }
 
-// trailers takes the block that ends the answer. c.mu is held.
-func (c *Call) trailers(w *worker, ans *answer, fields []hpack.HeaderField) {
-	a := c.att
+// trailers takes the block that ends a's answer. c.mu is held.
+func (c *Call) trailers(w *worker, a *attempt, ans *answer, fields []hpack.HeaderField) {
 	code, msg := ans.code, ans.message
 	if !ans.hasStatus {
 		code, msg = codeUnknown, "upstream ended its answer without a gRPC status"
 	}
-	o := c.outcome(w, Answered, code, msg)
-	o.Pushback = ans.pushback
+	o := c.outcome(w, a, Answered, code, msg)
+	o.Pushback, o.PushbackFor = ans.pushback, ans.waitFor
 	if !ans.hasStatus {
 		o.Kind = Invalid
-		c.failed(w, o)
+		c.failed(w, a, o)
 		return
 	}
 	if code != 0 && !c.sentAnswer {
 		v := c.relay.policy.Failed(c, o)
-		switch v.kind {
-		case verdictTo:
-			if c.Replayable() {
-				c.leave(w, a)
-				c.att = nil
-				c.act(w, v)
-				return
-			}
-		case verdictRefuse:
+		switch {
+		case v.kind == verdictRefuse:
+			c.outrun(w, a)
 			c.refuse(w, v.status, Refused)
+			return
+		case c.Racing() && v.kind != verdictPass:
+			c.leave(w, a)
+			c.forget(a)
+			return
+		case v.kind == verdictTo && c.Replayable():
+			c.leave(w, a)
+			c.att = nil
+			c.act(w, v)
+			return
+		case v.kind == verdictLater && c.whole():
+			c.park(w, a, fields, o, v.after)
 			return
 		}
 	}
+	c.pass(w, a, fields, o)
+}
+
+// pass hands the end of a's answer on. c.mu is held.
+func (c *Call) pass(w *worker, a *attempt, trailers []hpack.HeaderField, o Outcome) {
 	if a.heldBack {
-		c.releaseHeld(w)
+		c.releaseHeld(w, a)
 	}
 	if !c.sentAnswer {
-		c.commit(w, fields, true) // trailers only
+		c.commit(w, a, trailers, true) // trailers only
 		c.answered, c.result = true, o
 		c.finish(w, o)
 		return
 	}
-	c.endAnswer(w, c.stripReserved(a, fields), o)
+	c.endAnswer(w, c.stripReserved(a, trailers), o)
 }
 
 // endAnswer sends the trailers, behind undelivered DATA, and ends the call when
@@ -273,8 +296,8 @@ func (c *Call) encodeRequest(w *worker, a *attempt, uc *conn, end bool) {
 	for _, f := range a.d.Request {
 		uc.encode(f)
 	}
-	if !c.deadline.IsZero() {
-		uc.encode(hpack.HeaderField{Name: "grpc-timeout", Value: formatTimeout(c.deadline.Sub(w.now)), Sensitive: true})
+	if end, ok := c.endOf(a); ok {
+		uc.encode(hpack.HeaderField{Name: "grpc-timeout", Value: formatTimeout(end.Sub(w.now)), Sensitive: true})
 	}
 	if c.attempts > 1 {
 		uc.encode(hpack.HeaderField{Name: "grpc-previous-rpc-attempts", Value: strconv.Itoa(c.attempts - 1)})

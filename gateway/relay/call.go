@@ -28,9 +28,10 @@ type Call struct {
 	mu    sync.Mutex
 	relay *Relay
 
-	down  stream // to the client
-	att   *attempt
-	first attempt // storage of the first attempt
+	down  stream   // to the client
+	att   *attempt // under way; if an answer has begun, the one it is of
+	hedge *attempt // under way beside att until one of them is answered
+	first attempt  // storage of the first attempt
 	timer wheelEntry
 
 	req        request
@@ -39,6 +40,7 @@ type Call struct {
 	opened     time.Time
 	deadline   time.Time    // zero: none
 	progressAt atomic.Int64 // see Relay.since
+	due        int64        // when Due is to be asked, see Relay.since; 0: never
 
 	body      chunks // the request from its first byte, while keepBody
 	keepBody  bool
@@ -47,6 +49,7 @@ type Call struct {
 	returned  int64 // and bytes of DATA of the answer that were passed on
 	bodyEnded bool
 	requests  messageMeter // where the policy does not look at them
+	parked    *parked      // an answer that is kept while the policy waits
 	capture   *Capture     // nil: no copy is wanted, or no longer possible
 	refusal   *Status      // of a request that is no gRPC call; see refuseAtEnd
 
@@ -70,10 +73,11 @@ type attempt struct {
 	next     *attempt
 	prev     *attempt
 	sent     bool
-	later    bool // postponed until its dispatch's NotBefore
-	released bool // the slot on its connection has been given back
-	headers  bool // the answer's first HEADERS have arrived
-	heldBack bool // and wait for DATA or trailers
+	until    int64 // see Dispatch.Until and Relay.since; 0: as long as the call
+	later    bool  // postponed until its dispatch's NotBefore
+	released bool  // the slot on its connection has been given back
+	headers  bool  // the answer's first HEADERS have arrived
+	heldBack bool  // and wait for DATA or trailers
 	answers  messageMeter
 	answer   []hpack.HeaderField
 	buf      [8]hpack.HeaderField
@@ -104,7 +108,7 @@ func (c *Call) Deadline() time.Time { return c.deadline }
 func (c *Call) SetDeadline(t time.Time) {
 	c.deadline = t
 	if c.begun {
-		c.relay.wheel.arm(c, time.Now(), c.wakeup())
+		c.relay.wheel.arm(c, time.Now(), c.wakesAt())
 	}
 }
 
@@ -156,7 +160,7 @@ func (c *Call) expiry() time.Time {
 func (c *Call) act(w *worker, v Verdict) {
 	for !c.done {
 		switch v.kind {
-		case verdictWait, verdictPass:
+		case verdictWait, verdictPass, verdictLater:
 			return
 		case verdictRefuse:
 			c.refuse(w, v.status, Refused)
@@ -171,7 +175,8 @@ func (c *Call) act(w *worker, v Verdict) {
 				return
 			}
 			v = c.relay.policy.Failed(c, o)
-			if v.kind == verdictPass || v.kind == verdictWait {
+			c.att = nil
+			if v.kind != verdictTo && v.kind != verdictRefuse {
 				c.refuseAs(w, c.status(o.Kind, o.Code, o.Message), o)
 				return
 			}
@@ -193,8 +198,8 @@ func (c *Call) data(w *worker, s *stream, p []byte, end bool) {
 	}
 	if s == &c.down {
 		c.requestData(w, p, end)
-	} else if c.att != nil && s == &c.att.stream {
-		c.answerData(w, p, end)
+	} else if a := c.attemptOf(s); a != nil {
+		c.answerData(w, a, p, end)
 	}
 }
 
@@ -255,6 +260,7 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 	switch {
 	case sent:
 		c.forward(w, p, end)
+		c.armHedge(w, c.att)
 	case c.att == nil:
 		c.act(w, v)
 	}
@@ -356,6 +362,18 @@ func (c *Call) creditUp(w *worker) {
 
 // dispatch starts an attempt. If it fails at once, failed is true. c.mu is held.
 func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
+	c.due, c.parked = 0, nil
+	c.att = c.newAttempt(w, d)
+	c.armUntil(w, c.att)
+	if d.NotBefore.After(w.now) {
+		c.postpone(w, c.att)
+		return Outcome{}, false
+	}
+	return c.launch(w, c.att)
+}
+
+// newAttempt makes what the relay keeps of an attempt.
+func (c *Call) newAttempt(w *worker, d *Dispatch) *attempt {
 	a := &c.first
 	if c.dispatches > 1 {
 		a = new(attempt) // late frames may still refer to the one before
@@ -363,28 +381,26 @@ func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
 	a.call = c
 	a.d, a.up = d, d.Upstream
 	a.started = w.now
-	c.att = a
-	if d.NotBefore.After(w.now) {
-		c.postpone(w, a)
-		return Outcome{}, false
+	if !d.Until.IsZero() {
+		a.until = max(c.relay.since(d.Until), 1)
 	}
-	return c.launch(w, a)
+	return a
 }
 
-// place finds a connection for a and sends it there, or leaves it waiting.
+// place finds a connection for a and sends it there, or leaves it waiting. If it
+// fails, c still has a.
 func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
 	for {
 		uc, err := a.up.acquire(w, a)
 		if err != nil {
-			c.att = nil
-			return Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
-				Upstream: a.up, Started: a.started, Ended: w.now}, true
+			return c.outcome(w, a, Unreachable, codeUnavailable, err.Error()), true
 		}
 		if uc == nil {
 			return Outcome{}, false
 		}
 		if c.start(w, a, uc) {
 			c.creditDown(w)
+			c.armHedge(w, a)
 			return Outcome{}, false
 		}
 		a.up.discard(w, uc) // it went away in between: choose again
@@ -395,17 +411,18 @@ func (c *Call) place(w *worker, a *attempt) (Outcome, bool) {
 func (c *Call) placed(w *worker, a *attempt, uc *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done || c.att != a || a.sent {
+	if c.done || !c.has(a) || a.sent {
 		a.up.release(w, uc)
 		return
 	}
 	if c.start(w, a, uc) {
 		c.creditDown(w) // of what came while it waited
+		c.armHedge(w, a)
 		return
 	}
 	a.up.discard(w, uc)
 	if o, failed := c.place(w, a); failed {
-		c.failed(w, o)
+		c.failed(w, a, o)
 	}
 }
 
@@ -413,12 +430,10 @@ func (c *Call) placed(w *worker, a *attempt, uc *conn) {
 func (c *Call) unplaced(w *worker, a *attempt, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done || c.att != a || a.sent {
+	if c.done || !c.has(a) || a.sent {
 		return
 	}
-	c.att = nil
-	c.failed(w, Outcome{Kind: Unreachable, Code: codeUnavailable, Message: err.Error(),
-		Upstream: a.up, Started: a.started, Ended: w.now})
+	c.failed(w, a, c.outcome(w, a, Unreachable, codeUnavailable, err.Error()))
 }
 
 // start opens a's stream on uc and sends what there is of the request. It
@@ -486,34 +501,37 @@ func (c *Call) leave(w *worker, a *attempt) {
 	a.up.release(w, uc)
 }
 
-// outcome describes how the current attempt ended.
-func (c *Call) outcome(w *worker, kind OutcomeKind, code uint32, msg string) Outcome {
+// outcome describes how attempt a, which may be nil, has ended.
+func (c *Call) outcome(w *worker, a *attempt, kind OutcomeKind, code uint32, msg string) Outcome {
 	o := Outcome{Kind: kind, Code: code, Message: msg, Ended: w.now, Committed: c.sentAnswer}
-	if a := c.att; a != nil {
-		o.Upstream, o.Started, o.FirstByte = a.up, a.started, a.first
+	if a != nil {
+		o.Dispatch, o.Upstream, o.Started, o.FirstByte = a.d, a.up, a.started, a.first
 	}
 	return o
 }
 
-// failed handles the end of an attempt that gave no usable answer. c.mu is held.
-func (c *Call) failed(w *worker, o Outcome) {
+// failed handles the end of attempt a, which gave no usable answer. c.mu is held.
+func (c *Call) failed(w *worker, a *attempt, o Outcome) {
 	if c.answered {
 		return
 	}
-	if a := c.att; a != nil {
-		c.leave(w, a)
-	}
+	c.leave(w, a)
 	if c.sentAnswer {
 		// The status waits behind what has been received of the answer.
 		s := c.status(o.Kind, o.Code, o.Message)
 		c.endAnswer(w, statusFields(nil, s.Code, s.Message, s.Details), o)
 		return
 	}
-	c.att = nil
 	if c.received == 0 {
 		c.keepBody = true // nothing has been given away yet, and what comes may have to wait
 	}
 	v := c.relay.policy.Failed(c, o)
+	if c.Racing() && v.kind != verdictPass && v.kind != verdictRefuse {
+		c.forget(a)
+		return
+	}
+	c.outrun(w, a)
+	c.att = nil
 	switch v.kind {
 	case verdictTo:
 		if c.Replayable() {
@@ -521,7 +539,7 @@ func (c *Call) failed(w *worker, o Outcome) {
 			return
 		}
 		fallthrough
-	case verdictWait, verdictPass:
+	case verdictWait, verdictPass, verdictLater:
 		c.refuseAs(w, c.status(o.Kind, o.Code, o.Message), o)
 	case verdictRefuse:
 		c.refuse(w, v.status, Refused)
@@ -532,7 +550,7 @@ func (c *Call) failed(w *worker, o Outcome) {
 
 // refuse answers with a status of the gateway's and ends the call.
 func (c *Call) refuse(w *worker, s *Status, kind OutcomeKind) {
-	c.refuseAs(w, s, c.outcome(w, kind, s.Code, s.Message))
+	c.refuseAs(w, s, c.outcome(w, c.att, kind, s.Code, s.Message))
 }
 
 // refuseAtEnd refuses a request that is no gRPC call once the client has sent it:
@@ -574,7 +592,7 @@ func (c *Call) abortDown(w *worker, code http2.ErrCode) {
 	c.down.conn.mu.Lock()
 	c.down.resetLocked(w, code)
 	c.down.conn.mu.Unlock()
-	c.finish(w, c.outcome(w, Canceled, codeCanceled, "the client broke the protocol"))
+	c.finish(w, c.outcome(w, c.att, Canceled, codeCanceled, "the client broke the protocol"))
 }
 
 // finish ends the call. It is the only way a call ends, whatever ended it. c.mu
@@ -586,6 +604,11 @@ func (c *Call) finish(w *worker, o Outcome) {
 	c.done = true
 	o.Committed = c.sentAnswer
 	c.relay.wheel.cancel(c)
+	if h := c.hedge; h != nil {
+		c.hedge = nil
+		c.leave(w, h)
+		c.relay.policy.Dropped(c, c.outcome(w, h, o.Kind, o.Code, o.Message))
+	}
 	if c.att != nil {
 		c.leave(w, c.att)
 	}
@@ -627,7 +650,7 @@ func (c *Call) canceled(w *worker, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.done {
-		c.finish(w, c.outcome(w, Canceled, codeCanceled, why))
+		c.finish(w, c.outcome(w, c.att, Canceled, codeCanceled, why))
 	}
 }
 
@@ -645,17 +668,18 @@ func (c *Call) streamFault(w *worker, s *stream, why string) {
 func (c *Call) attemptEnded(w *worker, s *stream, kind OutcomeKind, code uint32, reset http2.ErrCode, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done || c.att == nil || s != &c.att.stream {
+	a := c.attemptOf(s)
+	if c.done || a == nil {
 		return
 	}
-	if code == codeCanceled && !c.deadline.IsZero() && !w.now.Before(c.deadline) {
+	if end, ok := c.endOf(a); ok && code == codeCanceled && !w.now.Before(end) {
 		// The upstream counts down the same deadline, and has acted on it before our
 		// timer's next tick.
 		kind, code, why = DeadlineExceeded, codeDeadlineExceeded, "deadline exceeded"
 	}
-	o := c.outcome(w, kind, code, why)
+	o := c.outcome(w, a, kind, code, why)
 	o.Reset = reset
-	c.failed(w, o)
+	c.failed(w, a, o)
 }
 
 // expired is told by the wheel.
@@ -666,8 +690,9 @@ func (c *Call) expired(w *worker) {
 		return
 	}
 	if c.expiry().After(w.now) {
-		if c.resume(w); !c.done {
-			c.relay.wheel.arm(c, w.now, c.wakeup())
+		c.wake(w)
+		if !c.done {
+			c.relay.wheel.arm(c, w.now, c.wakesAt())
 		}
 		return
 	}

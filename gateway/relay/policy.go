@@ -25,8 +25,19 @@ type Policy interface {
 
 	// Failed is asked when an attempt has ended badly and nothing of an answer has
 	// reached the client: [To] for another attempt (valid only if
-	// c.Replayable()), [Pass] to hand the outcome to the client, or [Refuse].
+	// c.Replayable()), [Later] to be asked again, [Pass] to hand the outcome to the
+	// client, or [Refuse]. If c.Racing(), another attempt is under way still: Wait
+	// leaves the call to that one, and so do To and Later.
 	Failed(c *Call, o Outcome) Verdict
+
+	// Due is asked when the time has come that Dispatch.Hedge or [Later] named. With an
+	// attempt under way, [To] sends another one beside it, and whatever else does not.
+	// Without, it answers as Failed does.
+	Due(c *Call) Verdict
+
+	// Dropped is told when one of two attempts that were under way was given up,
+	// because the other one has answered or because the call has ended.
+	Dropped(c *Call, o Outcome)
 
 	// Status dresses a status that the relay makes, or that stands for an attempt
 	// without an answer, with what callers of this gateway expect to find.
@@ -43,6 +54,7 @@ const (
 	verdictTo
 	verdictRefuse
 	verdictPass
+	verdictLater
 )
 
 // Verdict is a policy's answer. The zero value is Wait.
@@ -50,6 +62,7 @@ type Verdict struct {
 	kind   verdictKind
 	to     *Dispatch
 	status *Status
+	after  time.Duration
 }
 
 // Wait asks for more of the body.
@@ -63,6 +76,11 @@ func Refuse(s *Status) Verdict { return Verdict{kind: verdictRefuse, status: s} 
 
 // Pass hands a failed attempt's outcome to the client as it is.
 func Pass() Verdict { return Verdict{kind: verdictPass} }
+
+// Later keeps a server's status, which the client gets if nothing better comes, and has
+// the policy asked by Due after a time, up to a tick of the timer late. It needs a whole
+// request that can be replayed, and is Pass otherwise.
+func Later(after time.Duration) Verdict { return Verdict{kind: verdictLater, after: after} }
 
 // Dispatch describes one attempt.
 type Dispatch struct {
@@ -82,6 +100,14 @@ type Dispatch struct {
 	// Unary holds the answer's HEADERS back until its first DATA or its trailers,
 	// so that an error after early headers can still go elsewhere.
 	Unary bool
+	// Until, if set, is when the attempt ends unless its answer has begun or it is the
+	// last chance, the request being no longer replayable. The upstream is told.
+	Until time.Time
+	// Hedge, if not 0, is the time without an answer, from when the upstream has the
+	// whole request, after which the policy is asked by Due. It needs Unary and Replay.
+	Hedge time.Duration
+	// Watch, if set, is shown the answer's DATA.
+	Watch Watcher
 	// Begun, if set, is told when the first HEADERS of an answer that is not held
 	// back have been passed on.
 	Begun Observer
@@ -99,6 +125,12 @@ type Dispatch struct {
 // Observer is told, like a [Policy] with the call locked, that an answer has begun.
 type Observer interface {
 	Answering(now time.Time)
+}
+
+// Watcher is shown, like a [Policy] with the call locked, consecutive pieces of an
+// answer's body before they go on. It must not keep them.
+type Watcher interface {
+	AnswerData(now time.Time, p []byte)
 }
 
 // Rewriter changes the bytes of one attempt's request body. Append is called with
@@ -148,10 +180,12 @@ const (
 	Refused
 	// Evicted: the call was ended to free its buffers.
 	Evicted
+	// Outrun: another attempt of the same call answered first.
+	Outrun
 )
 
 var outcomeNames = [...]string{"answered", "unprocessed", "reset", "lost", "unreachable", "invalid",
-	"deadline exceeded", "canceled", "refused", "evicted"}
+	"deadline exceeded", "canceled", "refused", "evicted", "outrun"}
 
 // String returns the kind's name.
 func (k OutcomeKind) String() string { return outcomeNames[k] }
@@ -165,15 +199,19 @@ type Outcome struct {
 	Message string
 	// Reset is the upstream's HTTP/2 error code if Kind is Reset.
 	Reset http2.ErrCode
-	// Upstream is where the attempt went, nil if it went nowhere.
+	// Dispatch and Upstream are what was asked for and where the attempt went; nil if
+	// it went nowhere.
+	Dispatch *Dispatch
 	Upstream *Upstream
 	// Started and Ended bracket the attempt; FirstByte is when its answer began:
 	// with its first HEADERS, or, if those are held back, with what follows them.
 	// It is zero if it did not.
 	Started, FirstByte, Ended time.Time
-	// Pushback says that the upstream named a time before which it does not want
-	// to see the call again (grpc-retry-pushback-ms), or that it never does.
-	Pushback bool
+	// Pushback says that the upstream named a time before which it does not want to see
+	// the call again, PushbackFor, or, if that is negative, that it never does
+	// (grpc-retry-pushback-ms).
+	Pushback    bool
+	PushbackFor time.Duration
 	// Committed says that something of the answer had reached the client.
 	Committed bool
 }

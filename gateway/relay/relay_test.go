@@ -50,6 +50,10 @@ func (p *passPolicy) Status(_ *Call, _ OutcomeKind, code uint32, msg string) *St
 	return &Status{Code: code, Message: msg}
 }
 
+func (p *passPolicy) Due(*Call) Verdict { return Wait() }
+
+func (p *passPolicy) Dropped(*Call, Outcome) {}
+
 func (p *passPolicy) Over(c *Call, o Outcome) {
 	if p.over != nil {
 		p.over(c, o)

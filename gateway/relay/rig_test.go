@@ -30,12 +30,14 @@ type recorder struct {
 	body     func(*Call, []byte, bool) ([]byte, Verdict)
 	failed   func(*Call, Outcome) Verdict
 	captured func(*Call)
+	due      func(*Call) Verdict
 	prepare  func(*Relay) // what is to be set with the relay made and not yet serving
 
 	mu    sync.Mutex
 	over  map[*Call]int
 	ended []Outcome
 	fails []Outcome
+	drops []Outcome
 }
 
 func (p *recorder) Opened(c *Call) Verdict {
@@ -65,6 +67,19 @@ func (p *recorder) Failed(c *Call, o Outcome) Verdict {
 	return Pass()
 }
 
+func (p *recorder) Due(c *Call) Verdict {
+	if p.due != nil {
+		return p.due(c)
+	}
+	return Wait()
+}
+
+func (p *recorder) Dropped(_ *Call, o Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drops = append(p.drops, o)
+}
+
 func (p *recorder) Status(_ *Call, kind OutcomeKind, code uint32, msg string) *Status {
 	return &Status{Code: code, Message: msg, Details: []byte(kind.String())}
 }
@@ -90,6 +105,12 @@ func (p *recorder) failures() []Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]Outcome(nil), p.fails...)
+}
+
+func (p *recorder) dropped() []Outcome {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]Outcome(nil), p.drops...)
 }
 
 // newRig starts a relay whose policy sends calls to upstream. Part p of the policy

@@ -1,10 +1,6 @@
 package relay
 
-import (
-	"time"
-
-	"golang.org/x/net/http2"
-)
+import "golang.org/x/net/http2"
 
 // A Simulation is how an attempt ends without having been sent, as if its upstream
 // had ended it so.
@@ -25,11 +21,11 @@ func (c *Call) launch(w *worker, a *attempt) (o Outcome, failed bool) {
 		return c.place(w, a)
 	}
 	c.attempts++ // it stands for one that was sent
-	c.att = nil
-	o = Outcome{Kind: sim.Kind, Code: sim.Code, Message: sim.Message, Upstream: a.up,
-		Started: a.started, FirstByte: w.now, Ended: w.now}
+	o = c.outcome(w, a, sim.Kind, sim.Code, sim.Message)
 	if sim.Kind == Reset {
-		o.Code, o.Reset, o.FirstByte = resetToCode(http2.ErrCodeInternal), http2.ErrCodeInternal, a.first
+		o.Code, o.Reset = resetToCode(http2.ErrCodeInternal), http2.ErrCodeInternal
+	} else {
+		o.FirstByte = w.now
 	}
 	return o, true
 }
@@ -38,16 +34,7 @@ func (c *Call) launch(w *worker, a *attempt) (o Outcome, failed bool) {
 // comes of the request meanwhile is kept as while it waits for a connection.
 func (c *Call) postpone(w *worker, a *attempt) {
 	a.later = true
-	c.relay.wheel.arm(c, w.now, c.wakeup())
-}
-
-// wakeup is when the call's timer is to look again.
-func (c *Call) wakeup() time.Time {
-	end := c.expiry()
-	if a := c.att; a != nil && a.later && a.d.NotBefore.Before(end) {
-		return a.d.NotBefore
-	}
-	return end
+	c.relay.wheel.arm(c, w.now, c.wakesAt())
 }
 
 // resume launches an attempt that was postponed, if it is time. c.mu is held.
@@ -58,6 +45,6 @@ func (c *Call) resume(w *worker) {
 	}
 	a.later = false
 	if o, failed := c.launch(w, a); failed {
-		c.failed(w, o)
+		c.failed(w, a, o)
 	}
 }
