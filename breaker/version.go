@@ -128,6 +128,14 @@ func (v *Version) Endpoint(addr string, now time.Time) *Breaker {
 	return b
 }
 
+// Known returns the breaker of an address, if there is one.
+func (v *Version) Known(addr string) (*Breaker, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	b, ok := v.endpoints[addr]
+	return b, ok
+}
+
 // RetainEndpoints forgets the endpoints that are not in addrs. Permits given out for them may still be
 // settled.
 func (v *Version) RetainEndpoints(addrs []string) {
@@ -160,12 +168,17 @@ func (v *Version) update(s VersionSettings, now time.Time) {
 }
 
 // Reset closes the version's breaker and those of its endpoints, and forgets what they have counted.
+// Standing orders are followed all the same.
 func (v *Version) Reset(now time.Time) {
-	v.breaker.Reset(now)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, b := range v.endpoints {
-		b.Reset(now)
+	if !v.settings.CutOff {
+		v.breaker.Reset(now)
+	}
+	for addr, b := range v.endpoints {
+		if !slices.Contains(v.settings.CutOffEndpoints, addr) {
+			b.Reset(now)
+		}
 	}
 }
 

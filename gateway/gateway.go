@@ -96,6 +96,7 @@ type Gateway struct {
 	admin       http.Handler // of operators; nil without
 	draining    atomic.Bool
 	director    *director
+	breakers    *breaker.Group
 	relay       *relay.Relay
 	background  sync.WaitGroup
 }
@@ -104,7 +105,7 @@ type Gateway struct {
 // follows what is published to router; a gateway is ready while the table there
 // has a revision above 0.
 func New(cfg Config, router *routing.Router) (*Gateway, error) {
-	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), director: &director{telemetry: cfg.Telemetry}}
+	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), breakers: breaker.NewGroup(), director: &director{telemetry: cfg.Telemetry}}
 	if (g.cfg.TLSCert == "") != (g.cfg.TLSKey == "") {
 		return nil, errors.New("a TLS certificate and its key go together: one of them is missing")
 	}
@@ -170,8 +171,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.relay.Close()
 	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)
 	g.director.local = g.relay.NewUpstream(lo.upstream())
-	tg := newTargets(helpers, g.relay, breaker.NewGroup(), &g.cfg, g.background.Go)
-	events := tg.breakers.Events().Subscribe(eventRoom)
+	tg := newTargets(helpers, g.relay, g.breakers, &g.cfg, g.background.Go)
+	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { followBreakers(events, g.cfg.Telemetry, g.cfg.Logger) })
 	unfollow := g.router.Follow(func(t *routing.Table) {

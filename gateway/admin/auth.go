@@ -21,6 +21,10 @@ var viewing = map[string]bool{
 	adminv1connect.AdminServiceWatchProcedure:   true,
 	adminv1connect.AdminServiceExplainProcedure: true,
 	adminv1connect.AdminServiceStatusProcedure:  true,
+
+	adminv1connect.BreakerServiceListBreakersProcedure:  true,
+	adminv1connect.BreakerServiceWatchBreakersProcedure: true,
+	adminv1connect.FaultServiceListFaultsProcedure:      true,
 }
 
 // authorizer lets callers pass whose token's role suffices. Without tokens

@@ -82,6 +82,7 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1
 	if err := u.Validate(); err != nil {
 		return nil, err
 	}
+	leaveOutEndedFaults(u, at, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	would, err := u.Prepare(at, time.Now())

@@ -96,21 +96,14 @@ func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*ad
 // promote gives a version all weight and returns the one that had most of it
 // before, if that is another: it answers from now on when the promoted one fails.
 func promote(route *routingv1.Route, version string) (previous string, err error) {
-	var names []string
+	if err := checkVersion(route, version); err != nil {
+		return "", err
+	}
 	for _, v := range route.GetVersions() {
 		name := v.GetName()
-		names = append(names, name)
 		if name != version && route.GetWeights()[name] > route.GetWeights()[previous] {
 			previous = name
 		}
-	}
-	if !slices.Contains(names, version) {
-		got := fmt.Sprintf("%q", version)
-		if version == "" {
-			got = "nothing"
-		}
-		return "", &routing.FieldError{Field: "version", Got: got,
-			Want: "one of the route's versions (" + strings.Join(names, ", ") + ")"}
 	}
 	if previous != "" || route.GetWeights()[version] == 0 {
 		route.Weights = map[string]uint32{version: 100}
@@ -123,6 +116,23 @@ func promote(route *routingv1.Route, version string) (previous string, err error
 		route.Fallback = &routingv1.Fallback{To: []string{previous}, On: on}
 	}
 	return previous, nil
+}
+
+// checkVersion refuses a name that none of a route's versions has.
+func checkVersion(route *routingv1.Route, version string) error {
+	var names []string
+	for _, v := range route.GetVersions() {
+		names = append(names, v.GetName())
+	}
+	if slices.Contains(names, version) {
+		return nil
+	}
+	got := fmt.Sprintf("%q", version)
+	if version == "" {
+		got = "nothing"
+	}
+	return &routing.FieldError{Field: "version", Got: got,
+		Want: "one of the route's versions (" + strings.Join(names, ", ") + ")"}
 }
 
 // promotionNote is what a promotion adds to the reason of its actor, where there

@@ -37,6 +37,10 @@ type rig struct {
 	url     string
 	http    *http.Client
 	client  adminv1connect.AdminServiceClient
+	breaker adminv1connect.BreakerServiceClient
+	fault   adminv1connect.FaultServiceClient
+	gateway *gateway.Gateway
+	router  *routing.Router
 	alive   string // an endpoint that answers
 	dead    string // one that does not
 }
@@ -76,6 +80,9 @@ func newRig(t *testing.T, options ...func(*admin.Config)) *rig {
 	t.Cleanup(transport.CloseIdleConnections)
 	r.http = &http.Client{Transport: transport, Timeout: 10 * time.Second}
 	r.client = adminv1connect.NewAdminServiceClient(r.http, r.url)
+	r.breaker = adminv1connect.NewBreakerServiceClient(r.http, r.url)
+	r.fault = adminv1connect.NewFaultServiceClient(r.http, r.url)
+	r.gateway, r.router = gw, router
 	return r
 }
 

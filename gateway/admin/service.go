@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"sluice/breaker"
 	"sluice/gateway"
 	"sluice/proto/sluice/admin/v1/adminv1connect"
 	routingv1 "sluice/proto/sluice/routing/v1"
@@ -29,6 +30,9 @@ type Watcher interface {
 // [gateway.Gateway].
 type Gateway interface {
 	Endpoints(v *routing.Version) []gateway.EndpointStatus
+	Guard(v *routing.Version) *breaker.Version
+	Budget(v *routing.Version) *breaker.Budget
+	SubscribeBreakers(room int) *breaker.Subscription
 	IsReady() bool
 }
 
@@ -60,7 +64,11 @@ type Service struct {
 	started time.Time
 }
 
-var _ adminv1connect.AdminServiceHandler = (*Service)(nil)
+var (
+	_ adminv1connect.AdminServiceHandler   = (*Service)(nil)
+	_ adminv1connect.BreakerServiceHandler = (*Service)(nil)
+	_ adminv1connect.FaultServiceHandler   = (*Service)(nil)
+)
 
 // New returns a service.
 func New(cfg Config) (*Service, error) {
@@ -82,11 +90,14 @@ const maxMessage = 64 << 20
 // Handler serves the service at its own paths.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(adminv1connect.NewAdminServiceHandler(s,
+	options := connect.WithHandlerOptions(
 		connect.WithInterceptors(authorizer{s.cfg.Tokens}),
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCodec(strictJSON{"json"}), connect.WithCodec(strictJSON{"json; charset=utf-8"}),
-	))
+	)
+	mux.Handle(adminv1connect.NewAdminServiceHandler(s, options))
+	mux.Handle(adminv1connect.NewBreakerServiceHandler(s, options))
+	mux.Handle(adminv1connect.NewFaultServiceHandler(s, options))
 	if s.cfg.Tokens == nil {
 		return onlyFromHere(mux)
 	}
