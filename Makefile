@@ -10,7 +10,7 @@ SHELL := /bin/bash
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/sluice, one static binary.
@@ -62,6 +62,11 @@ vuln: bin/govulncheck ## Known vulnerabilities in what the program calls; asks v
 .PHONY: bench
 bench: ## Compare the gateway with other proxies: make bench ARGS="...".
 	go run ./bench/compare $(ARGS)
+
+# BASE is any commit, by default the last release or what is committed.
+.PHONY: bench-guard
+bench-guard: bin/benchstat ## Fail if the working tree is slower than BASE: make bench-guard BASE=main.
+	go run ./bench/guard -base $(BASE) $(ARGS)
 
 # Schemas and generated code.
 #

@@ -46,6 +46,8 @@ var rooms = []room{
 		"load is made for any gRPC server, Sluice or not"},
 	{"bench/payload", nil,
 		"messages are made for any server that speaks the protocol"},
+	{"bench/proxy/relay", []string{"gateway/relay", "bench"},
+		"the relay is measured alone, too, in a program that has nothing else of the gateway"},
 	{"bench", []string{"proto", "bench/load", "bench/payload"},
 		"the gateway is measured from outside, as its peers are"},
 	{"e2e", []string{"proto"},

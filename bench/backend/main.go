@@ -3,8 +3,8 @@
 // decodes nothing, so that as much of the machine as possible is left to what
 // is being measured.
 //
-// It prints one line of JSON with its two addresses once it serves, and stops
-// on SIGTERM or SIGINT. GET /counters on the second address returns what it
+// It prints one line of JSON with its addresses once it serves, and stops
+// on SIGTERM or SIGINT. GET /counters on the one to report on returns what it
 // has seen, as [counters.Snapshot].
 package main
 
@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
@@ -45,6 +46,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("backend", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:0", "address for gRPC, plaintext HTTP/2")
 	report := flags.String("report", "127.0.0.1:0", "address for GET /counters")
+	cert := flags.String("cert", "", "certificate `file` (PEM), to serve TLS on another port as well")
+	key := flags.String("key", "", "key `file` (PEM)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -65,28 +68,37 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(rawcodec.Codec{}),
 		grpc.UnknownServiceHandler(answerer.serve),
-		grpc.MaxRecvMsgSize(64<<20),
+		grpc.MaxRecvMsgSize(64 << 20),
 		// Fixed windows: the server's own estimation sends a PING with every
 		// batch of data, which would be charged to the proxies unevenly.
-		grpc.InitialWindowSize(1<<20),
-		grpc.InitialConnWindowSize(16<<20),
-	)
+		grpc.InitialWindowSize(1 << 20),
+		grpc.InitialConnWindowSize(16 << 20),
+	}
+	server := grpc.NewServer(options...)
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	addresses := counters.Addresses{Data: data.Addr().String(), Report: side.Addr().String()}
+	failed := make(chan error, 3)
+	if *cert != "" {
+		secure, err := serveTLS(*cert, *key, options, failed)
+		if err != nil {
+			return err
+		}
+		defer secure.server.Stop()
+		addresses.Secure = secure.address
+	}
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /counters", seen)
 	reporter := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 
-	failed := make(chan error, 2)
 	go func() { failed <- server.Serve(data) }()
 	go func() { failed <- reporter.Serve(side) }()
 	defer server.Stop()
 	defer reporter.Close()
 
-	addresses := counters.Addresses{Data: data.Addr().String(), Report: side.Addr().String()}
 	if err := json.NewEncoder(stdout).Encode(addresses); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
@@ -96,4 +108,25 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	case err := <-failed:
 		return errors.Join(errors.New("a server stopped early"), err)
 	}
+}
+
+// secured is the server that speaks TLS.
+type secured struct {
+	server  *grpc.Server
+	address string
+}
+
+// serveTLS serves the same as the plaintext server on a port of its own.
+func serveTLS(cert, key string, options []grpc.ServerOption, failed chan<- error) (*secured, error) {
+	ends, err := credentials.NewServerTLSFromFile(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	s := &secured{grpc.NewServer(append(options, grpc.Creds(ends))...), listener.Addr().String()}
+	go func() { failed <- s.server.Serve(listener) }()
+	return s, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ const startPatience = 10 * time.Second
 // fleet is the backend and the peers in front of it, all running.
 type fleet struct {
 	folder    string
+	cert      *peer.TLS
+	trust     *tls.Config // for who connects with TLS
 	backend   *process.Process
 	addresses counters.Addresses
 	members   []*member
@@ -32,6 +35,7 @@ type fleet struct {
 // peer with nothing to start.
 type member struct {
 	peer    peer.Peer
+	trust   *tls.Config // nil: it speaks plaintext
 	address string
 	process *process.Process // nil for direct
 }
@@ -39,21 +43,36 @@ type member struct {
 // name returns the peer's name.
 func (m *member) name() string { return m.peer.Name() }
 
-// startFleet builds and starts the backend, then each peer. On an error
-// everything already started is stopped.
-func startFleet(ctx context.Context, root, folder string, peers []peer.Peer) (_ *fleet, err error) {
+// of returns the members that speak TLS, or those that do not.
+func (f *fleet) of(secure bool) (out []*member) {
+	for _, m := range f.members {
+		if (m.trust != nil) == secure {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// startFleet builds and starts the backend, then each peer, once for plaintext and once
+// for TLS if both are asked for. On an error everything already started is stopped.
+func startFleet(ctx context.Context, root, folder string, peers []peer.Peer, secure []bool) (_ *fleet, err error) {
 	f := &fleet{folder: folder}
 	defer func() {
 		if err != nil {
 			f.stop()
 		}
 	}()
+	if f.cert, f.trust, err = makeCertificate(folder); err != nil {
+		return nil, err
+	}
 	if err := f.startBackend(ctx, root); err != nil {
 		return nil, err
 	}
-	for _, p := range peers {
-		if err := f.add(ctx, p); err != nil {
-			return nil, err
+	for _, s := range secure {
+		for _, p := range peers {
+			if err := f.add(ctx, p, s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return f, nil
@@ -70,7 +89,7 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 		return fmt.Errorf("start backend: %w", err)
 	}
 	defer reader.Close()
-	f.backend, err = process.Start(process.Command{Path: binary}, binary+".log", writer)
+	f.backend, err = process.Start(process.Command{Path: binary, Args: []string{"-cert", f.cert.Cert, "-key", f.cert.Key}}, binary+".log", writer)
 	// The backend has its own end; ours would keep the pipe open after it.
 	if err := errors.Join(err, writer.Close()); err != nil {
 		return err
@@ -89,9 +108,17 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 }
 
 // add starts one peer and waits until a call through it is answered correctly.
-func (f *fleet) add(ctx context.Context, p peer.Peer) error {
-	m := &member{peer: p, address: f.addresses.Data}
+func (f *fleet) add(ctx context.Context, p peer.Peer, secure bool) error {
 	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data}
+	m := &member{peer: p}
+	if secure {
+		site.Folder += "-tls"
+		site.TLS, m.trust = f.cert, f.trust
+		if o, ok := p.(peer.Opaque); ok && o.Opaque() {
+			site.Backend = f.addresses.Secure
+		}
+	}
+	m.address = site.Backend
 	var err error
 	if site.Listen, err = freeAddress(); err != nil {
 		return err
@@ -120,7 +147,7 @@ func (m *member) awaitAnswer(ctx context.Context) error {
 		ended = m.process.Ended()
 	}
 	for {
-		err := verify(deadline, m.address)
+		err := verify(deadline, m)
 		if err == nil {
 			return nil
 		}
@@ -140,6 +167,11 @@ func (m *member) said() error {
 		return nil
 	}
 	return fmt.Errorf("%s said: %s", m.name(), m.process.Log())
+}
+
+// bodyFile is where writeBodies puts a request of a size.
+func (f *fleet) bodyFile(size int) string {
+	return filepath.Join(f.folder, fmt.Sprintf("request-%d", size))
 }
 
 // stop ends every process of the fleet.

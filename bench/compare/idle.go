@@ -35,7 +35,7 @@ func measureIdle(ctx context.Context, target *member, connections int, settle ti
 	}
 	out := idleMemory{Peer: target.name(), Connections: connections}
 	// Memory that any first calls take is not charged to the connections.
-	if err := verify(ctx, target.address); err != nil {
+	if err := verify(ctx, target); err != nil {
 		return idleMemory{}, err
 	}
 	if out.Before, err = rest(ctx, target, settle); err != nil {

@@ -15,16 +15,17 @@ type machine struct {
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
-	H2load string `json:"h2load"`
+	// Generator says what made the load.
+	Generator string `json:"generator"`
 	// LoadBefore and LoadAfter are /proc/loadavg's one-minute averages as written.
 	LoadBefore string `json:"load_before"`
-	LoadAfter  string `json:"load_after"`
+	LoadAfter  string `json:"load_after,omitempty"`
 }
 
 // thisMachine describes the machine. What cannot be read stays "unknown": it is
 // a label, not a measurement.
-func thisMachine(h2load string) machine {
-	m := machine{CPU: "unknown CPU", Cores: runtime.NumCPU(), Kernel: "unknown", Go: runtime.Version(), H2load: h2load, LoadBefore: loadAverage()}
+func thisMachine(generator string) machine {
+	m := machine{CPU: "unknown CPU", Cores: runtime.NumCPU(), Kernel: "unknown", Go: runtime.Version(), Generator: generator, LoadBefore: loadAverage()}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		m.Kernel = unix.ByteSliceToString(name.Release[:])
@@ -41,8 +42,12 @@ func thisMachine(h2load string) machine {
 
 // String returns the description on one line.
 func (m machine) String() string {
-	return fmt.Sprintf("%d cores (%s), Linux %s, %s, h2load %s, load average %s before and %s after",
-		m.Cores, m.CPU, m.Kernel, m.Go, m.H2load, m.LoadBefore, m.LoadAfter)
+	text := fmt.Sprintf("%d cores (%s), Linux %s, %s, load by %s, load average %s before",
+		m.Cores, m.CPU, m.Kernel, m.Go, m.Generator, m.LoadBefore)
+	if m.LoadAfter != "" {
+		text += " and " + m.LoadAfter + " after"
+	}
+	return text
 }
 
 // loadAverage returns the one-minute load average.

@@ -16,8 +16,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
+	"runtime"
 	"syscall"
+	"time"
 
 	"sluice/bench/h2load"
 	"sluice/bench/payload"
@@ -42,9 +43,12 @@ func main() {
 
 // run does what the options ask for. Whatever it starts has ended when it returns.
 func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	generator, err := h2load.Version(ctx)
-	if err != nil {
-		return err
+	if o.from != "" {
+		s := &samples{have: make(map[key]bool)}
+		if err := s.read(o.from); err != nil {
+			return err
+		}
+		return o.report(s, stdout)
 	}
 	root, err := moduleRoot(ctx)
 	if err != nil {
@@ -74,54 +78,76 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 		}
 		return nil
 	}
-	r := &report{
+	generator := "its own generator"
+	if o.h2load {
+		version, err := h2load.Version(ctx)
+		if err != nil {
+			return err
+		}
+		generator = "h2load " + version
+	}
+	now := session{
 		Machine: thisMachine(generator), Peers: versions, Skipped: skipped,
-		Rounds: o.rounds, Seconds: o.seconds.Seconds(), Reference: o.reference, SluiceEnv: o.sluiceEnv,
+		Seconds: o.seconds.Seconds(), SluiceEnv: o.sluiceEnv,
 	}
 	for _, s := range skipped {
 		fmt.Fprintf(stderr, "%s: skipped, %s\n", s.Name, s.Reason)
 	}
-	f, err := startFleet(ctx, root, folder, peers)
+	secure := securities(o.scenarios)
+	if o.idle > 0 || o.neverRead > 0 {
+		secure = []bool{false}
+	}
+	f, err := startFleet(ctx, root, folder, peers, secure)
 	if err != nil {
 		return err
 	}
 	defer f.stop()
 	if o.idle > 0 || o.neverRead > 0 {
-		return o.measureMemory(ctx, f, r, stdout, stderr)
+		return o.measureMemory(ctx, f, now, stdout, stderr)
 	}
-	return o.measureSpeed(ctx, f, r, stdout, stderr)
+	return o.measureSpeed(ctx, f, now, stdout, stderr)
 }
 
-// measureSpeed runs the rounds and prints the report, also when figures in it
-// are invalid, and then says so by its error.
-func (o *options) measureSpeed(ctx context.Context, f *fleet, r *report, stdout, stderr io.Writer) error {
-	bodies, err := writeBodies(f.folder, o.scenarios)
+// measureSpeed takes the samples and reports on them.
+func (o *options) measureSpeed(ctx context.Context, f *fleet, now session, stdout, stderr io.Writer) (err error) {
+	messages, err := writeBodies(f, o.scenarios)
 	if err != nil {
 		return err
 	}
-	if load, err := strconv.ParseFloat(r.Machine.LoadBefore, 64); err == nil && load > 0.5 {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("the load average was %.2f before the run: something else is running", load))
-	}
-	m := &measurer{fleet: f, bodies: bodies, seconds: o.seconds, warmUp: o.warmUp, rates: make(map[rateKey]float64)}
-	measured, err := runRounds(ctx, m, o.scenarios, o.rounds, stderr)
+	s, err := openSamples(o.into)
 	if err != nil {
 		return err
 	}
-	r.Machine.LoadAfter = loadAverage()
-	invalid := r.summarize(o.scenarios, measured)
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.begin(now); err != nil {
+		return err
+	}
+	// The generator gets one core at most, as the proxies get one worker.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	m := &measurer{fleet: f, messages: messages, seconds: o.seconds, warmUp: o.warmUp, trust: f.trust, h2load: o.h2load}
+	if err := o.takeSamples(ctx, m, s, time.Now().Add(o.budget), stderr); err != nil {
+		return err
+	}
+	return o.report(s, stdout)
+}
+
+// report writes the report, also when figures in it are invalid, and then says so by its
+// error.
+func (o *options) report(s *samples, stdout io.Writer) error {
+	r, invalid := newReport(s, o.reference)
 	return errors.Join(r.write(stdout, o.output), invalid)
 }
 
-// writeBodies writes a request of each size for h2load to send.
-func writeBodies(folder string, scenarios []scenario) (map[int]string, error) {
-	out := make(map[int]string)
+// writeBodies makes a request of each size, also as a file for h2load to send.
+func writeBodies(f *fleet, scenarios []scenario) (map[int][]byte, error) {
+	out := make(map[int][]byte)
 	for _, s := range scenarios {
 		request, err := payload.Request(payload.Model, s.Size)
 		if err != nil {
 			return nil, err
 		}
-		out[s.Size] = filepath.Join(folder, fmt.Sprintf("request-%d", s.Size))
-		if err := os.WriteFile(out[s.Size], request, 0o600); err != nil {
+		out[s.Size] = request
+		if err := os.WriteFile(f.bodyFile(s.Size), request, 0o600); err != nil {
 			return nil, fmt.Errorf("request body: %w", err)
 		}
 	}

@@ -2,96 +2,67 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"sluice/bench/counters"
-	"sluice/bench/h2load"
+	"sluice/bench/load"
 	"sluice/bench/payload"
 	"sluice/bench/procfs"
 )
 
-// sample is one measurement of one peer. A sample with Invalid set has no
-// figures: a proxy that answers calls itself is faster than one that forwards them.
-type sample struct {
-	Requests    uint64  `json:"requests"`
-	Seconds     float64 `json:"seconds"`
-	CPUMicros   float64 `json:"cpu_us_per_request"` // the proxy's processes; 0 for direct
-	PerSecond   float64 `json:"requests_per_second"`
-	MeanLatency float64 `json:"mean_latency_us"`
-	// OtherCores is the number of cores kept busy by processes that have no
-	// part in the run.
-	OtherCores float64 `json:"other_cores"`
-	Invalid    string  `json:"invalid,omitempty"`
-}
-
-// firstGuess is the number of requests that finds out how fast a peer is. It is
-// enough to fill every stream of the widest shape a few times.
-const firstGuess = 4000
+// fewest is the least number of calls of a measurement: every stream of the widest shape
+// gets a few.
+const fewest = 4000
 
 // measurer runs loads against the members of a fleet.
 type measurer struct {
-	fleet   *fleet
-	bodies  map[int]string // framed request size -> file
-	seconds time.Duration
-	warmUp  time.Duration
-	rates   map[rateKey]float64 // requests per second, from the last run of its kind
+	fleet    *fleet
+	messages map[int][]byte // framed request size -> request
+	seconds  time.Duration
+	warmUp   time.Duration
+	trust    *tls.Config // for members that speak TLS
+	h2load   bool        // use nghttp2's generator where it can: unary, plaintext, saturated
 }
 
-type rateKey struct {
-	peer string
-	scenario
-}
-
-// sample warms a member up and measures it once. Requests are counted rather
-// than timed, so that every one of them can be accounted for.
-func (m *measurer) sample(ctx context.Context, target *member, s scenario) (sample, error) {
-	key, warmUp := rateKey{target.name(), s}, m.warmUp/3
-	if _, known := m.rates[key]; !known {
-		warmUp = m.warmUp
-		result, _, err := m.load(ctx, target, s, firstGuess)
-		if err != nil {
-			return sample{}, err
-		}
-		m.rates[key] = result.PerSecond
-	}
-	result, _, err := m.load(ctx, target, s, m.requests(key, warmUp))
-	if err != nil {
-		return sample{}, err
-	}
-	if warmUp == m.warmUp {
-		m.rates[key] = result.PerSecond
-	}
-	measured, err := m.measure(ctx, target, s, m.requests(key, m.seconds))
-	if err == nil && measured.Invalid == "" {
-		m.rates[key] = measured.PerSecond
-	}
-	return measured, err
-}
-
-// requests returns how many requests take about a duration.
-func (m *measurer) requests(key rateKey, d time.Duration) uint64 {
-	return max(firstGuess, uint64(math.Ceil(m.rates[key]*d.Seconds())))
-}
-
-// load runs h2load once. A run that takes much longer than it should ends with an error.
-func (m *measurer) load(ctx context.Context, target *member, s scenario, requests uint64) (h2load.Result, time.Duration, error) {
-	tooLong := fmt.Errorf("%s, %v: %d requests took longer than %v", target.name(), s, requests, m.bound())
+// sample warms a member up and measures it once, on the same connections. Calls are counted
+// rather than timed, so that every one of them can be accounted for.
+func (m *measurer) sample(ctx context.Context, target *member, at key, rate float64) (sample, error) {
+	out := sample{Scenario: at.scenario, Kind: at.kind, Peer: at.peer, Round: at.round, Rate: rate}
+	tooLong := fmt.Errorf("%s, %v: took longer than %v", at.peer, at.scenario, m.bound())
 	ctx, cancel := context.WithTimeoutCause(ctx, m.bound(), tooLong)
 	defer cancel()
-	return h2load.Run(ctx, h2load.Load{
-		URL:         "http://" + target.address + payload.InferMethod,
-		BodyFile:    m.bodies[s.Size],
-		Connections: s.Connections,
-		Streams:     s.Streams,
-		Requests:    requests,
-	})
+	g, err := m.generator(ctx, target, at.scenario)
+	if err != nil {
+		return out, fmt.Errorf("%s, %v: %w", at.peer, at.scenario, err)
+	}
+	defer g.close()
+	perSecond, err := g.warmUp(ctx, m.warmUp)
+	if err != nil {
+		return out, fmt.Errorf("%s, %v: %w", at.peer, at.scenario, err)
+	}
+	if rate > 0 {
+		perSecond = rate
+	}
+	calls := max(m.fewest(at), uint64(math.Ceil(perSecond*m.seconds.Seconds())))
+	return out, m.measure(ctx, target, g, calls, &out)
 }
 
-// bound is the longest a single load may take.
+// fewest returns the least number of calls of a measurement.
+func (m *measurer) fewest(at key) uint64 {
+	n := uint64(at.scenario.Connections * at.scenario.Streams)
+	if at.kind == half || at.scenario.Stream || at.scenario.Size > 64<<10 {
+		return n // slow enough without
+	}
+	return max(n, uint64(fewest*min(1, m.seconds.Seconds())))
+}
+
+// bound is the longest a single sample may take.
 func (m *measurer) bound() time.Duration { return 20*time.Second + 5*(m.seconds+m.warmUp) }
 
 // reading is everything that is read before and after a measured load.
@@ -103,12 +74,12 @@ type reading struct {
 }
 
 // read takes a reading.
-func (m *measurer) read(ctx context.Context, target *member) (r reading, err error) {
+func (m *measurer) read(ctx context.Context, target *member, method string) (r reading, err error) {
 	snapshot, err := counters.Fetch(ctx, m.fleet.addresses.Report)
 	if err != nil {
 		return reading{}, err
 	}
-	r.calls = snapshot[payload.InferMethod]
+	r.calls = snapshot[method]
 	if target.process != nil {
 		if r.proxy, err = procfs.Group(target.process.Group()); err != nil {
 			return reading{}, errors.Join(fmt.Errorf("%s: %w", target.name(), err), target.said())
@@ -121,44 +92,48 @@ func (m *measurer) read(ctx context.Context, target *member) (r reading, err err
 	return r, err
 }
 
-// measure runs one load between two readings.
-func (m *measurer) measure(ctx context.Context, target *member, s scenario, requests uint64) (sample, error) {
-	before, err := m.read(ctx, target)
+// measure runs one load between two readings and fills in the figures, or why there are none.
+func (m *measurer) measure(ctx context.Context, target *member, g generator, calls uint64, out *sample) error {
+	method := methodOf(out.Scenario)
+	before, err := m.read(ctx, target, method)
 	if err != nil {
-		return sample{}, err
+		return err
 	}
-	result, generator, err := m.load(ctx, target, s, requests)
+	result, err := g.run(ctx, calls, out.Rate)
 	if err != nil {
-		return sample{}, err
+		return fmt.Errorf("%s, %v: %w", out.Peer, out.Scenario, err)
 	}
-	after, err := m.read(ctx, target)
+	after, err := m.read(ctx, target, method)
 	if err != nil {
-		return sample{}, err
+		return err
 	}
-	if doubt := doubt(before, after, result, requests, s.Size); doubt != "" {
-		return sample{Requests: requests, Invalid: doubt}, nil
+	out.Calls = calls
+	if out.Invalid = doubt(before, after, result, calls, out.Scenario); out.Invalid != "" {
+		return nil
 	}
 	proxy, server := after.proxy.CPU-before.proxy.CPU, after.server.CPU-before.server.CPU
-	others := after.busy - before.busy - proxy - server - generator
-	return sample{
-		Requests:    requests,
-		Seconds:     result.Elapsed.Seconds(),
-		CPUMicros:   float64(proxy.Nanoseconds()) / 1e3 / float64(requests),
-		PerSecond:   result.PerSecond,
-		MeanLatency: float64(result.MeanLatency.Nanoseconds()) / 1e3,
-		OtherCores:  max(0, others.Seconds()/result.Elapsed.Seconds()),
-	}, nil
+	others := after.busy - before.busy - proxy - server - result.cpu
+	out.Seconds = result.elapsed.Seconds()
+	out.CPUMicros = micros(proxy) / float64(calls)
+	out.PerSecond = float64(calls) / out.Seconds
+	out.Mean, out.P50, out.P99, out.P999 = micros(result.mean), micros(result.p50), micros(result.p99), micros(result.p999)
+	out.GeneratorMicros = micros(result.cpu) / float64(calls)
+	out.OtherCores = max(0, others.Seconds()/out.Seconds)
+	return nil
 }
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
 // doubt says why a measurement cannot be believed, unless every request was
 // carried to the backend once, whole, and every answer came back whole.
-func doubt(before, after reading, result h2load.Result, requests uint64, size int) string {
-	if err := result.Check(requests, requests*payload.AnswerSize); err != nil {
-		return err.Error()
-	}
+func doubt(before, after reading, result outcome, requests uint64, s scenario) string {
 	calls := after.calls.Minus(before.calls)
-	bytes := requests * uint64(size-payload.FramePrefix)
+	bytes := requests * uint64(s.Size-payload.FramePrefix)
 	switch {
+	case result.trouble != "":
+		return result.trouble
+	case result.bytes != requests*s.answerBytes():
+		return fmt.Sprintf("answers add up to %d bytes, want %d", result.bytes, requests*s.answerBytes())
 	case calls.Begun != requests || calls.Answered != requests:
 		return fmt.Sprintf("the backend saw %d calls and answered %d, want %d", calls.Begun, calls.Answered, requests)
 	case calls.RequestBytes != bytes:
@@ -167,4 +142,30 @@ func doubt(before, after reading, result h2load.Result, requests uint64, size in
 		return fmt.Sprintf("the proxy's processes changed from %v to %v: CPU time is missing", before.proxy.PIDs, after.proxy.PIDs)
 	}
 	return ""
+}
+
+// methodOf is what a scenario calls.
+func methodOf(s scenario) string {
+	if s.Stream {
+		return payload.StreamMethod
+	}
+	return payload.InferMethod
+}
+
+// configured is the load generator's setting for a scenario.
+func (m *measurer) configured(target *member, s scenario) load.Config {
+	config := load.Config{
+		Address: target.address, Connections: s.Connections, Streams: s.Streams,
+		Method: methodOf(s), Message: m.messages[s.Size], Timeout: m.bound(),
+	}
+	if s.TLS {
+		config.TLS = m.trust
+	}
+	if s.Stream {
+		config.Metadata = [][2]string{
+			{payload.AnswerSizeKey, strconv.Itoa(streamedSize)},
+			{payload.AnswerCountKey, strconv.Itoa(streamedAnswers)},
+		}
+	}
+	return config
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"sluice/bench/counters"
-	"sluice/bench/h2load"
 	"sluice/bench/payload"
 	"sluice/bench/procfs"
 )
@@ -13,12 +12,12 @@ import (
 func TestOnlyRequestsThatReachTheBackendOnceCount(t *testing.T) {
 	const requests, size = 1000, 4096
 	type evidence struct {
-		result h2load.Result
+		result outcome
 		calls  counters.Totals
 		pids   []int
 	}
 	good := evidence{
-		h2load.Result{Total: requests, Succeeded: requests, Status2xx: requests, DataBytes: requests * payload.AnswerSize},
+		outcome{bytes: requests * payload.AnswerSize},
 		counters.Totals{Begun: requests, Answered: requests, RequestBytes: requests * (size - 5)},
 		[]int{7, 8},
 	}
@@ -32,8 +31,8 @@ func TestOnlyRequestsThatReachTheBackendOnceCount(t *testing.T) {
 		{"a call sent twice", func(e *evidence) { e.calls.Begun++; e.calls.RequestBytes += size - 5 }, "saw 1001 calls"},
 		{"a call the backend did not finish", func(e *evidence) { e.calls.Answered-- }, "answered 999"},
 		{"a request cut short", func(e *evidence) { e.calls.RequestBytes-- }, "want 4091000"},
-		{"a failed call with HTTP status 200", func(e *evidence) { e.result.DataBytes -= payload.AnswerSize }, "answers add up to"},
-		{"a request that failed", func(e *evidence) { e.result.Succeeded--; e.result.Failed++ }, "999 of 1000"},
+		{"an answer cut short", func(e *evidence) { e.result.bytes -= payload.AnswerSize }, "answers add up to"},
+		{"a call that failed", func(e *evidence) { e.result.trouble = "999 of 1000" }, "999 of 1000"},
 		{"a worker replaced", func(e *evidence) { e.pids = []int{7, 9} }, "processes changed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -41,7 +40,7 @@ func TestOnlyRequestsThatReachTheBackendOnceCount(t *testing.T) {
 			test.spoil(&e)
 			before := reading{calls: counters.Totals{Begun: 5, Answered: 4, RequestBytes: 3}, proxy: procfs.Usage{PIDs: good.pids}}
 			after := reading{calls: counters.Totals{Begun: 5 + e.calls.Begun, Answered: 4 + e.calls.Answered, RequestBytes: 3 + e.calls.RequestBytes}, proxy: procfs.Usage{PIDs: e.pids}}
-			got := doubt(before, after, e.result, requests, size)
+			got := doubt(before, after, e.result, requests, scenario{Size: size})
 			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 				t.Errorf("doubt = %q, want %q", got, test.want)
 			}

@@ -19,8 +19,8 @@ type memoryReport struct {
 }
 
 // measureMemory runs the memory modes asked for, one peer after the other.
-func (o *options) measureMemory(ctx context.Context, f *fleet, r *report, stdout, stderr io.Writer) error {
-	out := memoryReport{Machine: r.Machine, Peers: r.Peers, SluiceEnv: r.SluiceEnv}
+func (o *options) measureMemory(ctx context.Context, f *fleet, now session, stdout, stderr io.Writer) error {
+	out := memoryReport{Machine: now.Machine, Peers: now.Peers, SluiceEnv: now.SluiceEnv}
 	var failed error
 	for _, m := range f.members {
 		if m.process == nil {

@@ -48,7 +48,7 @@ type neverReadMemory struct {
 // meanwhile, and must be served once the others are gone.
 func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options, progress io.Writer) (neverReadMemory, error) {
 	out := neverReadMemory{Peer: target.name(), Clients: o.neverRead, Streams: o.streams}
-	if err := verify(ctx, target.address); err != nil {
+	if err := verify(ctx, target); err != nil {
 		return out, err
 	}
 	var err error
@@ -72,7 +72,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 			err = context.Cause(ctx)
 		case <-time.After(o.hold):
 			start := time.Now()
-			troubled := verify(ctx, target.address)
+			troubled := verify(ctx, target)
 			out.Served, out.ServedMillis = troubled == nil, time.Since(start).Milliseconds()
 			if troubled != nil {
 				fmt.Fprintf(progress, "%s: an ordinary client meanwhile: %v\n", target.name(), troubled)
@@ -96,7 +96,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 		return out, err
 	}
 	out.PerClient = (int64(out.Peak) - int64(out.Before)) / int64(o.neverRead)
-	if err := verify(ctx, target.address); err != nil {
+	if err := verify(ctx, target); err != nil {
 		return out, fmt.Errorf("%s no longer serves: %w", target.name(), err)
 	}
 	return out, nil

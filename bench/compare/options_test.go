@@ -14,12 +14,12 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []scenario{{4096, 4, 8}, {4096, 4, 32}, {4096, 100, 4}, {65536, 4, 8}, {65536, 4, 32}, {65536, 100, 4}}
+	want := []scenario{{Size: 4096, Connections: 4, Streams: 8}, {Size: 4096, Connections: 4, Streams: 32}, {Size: 4096, Connections: 100, Streams: 4}, {Size: 65536, Connections: 4, Streams: 8}}
 	if !slices.Equal(o.scenarios, want) {
 		t.Errorf("scenarios = %v, want %v", o.scenarios, want)
 	}
-	if o.rounds != 3 || o.seconds != 3*time.Second || o.warmUp != time.Second {
-		t.Errorf("%d rounds of %v after %v, want 3 of 3s after 1s", o.rounds, o.seconds, o.warmUp)
+	if o.rounds != 5 || o.seconds != time.Second || !o.latency || o.h2load {
+		t.Errorf("%d rounds of %v, half load %v, h2load %v, want 5 of 1s with it by ourselves", o.rounds, o.seconds, o.latency, o.h2load)
 	}
 }
 
@@ -29,14 +29,13 @@ func TestWrongUsageNamesTheFlagAndWhatIsAccepted(t *testing.T) {
 		{"-seconds 0", "-seconds: got 0s, want 100ms to 1m0s"},
 		{"-seconds 9e9", "-seconds: got "},
 		{"-warm-up 2m", "-warm-up: got 2m0s"},
-		{"-sizes 4KB", `-sizes: got "4KB", want 64 to 1MiB`},
-		{"-sizes 2MiB", `-sizes: got "2MiB"`},
-		{"-sizes 63", `-sizes: got "63"`},
-		{"-sizes 99999999999999999KiB", `-sizes: got "99999999999999999KiB"`},
-		{"-shapes 4", `-shapes: got "4", want connections x streams`},
-		{"-shapes 4x0", `-shapes: got "4x0"`},
-		{"-shapes 4x8x2", `-shapes: got "4x8x2"`},
-		{"-o yaml", `-o: got "yaml", want table or json`},
+		{"-scenarios 4KB:4x8", `-scenarios: got "4KB:4x8", want SIZE:`},
+		{"-budget 0s", "-budget: got 0s"},
+		{"-into a -from b", "-into and -from: got both"},
+		{"-generator wrk", `-generator: got "wrk", want own or h2load`},
+		{"-generator h2load", "want -latency=false"},
+		{"-generator h2load -latency=false -scenarios 4KiB:4x8:tls", "want -latency=false and scenarios without"},
+		{"-o yaml", `-o: got "yaml", want table, markdown, svg or json`},
 		{"-idle-memory -1", "-idle-memory: got -1, want 0 to 5000"},
 		{"-never-read 5000", "-never-read: got 5000, want 0 to 1000"},
 		{"-sluice-env GOGC", "want KEY=value"},
@@ -59,7 +58,7 @@ func TestAnUnknownPeerIsNamedWithThoseThereAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, _, err = o.choose(context.Background(), o.known("", ""))
-	if err == nil || !strings.Contains(err.Error(), `got "apache", want some of sluice,nghttpx,haproxy,nginx,haproxy-tcp,direct`) {
+	if err == nil || !strings.Contains(err.Error(), `got "apache", want some of sluice,sluice-plain,sluice-quiet,sluice-10k,relay,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct`) {
 		t.Errorf("choose = %v, want the name and the choice there is", err)
 	}
 }

@@ -10,18 +10,26 @@ import (
 	"sluice/bench/peer"
 )
 
-// optional are peers that are measured only when named: they show a bound, not
-// an alternative.
-var optional = []string{"haproxy-tcp"}
+// optional are peers that are measured only when named.
+var optional = []string{"haproxy-tcp", "relay", "sluice-plain", "sluice-quiet", "sluice-10k"}
+
+// bounds are peers that show what is possible at most, not an alternative.
+var bounds = []string{"haproxy-tcp", "direct"}
 
 // known returns every peer there is, in the order of the tables.
 func (o *options) known(root, folder string) []peer.Peer {
-	peers := []peer.Peer{&peer.Sluice{Source: root, Folder: folder, Env: o.sluiceEnv}}
+	full := &peer.Sluice{Source: root, Folder: folder, Env: o.sluiceEnv}
+	peers := []peer.Peer{full}
+	for _, v := range peer.Variants() {
+		peers = append(peers, &peer.Sluice{Variant: v, Source: root, Folder: folder, Env: o.sluiceEnv})
+	}
 	for _, extra := range o.extra {
 		extra.Env = o.sluiceEnv
 		peers = append(peers, extra)
 	}
-	return append(peers, peer.Nghttpx{}, peer.HAProxy{}, peer.Nginx{}, peer.HAProxy{TCP: true}, peer.Direct{})
+	return append(peers, peer.Bare(root, folder),
+		peer.Nghttpx{}, peer.HAProxy{}, peer.Envoy{Binary: o.envoy}, peer.Nginx{}, peer.GRPCGo(root, folder),
+		peer.HAProxy{TCP: true}, peer.Direct{})
 }
 
 // choose locates the peers asked for. One that is not installed is skipped and

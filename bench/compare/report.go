@@ -2,21 +2,22 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"sluice/bench/stats"
 )
 
 // report is a whole run, as -o json prints it.
 type report struct {
-	Machine   machine          `json:"machine"`
+	Sessions  []session        `json:"sessions"`
 	Peers     []peerVersion    `json:"peers"`
 	Skipped   []skippedPeer    `json:"skipped,omitempty"`
-	Rounds    int              `json:"rounds"`
-	Seconds   float64          `json:"seconds_per_measurement"`
 	Reference string           `json:"reference"`
-	SluiceEnv []string         `json:"sluice_env,omitempty"`
 	Scenarios []scenarioReport `json:"scenarios"`
+	Growth    []growth         `json:"growth,omitempty"`
 	Warnings  []string         `json:"warnings,omitempty"`
+	Samples   []sample         `json:"samples"`
 }
 
 // peerVersion names a peer that was measured.
@@ -34,114 +35,178 @@ type skippedPeer struct {
 // scenarioReport holds one row per peer, in the order of the peers.
 type scenarioReport struct {
 	scenario
-	Rows []row `json:"peers"`
+	Rate float64 `json:"half_rate,omitempty"` // calls per second, of the columns at half load
+	Rows []row   `json:"peers"`
 }
 
-// row is one peer in one scenario. The summaries are nil if a sample is
-// invalid, and CPU also for direct. The ratios are reference / peer.
+// row is one peer in one scenario. A summary is nil if there are no samples, or an invalid
+// one among them; CPU time also for direct. Ratios are reference / peer, round by round.
 type row struct {
-	Peer        string         `json:"peer"`
-	CPUMicros   *stats.Summary `json:"cpu_us_per_request,omitempty"`
-	PerSecond   *stats.Summary `json:"requests_per_second,omitempty"`
-	MeanLatency *stats.Summary `json:"mean_latency_us,omitempty"`
-	CPURatio    *stats.Summary `json:"cpu_ratio,omitempty"`
-	RateRatio   *stats.Summary `json:"requests_per_second_ratio,omitempty"`
-	Samples     []sample       `json:"samples"`
+	Peer    string `json:"peer"`
+	Invalid string `json:"invalid,omitempty"` // why there are no figures
+
+	// With every stream busy.
+	CPU       *stats.Summary `json:"cpu_us_per_call,omitempty"`
+	PerSecond *stats.Summary `json:"calls_per_second,omitempty"`
+	CPURatio  *stats.Summary `json:"cpu_ratio,omitempty"`
+	RateRatio *stats.Summary `json:"calls_per_second_ratio,omitempty"`
+
+	// At the same rate for all.
+	HalfCPU      *stats.Summary `json:"half_cpu_us_per_call,omitempty"`
+	P50          *stats.Summary `json:"half_p50_us,omitempty"`
+	P99          *stats.Summary `json:"half_p99_us,omitempty"`
+	P999         *stats.Summary `json:"half_p99_9_us,omitempty"`
+	HalfCPURatio *stats.Summary `json:"half_cpu_ratio,omitempty"`
+	P50Ratio     *stats.Summary `json:"half_p50_ratio,omitempty"`
+	P99Ratio     *stats.Summary `json:"half_p99_ratio,omitempty"`
+}
+
+// growth is how a peer's CPU time per call grows with the number of connections that the
+// same calls are spread over.
+type growth struct {
+	Few, Many scenario      `json:"-"`
+	Between   string        `json:"between"`
+	Peer      string        `json:"peer"`
+	Ratio     stats.Summary `json:"cpu_ratio"`
 }
 
 // noisyCores is the share of a core that strangers may use during a
 // measurement before the report warns of it.
 const noisyCores = 0.15
 
-// summarize fills in the scenarios and their warnings.
-func (r *report) summarize(scenarios []scenario, measured results) error {
-	invalid, noisy, total := 0, 0, 0
-	for _, s := range scenarios {
-		out := scenarioReport{scenario: s}
-		for _, p := range r.Peers {
-			samples := measured[s][p.Name]
-			row, err := summarizeRow(p.Name, samples, measured[s][r.Reference])
-			if err != nil {
-				return fmt.Errorf("%v, %s: %w", s, p.Name, err)
+// newReport condenses samples. The error says that some are invalid.
+func newReport(s *samples, reference string) (*report, error) {
+	r := &report{Sessions: s.sessions, Peers: s.peers(), Reference: reference, Samples: s.all}
+	for _, one := range s.sessions {
+		for _, p := range one.Skipped {
+			if !slices.Contains(r.Skipped, p) {
+				r.Skipped = append(r.Skipped, p)
 			}
-			out.Rows = append(out.Rows, row)
-			for _, sample := range samples {
-				total++
-				if sample.Invalid != "" {
-					invalid++
-				} else if sample.OtherCores > noisyCores {
-					noisy++
-				}
+		}
+	}
+	for _, sc := range s.scenarios() {
+		out := scenarioReport{scenario: sc}
+		for _, p := range r.Peers {
+			if row, ok := newRow(s, sc, p.Name, reference); ok {
+				out.Rows = append(out.Rows, row)
+			}
+		}
+		for _, one := range s.all {
+			if one.Scenario == sc && one.Kind == half {
+				out.Rate = one.Rate
 			}
 		}
 		r.Scenarios = append(r.Scenarios, out)
 	}
+	r.Growth = growths(s, r.Peers)
+	return r, r.judge(s.all)
+}
+
+// judge warns of noisy samples and returns an error about invalid ones.
+func (r *report) judge(all []sample) error {
+	invalid, noisy := 0, 0
+	for _, one := range all {
+		if one.Invalid != "" {
+			invalid++
+		} else if one.OtherCores > noisyCores {
+			noisy++
+		}
+	}
 	if noisy > 0 {
 		r.Warnings = append(r.Warnings, fmt.Sprintf(
-			"in %d of %d measurements other processes used more than %.2f of a core: figures are noisy", noisy, total, noisyCores))
+			"in %d of %d measurements other processes used more than %.2f of a core: figures are noisy", noisy, len(all), noisyCores))
 	}
 	if invalid > 0 {
-		return fmt.Errorf("%d of %d measurements are invalid", invalid, total)
+		return fmt.Errorf("%d of %d measurements are invalid", invalid, len(all))
 	}
 	return nil
 }
 
-// summarizeRow condenses a peer's samples and sets them against the reference's.
-func summarizeRow(name string, samples, reference []sample) (row, error) {
-	out := row{Peer: name, Samples: samples}
-	if !valid(samples) {
-		return out, nil
+// newRow condenses a peer's samples and sets them against the reference's. It reports false if
+// there are none.
+func newRow(s *samples, sc scenario, peer, reference string) (row, bool) {
+	out := row{Peer: peer}
+	full, rest := s.of(sc, saturated, peer), s.of(sc, half, peer)
+	if len(full)+len(rest) == 0 {
+		return out, false
 	}
-	cpu, rate := column(samples, cpuOf), column(samples, rateOf)
-	out.PerSecond = summary(rate)
-	out.MeanLatency = summary(column(samples, latencyOf))
-	if cpu[0] > 0 {
-		out.CPUMicros = summary(cpu)
+	for _, samples := range []map[int]sample{full, rest} {
+		for _, round := range slices.Sorted(maps.Keys(samples)) {
+			if why := samples[round].Invalid; why != "" {
+				out.Invalid = why
+				return out, true
+			}
+		}
 	}
-	if !valid(reference) {
-		return out, nil
-	}
-	rateRatio, err := stats.Ratios(column(reference, rateOf), rate)
-	if err != nil {
-		return row{}, err
-	}
-	out.RateRatio = &rateRatio
-	referenceCPU := column(reference, cpuOf)
-	if out.CPUMicros == nil || referenceCPU[0] == 0 {
-		return out, nil
-	}
-	cpuRatio, err := stats.Ratios(referenceCPU, cpu)
-	if err != nil {
-		return row{}, err
-	}
-	out.CPURatio = &cpuRatio
-	return out, nil
+	out.CPU, out.PerSecond = summary(full, cpuOf), summary(full, rateOf)
+	out.HalfCPU = summary(rest, cpuOf)
+	out.P50, out.P99, out.P999 = summary(rest, p50Of), summary(rest, p99Of), summary(rest, p999Of)
+
+	fullReference, restReference := s.of(sc, saturated, reference), s.of(sc, half, reference)
+	out.CPURatio, out.RateRatio = ratios(fullReference, full, cpuOf), ratios(fullReference, full, rateOf)
+	out.HalfCPURatio = ratios(restReference, rest, cpuOf)
+	out.P50Ratio, out.P99Ratio = ratios(restReference, rest, p50Of), ratios(restReference, rest, p99Of)
+	return out, true
 }
 
-func cpuOf(s sample) float64     { return s.CPUMicros }
-func rateOf(s sample) float64    { return s.PerSecond }
-func latencyOf(s sample) float64 { return s.MeanLatency }
-
-// column picks one figure out of each sample.
-func column(samples []sample, of func(sample) float64) []float64 {
-	out := make([]float64, len(samples))
-	for i, s := range samples {
-		out[i] = of(s)
+// growths compares scenarios that differ in their shape alone and have as many calls open.
+func growths(s *samples, peers []peerVersion) (out []growth) {
+	all := s.scenarios()
+	for _, few := range all {
+		for _, many := range all {
+			same := few
+			same.Connections, same.Streams = many.Connections, many.Streams
+			if same != many || few.Connections >= many.Connections || few.Connections*few.Streams != many.Connections*many.Streams {
+				continue
+			}
+			for _, p := range peers {
+				if r := ratios(s.of(many, saturated, p.Name), s.of(few, saturated, p.Name), cpuOf); r != nil {
+					out = append(out, growth{few, many, fmt.Sprintf("%v and %v", few, many), p.Name, *r})
+				}
+			}
+		}
 	}
 	return out
 }
 
-func summary(values []float64) *stats.Summary {
-	s := stats.Summarize(values)
+func cpuOf(s sample) float64  { return s.CPUMicros }
+func rateOf(s sample) float64 { return s.PerSecond }
+func p50Of(s sample) float64  { return s.P50 }
+func p99Of(s sample) float64  { return s.P99 }
+func p999Of(s sample) float64 { return s.P999 }
+
+// values picks a figure out of each valid sample, in the order of the rounds.
+func values(samples map[int]sample, of func(sample) float64) (out []float64) {
+	for _, round := range slices.Sorted(maps.Keys(samples)) {
+		if samples[round].Invalid == "" {
+			out = append(out, of(samples[round]))
+		}
+	}
+	return out
+}
+
+// summary condenses a figure; nil if it is not there.
+func summary(samples map[int]sample, of func(sample) float64) *stats.Summary {
+	all := values(samples, of)
+	if len(all) == 0 || slices.Min(all) <= 0 {
+		return nil
+	}
+	s := stats.Summarize(all)
 	return &s
 }
 
-// valid reports whether there are samples and all of them have figures.
-func valid(samples []sample) bool {
-	for _, s := range samples {
-		if s.Invalid != "" {
-			return false
+// ratios divides a figure round by round, where both have it.
+func ratios(dividends, divisors map[int]sample, of func(sample) float64) *stats.Summary {
+	var a, b []float64
+	for _, round := range slices.Sorted(maps.Keys(dividends)) {
+		x, y := dividends[round], divisors[round]
+		if x.Invalid == "" && y.Invalid == "" && of(x) > 0 && of(y) > 0 {
+			a, b = append(a, of(x)), append(b, of(y))
 		}
 	}
-	return len(samples) > 0
+	s, err := stats.Ratios(a, b)
+	if err != nil {
+		return nil // no round has both
+	}
+	return &s
 }

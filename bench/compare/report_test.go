@@ -3,125 +3,172 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-
-	"sluice/bench/stats"
 )
 
-var fourByEight = scenario{4096, 4, 8}
+var (
+	fourByEight = scenario{Size: 4096, Connections: 4, Streams: 8}
+	tenWide     = scenario{Size: 4096, Connections: 10, Streams: 100}
+	thousand    = scenario{Size: 4096, Connections: 1000, Streams: 1}
+)
 
-// twoPeers is a report of three rounds: sluice, nginx at twice the CPU time and
-// a third of the rate, and direct, which has no proxy to charge.
-func twoPeers() (*report, results) {
-	r := &report{Peers: []peerVersion{{"sluice", "1"}, {"nginx", "2"}, {"direct", "-"}}, Rounds: 3, Seconds: 3, Reference: "sluice"}
-	series := func(cpu, rate, latency float64) []sample {
-		// The second round finds a machine half as fast.
-		return []sample{
-			{Requests: 1, CPUMicros: cpu, PerSecond: rate, MeanLatency: latency},
-			{Requests: 1, CPUMicros: 2 * cpu, PerSecond: rate / 2, MeanLatency: 2 * latency},
-			{Requests: 1, CPUMicros: cpu, PerSecond: rate, MeanLatency: latency},
+// threePeers are three rounds: sluice, nginx at twice the CPU time and a third of the rate,
+// and direct, which has no proxy to charge. The second round finds a machine half as fast.
+func threePeers() *samples {
+	s := &samples{have: make(map[key]bool)}
+	s.keep(record{Session: &session{
+		Machine: machine{CPU: "Test", Cores: 2, Kernel: "6", Go: "go1", Generator: "its own generator", LoadBefore: "0.1"},
+		Peers:   []peerVersion{{"sluice", "1"}, {"nginx", "2"}, {"direct", "-"}},
+		Skipped: []skippedPeer{{"nghttpx", "nghttpx: not installed"}},
+		Seconds: 3,
+	}})
+	series := func(sc scenario, k kind, peer string, cpu, rate, p50 float64) {
+		for round, slow := range []float64{1, 2, 1} {
+			s.keep(record{Sample: &sample{
+				Scenario: sc, Kind: k, Peer: peer, Round: round, Calls: 1,
+				CPUMicros: cpu * slow, PerSecond: rate / slow, P50: p50 * slow, P99: 2 * p50 * slow, P999: 3 * p50 * slow,
+			}})
 		}
 	}
-	return r, results{fourByEight: {
-		"sluice": series(10, 30000, 500),
-		"nginx":  series(20, 10000, 900),
-		"direct": series(0, 60000, 200),
-	}}
+	series(fourByEight, saturated, "sluice", 10, 30000, 500)
+	series(fourByEight, saturated, "nginx", 20, 10000, 900)
+	series(fourByEight, saturated, "direct", 0, 60000, 200)
+	series(fourByEight, half, "sluice", 12, 5000, 300)
+	series(fourByEight, half, "nginx", 24, 5000, 400)
+	series(fourByEight, half, "direct", 0, 5000, 100)
+	series(tenWide, saturated, "sluice", 10, 30000, 500)
+	series(thousand, saturated, "sluice", 15, 30000, 500)
+	for i := range s.all {
+		if s.all[i].Kind == half {
+			s.all[i].Rate = 5000
+		}
+	}
+	return s
 }
 
-func TestRatiosOfCPUAndRateAreEachTheirOwn(t *testing.T) {
-	r, measured := twoPeers()
-	if err := r.summarize([]scenario{fourByEight}, measured); err != nil {
+func TestEveryRatioIsOfItsOwnFigure(t *testing.T) {
+	r, err := newReport(threePeers(), "sluice")
+	if err != nil {
 		t.Fatal(err)
 	}
 	nginx, direct := r.Scenarios[0].Rows[1], r.Scenarios[0].Rows[2]
-	if want := (stats.Summary{Median: 0.5, Min: 0.5, Max: 0.5}); *nginx.CPURatio != want {
-		t.Errorf("CPU ratio = %v, want %v", *nginx.CPURatio, want)
+	for name, test := range map[string]struct{ got, low, high, want float64 }{
+		"CPU":       {nginx.CPU.Median, nginx.CPU.Low, nginx.CPU.High, 20},
+		"CPU ratio": {nginx.CPURatio.Median, nginx.CPURatio.Low, nginx.CPURatio.High, 0.5},
+		"rate":      {nginx.RateRatio.Median, nginx.RateRatio.Low, nginx.RateRatio.High, 3},
+		"half CPU":  {nginx.HalfCPURatio.Median, nginx.HalfCPURatio.Low, nginx.HalfCPURatio.High, 0.5},
+		"p50":       {nginx.P50Ratio.Median, nginx.P50Ratio.Low, nginx.P50Ratio.High, 0.75},
+		"p99":       {nginx.P99Ratio.Median, nginx.P99Ratio.Low, nginx.P99Ratio.High, 0.75},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: %g, want %g", name, test.got, test.want)
+		}
+		if name != "CPU" && (test.low != test.want || test.high != test.want) {
+			t.Errorf("%s: %g to %g, want %g in every round", name, test.low, test.high, test.want)
+		}
 	}
-	if want := (stats.Summary{Median: 3, Min: 3, Max: 3}); *nginx.RateRatio != want {
-		t.Errorf("rate ratio = %v, want %v", *nginx.RateRatio, want)
-	}
-	if want := (stats.Summary{Median: 20, Min: 20, Max: 40}); *nginx.CPUMicros != want {
-		t.Errorf("CPU = %v, want %v", *nginx.CPUMicros, want)
-	}
-	if direct.CPUMicros != nil || direct.CPURatio != nil || direct.RateRatio.Median != 0.5 {
+	if direct.CPU != nil || direct.CPURatio != nil || direct.RateRatio.Median != 0.5 {
 		t.Errorf("direct = %+v, want no CPU time and a rate ratio of 0.5", direct)
+	}
+	if len(r.Growth) != 1 || r.Growth[0].Peer != "sluice" || r.Growth[0].Ratio.Median != 1.5 {
+		t.Errorf("growth = %+v, want 1.5 of sluice from 10 to 1000 connections", r.Growth)
 	}
 	if len(r.Warnings) != 0 {
 		t.Errorf("warnings = %q, want none", r.Warnings)
 	}
 }
 
+func TestOnlyRoundsThatBothHaveAreCompared(t *testing.T) {
+	s := threePeers()
+	s.all = slices.DeleteFunc(s.all, func(one sample) bool { return one.Peer == "nginx" && one.Round == 0 })
+	r, err := newReport(s, "sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nginx := r.Scenarios[0].Rows[1]; nginx.CPURatio.N != 2 || nginx.CPURatio.Min != 0.5 || nginx.CPURatio.Max != 0.5 {
+		t.Errorf("CPU ratio = %+v, want 0.5 in the two rounds that are whole", nginx.CPURatio)
+	}
+}
+
 func TestWithoutTheReferenceThereAreNoRatios(t *testing.T) {
-	r, measured := twoPeers()
-	r.Reference = "elsewhere"
-	if err := r.summarize([]scenario{fourByEight}, measured); err != nil {
+	r, err := newReport(threePeers(), "elsewhere")
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range r.Scenarios[0].Rows {
-		if row.CPURatio != nil || row.RateRatio != nil {
+		if row.CPURatio != nil || row.RateRatio != nil || row.P50Ratio != nil {
 			t.Errorf("%s has ratios", row.Peer)
 		}
 	}
 }
 
 func TestAnInvalidSampleFailsTheRunAndShowsNoFigures(t *testing.T) {
-	r, measured := twoPeers()
-	measured[fourByEight]["nginx"][1] = sample{Requests: 1, Invalid: "the backend saw 0 calls"}
-	err := r.summarize([]scenario{fourByEight}, measured)
-	if err == nil || !strings.Contains(err.Error(), "1 of 9 measurements are invalid") {
-		t.Errorf("summarize = %v, want one invalid measurement of nine", err)
+	s := threePeers()
+	i := slices.IndexFunc(s.all, func(one sample) bool { return one.Peer == "nginx" && one.Round == 1 })
+	s.all[i].Invalid = "the backend saw 0 calls"
+	r, err := newReport(s, "sluice")
+	if err == nil || !strings.Contains(err.Error(), "1 of 24 measurements are invalid") {
+		t.Errorf("newReport = %v, want one invalid measurement of 24", err)
 	}
-	if nginx := r.Scenarios[0].Rows[1]; nginx.CPUMicros != nil || nginx.PerSecond != nil || nginx.RateRatio != nil {
+	if nginx := r.Scenarios[0].Rows[1]; nginx.CPU != nil || nginx.PerSecond != nil || nginx.RateRatio != nil || nginx.P50 != nil {
 		t.Errorf("nginx has figures: %+v", nginx)
 	}
-	var table bytes.Buffer
-	if err := r.write(&table, "table"); err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(table.String()) {
-		if strings.HasPrefix(line, "  nginx  ") && !strings.Contains(line, "INVALID") {
-			t.Errorf("the table says %q, want INVALID", line)
+	for format, want := range map[string]string{"table": "nginx             INVALID: the backend saw 0 calls", "markdown": "| invalid |"} {
+		var text bytes.Buffer
+		if err := r.write(&text, format); err != nil || !strings.Contains(text.String(), want) {
+			t.Errorf("%s, %v: no %q in\n%s", format, err, want, &text)
 		}
 	}
 }
 
 func TestBusyStrangersAreWarnedOf(t *testing.T) {
-	r, measured := twoPeers()
-	measured[fourByEight]["sluice"][0].OtherCores = 0.5
-	if err := r.summarize([]scenario{fourByEight}, measured); err != nil {
+	s := threePeers()
+	s.all[0].OtherCores = 0.5
+	r, err := newReport(s, "sluice")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "in 1 of 9 measurements") {
-		t.Errorf("warnings = %q, want one that counts one measurement of nine", r.Warnings)
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "in 1 of 24 measurements") {
+		t.Errorf("warnings = %q, want one that counts one measurement of 24", r.Warnings)
 	}
 }
 
 func TestTable(t *testing.T) {
-	r, measured := twoPeers()
-	r.Machine = machine{CPU: "Test", Cores: 2, Kernel: "6", Go: "go1", H2load: "1", LoadBefore: "0.1", LoadAfter: "0.2"}
-	r.Skipped = []skippedPeer{{"nghttpx", "nghttpx: not installed"}}
-	r.Warnings = []string{"figures are made up"}
-	if err := r.summarize([]scenario{fourByEight}, measured); err != nil {
+	r, err := newReport(threePeers(), "sluice")
+	if err != nil {
 		t.Fatal(err)
 	}
+	r.Warnings = []string{"figures are made up"}
+	r.Scenarios = r.Scenarios[:1]
 	var got bytes.Buffer
 	if err := r.write(&got, "table"); err != nil {
 		t.Fatal(err)
 	}
-	const want = `2 cores (Test), Linux 6, go1, h2load 1, load average 0.1 before and 0.2 after
+	const want = `2 cores (Test), Linux 6, go1, load by its own generator, load average 0.1 before
   sluice: 1
   nginx: 2
   direct: -
   nghttpx: skipped, nghttpx: not installed
-median (min-max) of 3 rounds of about 3 s; ratios are sluice / peer, round by round
+medians (and their bounds) over the rounds; ratios are sluice / peer, round by round
 
 4 KiB requests, 4 connections x 8 streams
-  peer    CPU us/request    requests/s           mean latency us  CPU ratio         requests/s ratio
-  sluice  10.0 (10.0-20.0)  30000 (15000-30000)  500 (500-1000)   1.00 (1.00-1.00)  1.00 (1.00-1.00)
-  nginx   20.0 (20.0-40.0)  10000 (5000-10000)   900 (900-1800)   0.50 (0.50-0.50)  3.00 (3.00-3.00)
-  direct  -                 60000 (30000-60000)  200 (200-400)    -                 0.50 (0.50-0.50)
+  all streams busy  CPU us/call       calls/s              CPU ratio         calls/s ratio
+  sluice            10.0 (10.0-20.0)  30000 (15000-30000)  1.00 (1.00-1.00)  1.00 (1.00-1.00)
+  nginx             20.0 (20.0-40.0)  10000 (5000-10000)   0.50 (0.50-0.50)  3.00 (3.00-3.00)
+  direct            -                 60000 (30000-60000)  -                 0.50 (0.50-0.50)
+  at 5000 calls/s   CPU us/call       p50 us               p99 us            p99.9 us          CPU ratio         p50 ratio
+  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    1.00 (1.00-1.00)  1.00 (1.00-1.00)
+  nginx             24.0 (24.0-48.0)  400 (400-800)        800 (800-1600)    1200 (1200-2400)  0.50 (0.50-0.50)  0.75 (0.75-0.75)
+  direct            -                 100 (100-200)        200 (200-400)     300 (300-600)     -                 3.00 (3.00-3.00)
+
+growth of CPU per call with the number of connections
+  4KiB:10x100 to 4KiB:1000x1  sluice       1.50 (1.50-1.50)
 
 warning: figures are made up
 `
@@ -130,9 +177,62 @@ warning: figures are made up
 	}
 }
 
+func TestMarkdown(t *testing.T) {
+	r, err := newReport(threePeers(), "sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if err := r.write(&got, "markdown"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"### CPU us per call, all streams busy\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n" +
+			"| 4 KiB, 4 x 8 | 10.0 (1.00, 1.00-1.00) | 20.0 (0.50, 0.50-0.50) |  |\n| 4 KiB, 10 x 100 | 10.0 (1.00, 1.00-1.00) |  |  |\n",
+		"### p99.9 us at that rate\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n| 4 KiB, 4 x 8 | 900 | 1200 | 300 |\n",
+		"| 4 KiB, 10 x 100 to 4 KiB, 1000 x 1 | sluice | 1.50 (1.50-1.50) |\n",
+	} {
+		if !strings.Contains(got.String(), want) {
+			t.Errorf("no\n%s\nin\n%s", want, &got)
+		}
+	}
+}
+
+func TestChartHasABarPerPeerAndScenario(t *testing.T) {
+	r, err := newReport(threePeers(), "sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if err := r.write(&got, "svg"); err != nil {
+		t.Fatal(err)
+	}
+	bars, text := 0, ""
+	for d := xml.NewDecoder(&got); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := token.(type) {
+		case xml.StartElement:
+			if e.Name.Local == "rect" {
+				bars++
+			}
+		case xml.CharData:
+			text += string(e)
+		}
+	}
+	if bars != 4 || !strings.Contains(text, "20.0 us (ratio 0.50)") || strings.Contains(text, "direct") {
+		t.Errorf("%d bars, want sluice and nginx, sluice, sluice; texts:\n%s", bars, text)
+	}
+}
+
 func TestJSONHoldsEverySample(t *testing.T) {
-	r, measured := twoPeers()
-	if err := r.summarize([]scenario{fourByEight}, measured); err != nil {
+	r, err := newReport(threePeers(), "sluice")
+	if err != nil {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
@@ -143,7 +243,67 @@ func TestJSONHoldsEverySample(t *testing.T) {
 	if err := json.Unmarshal(text.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if s := got.Scenarios[0]; s.scenario != fourByEight || len(s.Rows) != 3 || len(s.Rows[1].Samples) != 3 || s.Rows[1].Samples[1].CPUMicros != 40 {
-		t.Errorf("scenario = %+v, want what was put in", s)
+	if len(got.Samples) != 24 || got.Scenarios[0].scenario != fourByEight || got.Scenarios[0].Rows[1].CPU.Median != 20 || got.Growth[0].Ratio.Median != 1.5 {
+		t.Errorf("the report came back as %+v", got)
+	}
+}
+
+func TestSamplesOutliveTheRun(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "samples.jsonl")
+	first, err := openSamples(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := threePeers()
+	if err := first.begin(made.sessions[0]); err != nil {
+		t.Fatal(err)
+	}
+	for i := range made.all {
+		if err := first.add(record{Sample: &made.all[i]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.close(); err != nil {
+		t.Fatal(err)
+	}
+
+	second, err := openSamples(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := second.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if !slices.Equal(second.all, made.all) || !second.have[key{fourByEight, half, "nginx", 2}] || second.have[key{fourByEight, half, "nginx", 3}] {
+		t.Errorf("%d samples came back, want the %d of before", len(second.all), len(made.all))
+	}
+	if rate := halfRate(second, fourByEight); rate != 5000 {
+		t.Errorf("half rate = %g, want that of the samples there are", rate)
+	}
+	if err := second.begin(made.sessions[0]); err != nil {
+		t.Errorf("the same peers again: %v", err)
+	}
+	other := made.sessions[0]
+	other.Peers = []peerVersion{{"sluice", "2"}}
+	if err := second.begin(other); err == nil || !strings.Contains(err.Error(), `figures of sluice "1", this is "2"`) {
+		t.Errorf("another build of sluice: %v, want an error that names both", err)
+	}
+}
+
+func TestHalfRateIsOfTheSlowestProxy(t *testing.T) {
+	s := threePeers()
+	s.all = slices.DeleteFunc(s.all, func(one sample) bool { return one.Kind == half })
+	for i := range s.all {
+		if s.all[i].Peer == "direct" {
+			s.all[i].PerSecond = 1 // a bound, and no proxy
+		}
+	}
+	if rate := halfRate(s, fourByEight); rate != 5000 {
+		t.Errorf("half rate = %g, want half of nginx's 10000", rate)
+	}
+	if rate := halfRate(s, scenario{Size: 1}); rate != 0 {
+		t.Errorf("half rate of nothing = %g", rate)
 	}
 }

@@ -4,41 +4,88 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
+	"slices"
+	"time"
+
+	"sluice/bench/stats"
 )
 
-// results holds every sample: results[scenario][peer name] has one per round.
-type results map[scenario]map[string][]sample
-
-// runRounds measures every member once per scenario and round. Members take
-// turns within a scenario and each round starts with another one, so that a
-// machine that slows down or speeds up does so for all of them.
-func runRounds(ctx context.Context, m *measurer, scenarios []scenario, rounds int, progress io.Writer) (results, error) {
-	out := make(results)
-	for _, s := range scenarios {
-		out[s] = make(map[string][]sample)
-	}
-	members := m.fleet.members
-	for round := range rounds {
-		for _, s := range scenarios {
-			for i := range members {
-				target := members[(round+i)%len(members)]
-				sample, err := m.sample(ctx, target, s)
-				if err != nil {
-					return nil, err
+// run takes every sample that is asked for and not there yet: each scenario's peers in
+// turn, round by round, each round starting with another one, so that a machine that slows
+// down or speeds up does so for all of them. Saturation comes first, because the rate of
+// kind half is derived from it. It stops early, without an error, once until has passed.
+func (o *options) takeSamples(ctx context.Context, m *measurer, s *samples, until time.Time, progress io.Writer) error {
+	for _, k := range o.kinds() {
+		for round := range o.rounds {
+			for _, sc := range o.scenarios {
+				if time.Now().After(until) {
+					fmt.Fprintln(progress, "the time is over; the same command goes on from here")
+					return nil
 				}
-				out[s][target.name()] = append(out[s][target.name()], sample)
-				fmt.Fprintf(progress, "round %d/%d  %-14v %-12s %s\n", round+1, rounds, s, target.name(), sample)
+				if err := o.turn(ctx, m, s, key{scenario: sc, kind: k, round: round}, progress); err != nil {
+					return err
+				}
 			}
 		}
 	}
-	return out, nil
+	return nil
 }
 
-// String returns a sample on one line.
-func (s sample) String() string {
-	if s.Invalid != "" {
-		return "INVALID: " + s.Invalid
+// kinds are the ways each scenario is measured.
+func (o *options) kinds() []kind {
+	if o.latency {
+		return []kind{saturated, half}
 	}
-	return fmt.Sprintf("%6.1f us CPU  %6.0f req/s  %7.0f us  (%d requests in %.1f s, others %.2f cores)",
-		s.CPUMicros, s.PerSecond, s.MeanLatency, s.Requests, s.Seconds, s.OtherCores)
+	return []kind{saturated}
+}
+
+// turn measures every peer once.
+func (o *options) turn(ctx context.Context, m *measurer, s *samples, at key, progress io.Writer) error {
+	var rate float64
+	if at.kind == half {
+		if rate = halfRate(s, at.scenario); rate == 0 {
+			return nil // no proxy was saturated: there is nothing to compare
+		}
+	}
+	members := m.fleet.of(at.scenario.TLS)
+	for i := range members {
+		target := members[(at.round+i)%len(members)]
+		at.peer = target.name()
+		if s.have[at] {
+			continue
+		}
+		sample, err := m.sample(ctx, target, at, rate)
+		if err != nil {
+			return err
+		}
+		if err := s.add(record{Sample: &sample}); err != nil {
+			return err
+		}
+		fmt.Fprintf(progress, "%-9s round %d/%d  %-16v %-12s %s\n", at.kind, at.round+1, o.rounds, at.scenario, at.peer, sample)
+	}
+	return nil
+}
+
+// halfRate returns half the rate of the slowest proxy, or the rate that earlier samples
+// were taken at.
+func halfRate(s *samples, sc scenario) float64 {
+	slowest := math.Inf(1)
+	for _, one := range s.all {
+		if one.Scenario == sc && one.Kind == half && one.Rate > 0 {
+			return one.Rate
+		}
+	}
+	for _, p := range s.peers() {
+		if slices.Contains(bounds, p.Name) {
+			continue
+		}
+		if rates := values(s.of(sc, saturated, p.Name), rateOf); len(rates) > 0 {
+			slowest = min(slowest, stats.Summarize(rates).Median)
+		}
+	}
+	if math.IsInf(slowest, 1) {
+		return 0
+	}
+	return slowest / 2
 }

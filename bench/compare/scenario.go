@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,46 +11,134 @@ import (
 
 // scenario is one kind of load.
 type scenario struct {
-	Size        int `json:"request_bytes"` // framed
-	Connections int `json:"connections"`
-	Streams     int `json:"streams"` // concurrent, per connection
+	Size        int  `json:"request_bytes"` // framed
+	Connections int  `json:"connections"`
+	Streams     int  `json:"streams"` // concurrent, per connection
+	TLS         bool `json:"tls,omitempty"`
+	// Stream asks for streamedAnswers small messages per call instead of one.
+	Stream bool `json:"stream,omitempty"`
 }
 
-// String returns, for instance, "4 KiB 4x32".
+const (
+	streamedAnswers = 1000
+	streamedSize    = 100 // bytes, without framing
+
+	// maxRequest bounds request sizes, in bytes: the largest size the performance
+	// targets speak of.
+	maxRequest = 1 << 20
+)
+
+// String returns what parseScenario reads, for instance "4KiB:4x32:tls".
 func (s scenario) String() string {
-	return fmt.Sprintf("%s %dx%d", payload.Size(s.Size).Text(), s.Connections, s.Streams)
+	size := payload.Size(s.Size)
+	text := fmt.Sprintf("%s:%dx%d", size.String(), s.Connections, s.Streams)
+	if s.TLS {
+		text += ":tls"
+	}
+	if s.Stream {
+		text += ":stream"
+	}
+	return text
 }
 
-// maxRequest bounds request sizes, in bytes: the largest size the performance
-// targets speak of.
-const maxRequest = 1 << 20
+// title describes the scenario for people.
+func (s scenario) title() string {
+	text := fmt.Sprintf("%s requests, %d connections x %d streams", payload.Size(s.Size).Text(), s.Connections, s.Streams)
+	if s.TLS {
+		text += ", TLS"
+	}
+	if s.Stream {
+		text += fmt.Sprintf(", %d streamed answers of %d bytes per call", streamedAnswers, streamedSize)
+	}
+	return text
+}
 
-// parseScenarios combines every size with every shape, sizes first.
-func parseScenarios(sizes, shapes string) ([]scenario, error) {
-	var out []scenario
-	for _, size := range strings.Split(sizes, ",") {
-		var bytes payload.Size
-		if err := bytes.Set(size); err != nil || bytes > maxRequest {
-			return nil, fmt.Errorf("-sizes: got %q, want %d to 1MiB, as in 4KiB", size, payload.MinSize)
+// answerBytes is how many bytes answer a call, with gRPC's framing.
+func (s scenario) answerBytes() uint64 {
+	if s.Stream {
+		return streamedAnswers * (streamedSize + payload.FramePrefix)
+	}
+	return payload.AnswerSize
+}
+
+// sets are names for lists of scenarios.
+var sets = map[string]string{
+	"quick":    "4KiB:4x8",
+	"standard": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8",
+	"targets":  "standard,1MiB:4x4,4KiB:1x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:tls,1KiB:4x8:stream",
+	"all":      matrix(""), // plaintext
+	"all-tls":  matrix(":tls"),
+}
+
+// matrix is every size in every shape, and streamed answers.
+func matrix(suffix string) string {
+	var out []string
+	for _, size := range []string{"1KiB", "4KiB", "64KiB", "1MiB"} {
+		for _, shape := range []string{"1x1", "4x8", "4x32", "100x4", "1000x1"} {
+			out = append(out, size+":"+shape+suffix)
 		}
-		for _, shape := range strings.Split(shapes, ",") {
-			connections, streams, err := parseShape(shape)
+	}
+	return strings.Join(append(out, "1KiB:4x8"+suffix+":stream"), ",")
+}
+
+// parseScenarios reads a list of scenarios and names of sets.
+func parseScenarios(text string) ([]scenario, error) {
+	var out []scenario
+	for word := range strings.SplitSeq(text, ",") {
+		word = strings.TrimSpace(word)
+		if set, ok := sets[word]; ok {
+			more, err := parseScenarios(set)
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, scenario{int(bytes), connections, streams})
+			out = append(out, more...)
+			continue
 		}
+		s, ok := parseScenario(word)
+		if !ok {
+			return nil, fmt.Errorf("-scenarios: got %q, want SIZE:CONNECTIONSxSTREAMS[:tls][:stream] with %d to 1MiB and 1 to 1000 of both, as in 4KiB:4x32, or %s",
+				word, payload.MinSize, "quick, standard, targets, all or all-tls")
+		}
+		out = append(out, s)
 	}
 	return out, nil
 }
 
-// parseShape reads 4x32.
-func parseShape(text string) (connections, streams int, err error) {
-	left, right, _ := strings.Cut(strings.TrimSpace(text), "x")
+func parseScenario(text string) (s scenario, ok bool) {
+	parts := strings.Split(text, ":")
+	if len(parts) < 2 {
+		return s, false
+	}
+	var size payload.Size
+	if size.Set(parts[0]) != nil || size > maxRequest {
+		return s, false
+	}
+	left, right, _ := strings.Cut(parts[1], "x")
 	connections, err1 := strconv.Atoi(left)
 	streams, err2 := strconv.Atoi(right)
 	if err1 != nil || err2 != nil || connections < 1 || connections > 1000 || streams < 1 || streams > 1000 {
-		return 0, 0, fmt.Errorf("-shapes: got %q, want connections x streams, 1 to 1000 each, as in 4x32", text)
+		return s, false
 	}
-	return connections, streams, nil
+	s = scenario{Size: int(size), Connections: connections, Streams: streams}
+	for _, option := range parts[2:] {
+		switch {
+		case option == "tls" && !s.TLS && !s.Stream:
+			s.TLS = true
+		case option == "stream" && !s.Stream:
+			s.Stream = true
+		default:
+			return s, false
+		}
+	}
+	return s, true
+}
+
+// securities returns whether plaintext and TLS occur.
+func securities(scenarios []scenario) (out []bool) {
+	for _, secure := range []bool{false, true} {
+		if slices.ContainsFunc(scenarios, func(s scenario) bool { return s.TLS == secure }) {
+			out = append(out, secure)
+		}
+	}
+	return out
 }

@@ -49,23 +49,50 @@ func runIn(ctx context.Context, t *testing.T, arguments string) (stdout, stderr 
 	return out.String(), progress.String(), err
 }
 
-// haveH2load reports whether the load generator is there. Without it every run
-// must end with an error that says what to install, and the caller is done.
-func haveH2load(t *testing.T, err error) bool {
-	t.Helper()
-	if _, missing := exec.LookPath("h2load"); missing == nil {
-		return true
+func TestRunWithWhateverPeersAreThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "samples.jsonl")
+	arguments := "-peers relay,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct -reference grpc-go -rounds 1 -seconds 0.1 -warm-up 0.1s " +
+		"-scenarios 4KiB:2x4,1KiB:2x2:tls:stream -o json -into " + file
+	stdout, stderr, err := runIn(t.Context(), t, arguments)
+	if err != nil {
+		t.Fatalf("run = %v\n%s", err, stderr)
 	}
-	if !errors.Is(err, h2load.ErrMissing) {
-		t.Errorf("run without h2load = %v, want %v", err, h2load.ErrMissing)
+	var got report
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
 	}
-	return false
+	if n := len(got.Peers) + len(got.Skipped); n != 8 || len(got.Scenarios) != 2 || len(got.Samples) != 2*2*len(got.Peers) {
+		t.Fatalf("%d peers, %d scenarios, %d samples, want 8, 2 and a round of two kinds of each:\n%s", n, len(got.Scenarios), len(got.Samples), stderr)
+	}
+	for _, s := range got.Scenarios {
+		for _, row := range s.Rows {
+			if row.PerSecond == nil || row.RateRatio == nil || row.P50 == nil || row.P999 == nil || row.P50Ratio == nil {
+				t.Errorf("%v: %s lacks figures: %+v", s.scenario, row.Peer, row)
+			}
+			if proxy := row.Peer != "direct"; !proxy && row.CPU != nil {
+				t.Errorf("%v: %s: CPU time = %v, want none without a proxy", s.scenario, row.Peer, row.CPU)
+			}
+		}
+	}
+
+	// What is there is not measured again.
+	_, stderr, err = runIn(t.Context(), t, strings.Replace(arguments, "relay,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct", "direct", 1))
+	if err != nil || strings.Contains(stderr, "round ") {
+		t.Errorf("the same run again = %v:\n%s\nwant nothing measured", err, stderr)
+	}
+	stdout, _, err = runIn(t.Context(), t, "-o markdown -from "+file)
+	if err != nil || !strings.Contains(stdout, "| 1 KiB, 2 x 2, TLS, streamed |") {
+		t.Errorf("report from the file = %v:\n%s", err, stdout)
+	}
 }
 
-func TestRunWithWhateverPeersAreThere(t *testing.T) {
+func TestTheOtherGeneratorSeesTheSame(t *testing.T) {
 	stdout, stderr, err := runIn(t.Context(), t,
-		"-peers nghttpx,haproxy,nginx,haproxy-tcp,direct -reference direct -rounds 2 -seconds 0.2 -warm-up 0.1s -sizes 4KiB -shapes 2x4 -o json")
-	if !haveH2load(t, err) {
+		"-peers direct -generator h2load -latency=false -reference direct -rounds 1 -seconds 0.2 -warm-up 0.1s -scenarios 4KiB:2x4 -o json")
+	if _, missing := exec.LookPath("h2load"); missing != nil {
+		if !errors.Is(err, h2load.ErrMissing) {
+			t.Errorf("run without h2load = %v, want %v", err, h2load.ErrMissing)
+		}
 		return
 	}
 	if err != nil {
@@ -75,25 +102,14 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(got.Peers) + len(got.Skipped); n != 5 || len(got.Scenarios) != 1 || len(got.Scenarios[0].Rows) != len(got.Peers) {
-		t.Fatalf("%d peers, want 5, and as many rows as were measured:\n%s", n, stdout)
-	}
-	for _, row := range got.Scenarios[0].Rows {
-		if len(row.Samples) != 2 || row.PerSecond == nil || row.PerSecond.Min <= 0 || row.MeanLatency.Min <= 0 || row.RateRatio == nil {
-			t.Errorf("%s lacks figures: %+v", row.Peer, row)
-		}
-		if proxy := row.Peer != "direct"; proxy != (row.CPUMicros != nil) {
-			t.Errorf("%s: CPU time = %v, want some for proxies alone", row.Peer, row.CPUMicros)
-		}
+	if len(got.Samples) != 1 || got.Samples[0].PerSecond <= 0 || got.Samples[0].Mean <= 0 {
+		t.Errorf("samples = %+v, want one with figures", got.Samples)
 	}
 }
 
 func TestMemoryModes(t *testing.T) {
 	stdout, stderr, err := runIn(t.Context(), t,
 		"-peers haproxy-tcp,direct -idle-memory 5 -never-read 3 -never-read-streams 4 -hold 200ms -settle 200ms -o json")
-	if !haveH2load(t, err) {
-		return
-	}
 	if _, missing := exec.LookPath("haproxy"); missing != nil {
 		// Nothing is left that has memory to read; the run must still be whole.
 		if err != nil {
@@ -120,10 +136,7 @@ func TestInterruptedRunLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	start := time.Now()
-	_, _, err := runIn(ctx, t, "-peers nghttpx,haproxy,nginx,direct -rounds 100")
-	if !haveH2load(t, err) {
-		return
-	}
+	_, _, err := runIn(ctx, t, "-peers nghttpx,haproxy,nginx,direct -scenarios standard -rounds 100")
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("run = %v, want the interruption", err)
 	}
@@ -136,9 +149,6 @@ func TestInterruptedRunLeavesNothing(t *testing.T) {
 
 func TestShowConfigsStartsNothing(t *testing.T) {
 	stdout, _, err := runIn(t.Context(), t, "-peers haproxy,direct -show-configs")
-	if !haveH2load(t, err) {
-		return
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,57 +7,82 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"sluice/bench/payload"
 	"sluice/bench/stats"
 )
 
 // write prints the report in one of the formats of -o.
 func (r *report) write(w io.Writer, format string) error {
-	if format == "json" {
+	switch format {
+	case "json":
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(r)
+	case "markdown":
+		return r.writeMarkdown(w)
+	case "svg":
+		return r.writeSVG(w)
 	}
 	return r.writeTable(w)
 }
 
 // writeTable prints one block per scenario. Figures are medians over the rounds
-// with the range behind them.
+// with their bounds behind them.
 func (r *report) writeTable(w io.Writer) error {
-	fmt.Fprintf(w, "%s\n", r.Machine)
-	for _, p := range r.Peers {
-		fmt.Fprintf(w, "  %s: %s\n", p.Name, p.Version)
-	}
-	for _, s := range r.Skipped {
-		fmt.Fprintf(w, "  %s: skipped, %s\n", s.Name, s.Reason)
-	}
-	if len(r.SluiceEnv) > 0 {
-		fmt.Fprintf(w, "  environment of sluice: %s\n", strings.Join(r.SluiceEnv, " "))
-	}
-	fmt.Fprintf(w, "median (min-max) of %d rounds of about %g s; ratios are %s / peer, round by round\n", r.Rounds, r.Seconds, r.Reference)
-
+	r.writeConditions(w, "  ")
+	fmt.Fprintf(w, "medians (and their bounds) over the rounds; ratios are %s / peer, round by round\n", r.Reference)
 	for _, s := range r.Scenarios {
-		fmt.Fprintf(w, "\n%s requests, %d connections x %d streams\n", payload.Size(s.Size).Text(), s.Connections, s.Streams)
+		fmt.Fprintf(w, "\n%s\n", s.title())
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "  peer\tCPU us/request\trequests/s\tmean latency us\tCPU ratio\trequests/s ratio")
+		fmt.Fprintln(table, "  all streams busy\tCPU us/call\tcalls/s\tCPU ratio\tcalls/s ratio")
 		for _, row := range s.Rows {
-			if !valid(row.Samples) {
-				fmt.Fprintf(table, "  %s\tINVALID\t\t\t\t\n", row.Peer)
+			if row.Invalid != "" {
+				fmt.Fprintf(table, "  %s\tINVALID: %s\n", row.Peer, row.Invalid)
 				continue
 			}
-			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", row.Peer,
-				cell(row.CPUMicros, 1), cell(row.PerSecond, 0), cell(row.MeanLatency, 0),
-				cell(row.CPURatio, 2), cell(row.RateRatio, 2))
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", row.Peer,
+				cell(row.CPU, 1), cell(row.PerSecond, 0), cell(row.CPURatio, 2), cell(row.RateRatio, 2))
+		}
+		if s.Rate > 0 {
+			fmt.Fprintf(table, "  at %.0f calls/s\tCPU us/call\tp50 us\tp99 us\tp99.9 us\tCPU ratio\tp50 ratio\n", s.Rate)
+			for _, row := range s.Rows {
+				if row.Invalid == "" {
+					fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Peer, cell(row.HalfCPU, 1), cell(row.P50, 0),
+						cell(row.P99, 0), cell(row.P999, 0), cell(row.HalfCPURatio, 2), cell(row.P50Ratio, 2))
+				}
+			}
 		}
 		if err := table.Flush(); err != nil {
 			return err
 		}
 	}
-	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "\nwarning: %s", warning)
+	if len(r.Growth) > 0 {
+		fmt.Fprintln(w, "\ngrowth of CPU per call with the number of connections")
+		for _, g := range r.Growth {
+			fmt.Fprintf(w, "  %v to %v  %-12s %s\n", g.Few, g.Many, g.Peer, cell(&g.Ratio, 2))
+		}
 	}
-	fmt.Fprintln(w)
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "\nwarning: %s\n", warning)
+	}
 	return nil
+}
+
+// writeConditions says what was measured where.
+func (r *report) writeConditions(w io.Writer, indent string) {
+	for i, s := range r.Sessions {
+		if i == 0 || s.Machine.String() != r.Sessions[i-1].Machine.String() {
+			fmt.Fprintln(w, s.Machine)
+		}
+	}
+	for _, p := range r.Peers {
+		fmt.Fprintf(w, "%s%s: %s\n", indent, p.Name, p.Version)
+	}
+	for _, s := range r.Skipped {
+		fmt.Fprintf(w, "%s%s: skipped, %s\n", indent, s.Name, s.Reason)
+	}
+	if n := len(r.Sessions); n > 0 && len(r.Sessions[n-1].SluiceEnv) > 0 {
+		fmt.Fprintf(w, "%senvironment of sluice: %s\n", indent, strings.Join(r.Sessions[n-1].SluiceEnv, " "))
+	}
 }
 
 // cell writes a summary with a number of decimals, "-" if there is none.
@@ -65,5 +90,5 @@ func cell(s *stats.Summary, decimals int) string {
 	if s == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%.*f (%.*f-%.*f)", decimals, s.Median, decimals, s.Min, decimals, s.Max)
+	return fmt.Sprintf("%.*f (%.*f-%.*f)", decimals, s.Median, decimals, s.Low, decimals, s.High)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"sluice/bench/payload"
@@ -17,19 +18,23 @@ import (
 // measured: one that fits any window and one that needs credit to be returned.
 var verifySizes = []int{4 << 10, 512 << 10}
 
-// verify makes one call of each size with a real gRPC client, which unlike
-// h2load looks at the status and at every byte of the answer.
-func verify(ctx context.Context, address string) error {
+// verify makes one call of each size with a real gRPC client, which looks at every byte of
+// the answer.
+func verify(ctx context.Context, m *member) error {
 	want, err := payload.Answer(payload.AnswerSize)
 	if err != nil {
 		return err
 	}
-	connection, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	security := insecure.NewCredentials()
+	if m.trust != nil {
+		security = credentials.NewTLS(m.trust)
+	}
+	connection, err := grpc.NewClient("passthrough:///"+m.address,
+		grpc.WithTransportCredentials(security),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawcodec.Codec{})),
 	)
 	if err != nil {
-		return fmt.Errorf("verify %s: %w", address, err)
+		return fmt.Errorf("verify %s: %w", m.address, err)
 	}
 	defer connection.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

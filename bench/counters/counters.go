@@ -14,8 +14,9 @@ import (
 
 // Addresses is what the backend prints once it serves, as one line of JSON.
 type Addresses struct {
-	Data   string `json:"data"`   // gRPC
-	Report string `json:"report"` // HTTP, GET /counters
+	Data   string `json:"data"`             // gRPC, plaintext
+	Secure string `json:"secure,omitempty"` // gRPC with TLS, if there is a certificate
+	Report string `json:"report"`           // HTTP, GET /counters
 }
 
 // Method counts the calls of one method.

@@ -8,6 +8,9 @@ type Direct struct{}
 // Name returns "direct".
 func (Direct) Name() string { return "direct" }
 
+// Opaque reports that the backend ends TLS itself.
+func (Direct) Opaque() bool { return true }
+
 // Locate always succeeds.
 func (Direct) Locate(context.Context) (string, error) { return "no proxy", nil }
 

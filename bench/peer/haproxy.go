@@ -20,6 +20,9 @@ func (h HAProxy) Name() string {
 	return "haproxy"
 }
 
+// Opaque reports whether TLS passes through.
+func (h HAProxy) Opaque() bool { return h.TCP }
+
 // Locate asks the program on PATH for its version.
 func (HAProxy) Locate(ctx context.Context) (string, error) {
 	return versionOf(ctx, `version (\S+)`, "haproxy", "-v")
@@ -27,9 +30,12 @@ func (HAProxy) Locate(ctx context.Context) (string, error) {
 
 // Launch starts HAProxy in the foreground as one process with one thread.
 func (h HAProxy) Launch(site Site) Launch {
-	mode, http2, reuse := "http", " proto h2", "    http-reuse always\n"
+	mode, http2, reuse, secure := "http", " proto h2", "    http-reuse always\n", ""
+	if site.TLS != nil {
+		secure = " ssl crt " + site.TLS.Both + " alpn h2"
+	}
 	if h.TCP {
-		mode, http2, reuse = "tcp", "", ""
+		mode, http2, reuse, secure = "tcp", "", "", ""
 	}
 	// HAProxy has no setting for the connection window: it opens it wide. The
 	// number of streams stays at its default of 100, which holds in both
@@ -48,12 +54,12 @@ defaults
     timeout server 10m
 
 frontend calls
-    bind %s%s
+    bind %s%s%s
     default_backend models
 
 backend models
 %s    server backend %s%s
-`, streamWindow, mode, site.Listen, http2, reuse, site.Backend, http2)
+`, streamWindow, mode, site.Listen, http2, secure, reuse, site.Backend, http2)
 	return Launch{
 		Files:   []File{{"haproxy.cfg", config}},
 		Command: &process.Command{Path: "haproxy", Args: []string{"-db", "-f", site.Folder + "/haproxy.cfg"}},

@@ -22,8 +22,12 @@ func (Nghttpx) Locate(ctx context.Context) (string, error) {
 // Launch starts nghttpx with one worker. The header fields it would add are
 // turned off: the other peers add none.
 func (Nghttpx) Launch(site Site) Launch {
+	front := "frontend=" + commas(site.Listen) + ";no-tls"
+	if site.TLS != nil {
+		front = fmt.Sprintf("frontend=%s\nprivate-key-file=%s\ncertificate-file=%s", commas(site.Listen), site.TLS.Key, site.TLS.Cert)
+	}
 	config := fmt.Sprintf(`workers=1
-frontend=%s;no-tls
+%s
 backend=%s;;no-tls;proto=h2
 no-via=yes
 no-add-x-forwarded-proto=yes
@@ -37,7 +41,7 @@ backend-http2-connection-window-size=%[5]d
 frontend-http2-read-timeout=10m
 backend-read-timeout=10m
 backend-write-timeout=10m
-`, commas(site.Listen), commas(site.Backend), maxStreams, streamWindow, connectionWindow)
+`, front, commas(site.Backend), maxStreams, streamWindow, connectionWindow)
 	return Launch{
 		Files:   []File{{"nghttpx.conf", config}},
 		Command: &process.Command{Path: "nghttpx", Args: []string{"--conf", site.Folder + "/nghttpx.conf"}},

@@ -22,6 +22,11 @@ func (Nginx) Locate(ctx context.Context) (string, error) {
 // upstream connection per concurrent call, so the idle pool must hold as many
 // as there are calls, or connections would be closed and opened all the time.
 func (Nginx) Launch(site Site) Launch {
+	listen, certificate := site.Listen, ""
+	if site.TLS != nil {
+		listen += " ssl"
+		certificate = fmt.Sprintf("        ssl_certificate %s;\n        ssl_certificate_key %s;\n", site.TLS.Cert, site.TLS.Key)
+	}
 	config := fmt.Sprintf(`daemon off;
 worker_processes 1;
 worker_rlimit_nofile 20000;
@@ -49,7 +54,7 @@ http {
 
     server {
         listen %[5]s http2;
-        http2_max_concurrent_streams %[3]d;
+%[7]s        http2_max_concurrent_streams %[3]d;
         http2_body_preread_size %[6]d;
         keepalive_requests %[4]d;
         keepalive_timeout 10m;
@@ -62,7 +67,7 @@ http {
         }
     }
 }
-`, site.Folder, site.Backend, maxStreams, unlimited, site.Listen, streamWindow)
+`, site.Folder, site.Backend, maxStreams, unlimited, listen, streamWindow, certificate)
 	return Launch{
 		Files: []File{{"nginx.conf", config}},
 		Command: &process.Command{

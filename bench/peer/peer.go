@@ -2,7 +2,7 @@
 // proxies, or none. Each peer says how it wants to be started and nothing is
 // started here, so that its configuration can be read before it is trusted.
 //
-// All peers get the same terms: one worker (Sluice, which has no such setting,
+// Where a site has certificates, peers end TLS there and go on in plaintext. All get the same terms: one worker (Sluice, which has no such setting,
 // keeps Go's default or gets GOMAXPROCS from the caller), HTTP/2 with prior
 // knowledge on both sides, kept upstream connections, flow-control windows of
 // the size Sluice uses, room for as many streams per connection as any load
@@ -52,7 +52,20 @@ type Peer interface {
 type Site struct {
 	Folder  string // absolute; the peer's own
 	Listen  string // host:port to accept on
-	Backend string // host:port to forward to
+	Backend string // host:port to forward to; it takes plaintext, but TLS behind a peer that is [Opaque]
+	TLS     *TLS   // what to accept connections with; nil: plaintext
+}
+
+// TLS names PEM files.
+type TLS struct {
+	Cert, Key string
+	Both      string // certificate and key in one file
+}
+
+// Opaque is implemented by peers that may pass TLS on without ending it.
+type Opaque interface {
+	// Opaque reports whether this one does.
+	Opaque() bool
 }
 
 // Launch is what to start. Without a command there is nothing to start and

@@ -12,7 +12,7 @@ import (
 var site = Site{Folder: "/somewhere", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001"}
 
 func TestEveryProxyIsToldBothAddresses(t *testing.T) {
-	for _, p := range []Peer{&Sluice{Binary: "/bin/sluice"}, Nghttpx{}, HAProxy{}, HAProxy{TCP: true}, Nginx{}} {
+	for _, p := range []Peer{&Sluice{Binary: "/bin/sluice"}, Nghttpx{}, HAProxy{}, HAProxy{TCP: true}, Nginx{}, Envoy{}, GRPCGo("/src", "/bin"), Bare("/src", "/bin")} {
 		launch := p.Launch(site)
 		text := launch.Command.String()
 		for _, file := range launch.Files {
@@ -34,7 +34,7 @@ func TestEveryProxyIsToldBothAddresses(t *testing.T) {
 
 func TestAMissingProgramIsMissingAndNothingElse(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for _, p := range []Peer{Nghttpx{}, HAProxy{}, Nginx{}} {
+	for _, p := range []Peer{Nghttpx{}, HAProxy{}, Nginx{}, Envoy{}} {
 		if _, err := p.Locate(context.Background()); !errors.Is(err, ErrMissing) {
 			t.Errorf("%s: Locate = %v, want %v", p.Name(), err, ErrMissing)
 		}
@@ -83,5 +83,34 @@ func TestParseNamed(t *testing.T) {
 		if _, err := ParseNamed(text); err == nil {
 			t.Errorf("ParseNamed(%q) succeeded, want an error", text)
 		}
+	}
+}
+
+func TestEveryProxyThatEndsTLSHasTheCertificate(t *testing.T) {
+	secure := site
+	secure.TLS = &TLS{Cert: "/tls/cert.pem", Key: "/tls/key.pem", Both: "/tls/both.pem"}
+	for _, p := range []Peer{&Sluice{Binary: "/bin/sluice"}, Nghttpx{}, HAProxy{}, Nginx{}, Envoy{}, GRPCGo("/src", "/bin")} {
+		launch := p.Launch(secure)
+		text := launch.Command.String()
+		for _, file := range launch.Files {
+			text += file.Content
+		}
+		both := strings.Contains(text, "/tls/both.pem")
+		if !both && !(strings.Contains(text, "/tls/cert.pem") && strings.Contains(text, "/tls/key.pem")) || strings.Contains(text, "%!") {
+			t.Errorf("%s: no certificate and key in\n%s", p.Name(), text)
+		}
+	}
+}
+
+func TestVariantsDiffer(t *testing.T) {
+	seen := make(map[string]string)
+	for _, v := range append(Variants(), Variant{Name: "sluice"}) {
+		s := &Sluice{Binary: "/bin/sluice", Variant: v}
+		launch := s.Launch(site)
+		text := launch.Command.String() + launch.Files[0].Content
+		if other, ok := seen[text]; ok {
+			t.Errorf("%s and %s are the same", v.Name, other)
+		}
+		seen[text] = v.Name
 	}
 }

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"debug/buildinfo"
 	"fmt"
@@ -8,26 +9,23 @@ import (
 	"path/filepath"
 	"strings"
 
-	"sluice/bench/payload"
 	"sluice/bench/process"
 )
 
 // Sluice is the gateway itself, either built from the working tree or a binary
 // that is already there, so that two builds can be set against each other.
 type Sluice struct {
-	Label  string   // the name in flags and tables; empty means "sluice"
-	Binary string   // empty: build from Source into Folder
-	Source string   // root of the module
-	Folder string   // where a binary is built
-	Env    []string // "KEY=value", added to its environment
+	Label   string // the name in flags and tables; empty means the variant's
+	Variant Variant
+	Binary  string   // empty: build from Source into Folder
+	Source  string   // root of the module
+	Folder  string   // where a binary is built
+	Env     []string // "KEY=value", added to its environment
 }
 
 // Name returns the label.
 func (s *Sluice) Name() string {
-	if s.Label == "" {
-		return "sluice"
-	}
-	return s.Label
+	return cmp.Or(s.Label, s.Variant.Name, "sluice")
 }
 
 // Locate builds the binary unless one was given, and returns the revision it
@@ -59,25 +57,26 @@ func (s *Sluice) Locate(ctx context.Context) (string, error) {
 	return version + ", " + info.GoVersion, nil
 }
 
-// Launch starts the gateway with one route that has one version.
+// Launch starts the gateway as its variant says.
 func (s *Sluice) Launch(site Site) Launch {
-	routes := fmt.Sprintf(`routes:
-  - model: %s
-    versions:
-      - name: a
-        endpoints: ["%s"]
-    weights: {a: 100}
-`, payload.Model, site.Backend)
+	args := []string{
+		"serve",
+		"--listen", site.Listen,
+		"--admin", "127.0.0.1:0",
+		"--routes", site.Folder + "/routes.yaml",
+	}
+	if site.TLS != nil {
+		args = append(args, "--tls-cert", site.TLS.Cert, "--tls-key", site.TLS.Key)
+	}
+	routes := s.Variant.Routes
+	if routes == nil {
+		routes = AllPolicies
+	}
 	return Launch{
-		Files: []File{{"routes.yaml", routes}},
+		Files: []File{{"routes.yaml", routes(site.Backend)}},
 		Command: &process.Command{
 			Path: s.Binary,
-			Args: []string{
-				"serve",
-				"--listen", site.Listen,
-				"--admin", "127.0.0.1:0",
-				"--routes", site.Folder + "/routes.yaml",
-			},
+			Args: append(args, s.Variant.Args...),
 			// Its own state folder: what a run leaves behind must not be what
 			// the next one, or the user's own gateway, starts from.
 			Env: append([]string{"XDG_STATE_HOME=" + site.Folder}, s.Env...),

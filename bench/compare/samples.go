@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+)
+
+// sample is one measurement of one peer. A sample with Invalid set has no
+// figures: a proxy that answers calls itself is faster than one that forwards them.
+type sample struct {
+	Scenario scenario `json:"scenario"`
+	Kind     kind     `json:"kind"`
+	Peer     string   `json:"peer"`
+	Round    int      `json:"round"` // from 0
+
+	Calls     uint64  `json:"calls"`
+	Seconds   float64 `json:"seconds"`
+	CPUMicros float64 `json:"cpu_us_per_call"` // the proxy's processes; 0 for direct
+	PerSecond float64 `json:"calls_per_second"`
+	Rate      float64 `json:"asked_per_second,omitempty"` // of kind half
+
+	// Latencies, in microseconds. Of kind half they count from when a call was due.
+	Mean float64 `json:"mean_us"`
+	P50  float64 `json:"p50_us"`
+	P99  float64 `json:"p99_us"`
+	P999 float64 `json:"p99_9_us"`
+
+	GeneratorMicros float64 `json:"generator_cpu_us_per_call"`
+	// OtherCores is the number of cores kept busy by processes that have no
+	// part in the run.
+	OtherCores float64 `json:"other_cores"`
+	Invalid    string  `json:"invalid,omitempty"`
+}
+
+// String returns a sample's figures on one line.
+func (s sample) String() string {
+	if s.Invalid != "" {
+		return "INVALID: " + s.Invalid
+	}
+	return fmt.Sprintf("%7.1f us CPU  %6.0f/s  p50 %6.0f us  p99 %6.0f us  (%d calls in %.1f s, generator %.1f us, others %.2f cores)",
+		s.CPUMicros, s.PerSecond, s.P50, s.P99, s.Calls, s.Seconds, s.GeneratorMicros, s.OtherCores)
+}
+
+// key identifies a sample in a run.
+type key struct {
+	scenario scenario
+	kind     kind
+	peer     string
+	round    int
+}
+
+func (s *sample) key() key { return key{s.Scenario, s.Kind, s.Peer, s.Round} }
+
+// session says under which conditions samples were taken.
+type session struct {
+	Machine   machine       `json:"machine"`
+	Peers     []peerVersion `json:"peers"`
+	Skipped   []skippedPeer `json:"skipped,omitempty"`
+	Seconds   float64       `json:"seconds_per_measurement"`
+	SluiceEnv []string      `json:"sluice_env,omitempty"`
+}
+
+// record is a line of a file of samples: one of the two.
+type record struct {
+	Session *session `json:"session,omitempty"`
+	Sample  *sample  `json:"sample,omitempty"`
+}
+
+// samples are the measurements of one run, in memory and, if it has a file, there too:
+// a run that was stopped goes on where it was.
+type samples struct {
+	sessions []session
+	all      []sample
+	have     map[key]bool
+	file     *os.File // nil: in memory only
+}
+
+// openSamples reads a file, if there is one by that name, and appends to it from then on.
+// An empty name keeps samples in memory.
+func openSamples(name string) (*samples, error) {
+	s := &samples{have: make(map[key]bool)}
+	if name == "" {
+		return s, nil
+	}
+	if err := s.read(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var err error
+	s.file, err = os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	return s, err
+}
+
+// read adds what a file holds.
+func (s *samples) read(name string) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	decoder := json.NewDecoder(bufio.NewReader(file))
+	for {
+		var r record
+		err := decoder.Decode(&r)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		s.keep(r)
+	}
+}
+
+func (s *samples) keep(r record) {
+	if r.Session != nil {
+		s.sessions = append(s.sessions, *r.Session)
+	}
+	if r.Sample != nil {
+		s.all = append(s.all, *r.Sample)
+		s.have[r.Sample.key()] = true
+	}
+}
+
+// add keeps a record and writes it down.
+func (s *samples) add(r record) error {
+	s.keep(r)
+	if s.file == nil {
+		return nil
+	}
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = s.file.Write(append(line, '\n'))
+	return err
+}
+
+// begin notes a session. Peers must be what they were in the sessions before: figures of two
+// builds under one name would be mixed.
+func (s *samples) begin(now session) error {
+	for _, earlier := range s.sessions {
+		for _, p := range earlier.Peers {
+			if i := slices.IndexFunc(now.Peers, func(q peerVersion) bool { return q.Name == p.Name }); i >= 0 && now.Peers[i] != p {
+				return fmt.Errorf("%s holds figures of %s %q, this is %q: use another file", s.file.Name(), p.Name, p.Version, now.Peers[i].Version)
+			}
+		}
+	}
+	return s.add(record{Session: &now})
+}
+
+// close closes the file.
+func (s *samples) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// of returns a peer's samples of a scenario, by round.
+func (s *samples) of(sc scenario, k kind, peer string) map[int]sample {
+	out := make(map[int]sample)
+	for _, one := range s.all {
+		if one.Scenario == sc && one.Kind == k && one.Peer == peer {
+			out[one.Round] = one
+		}
+	}
+	return out
+}
+
+// scenarios returns those there are samples of, in the order of the first ones.
+func (s *samples) scenarios() (out []scenario) {
+	for _, one := range s.all {
+		if !slices.Contains(out, one.Scenario) {
+			out = append(out, one.Scenario)
+		}
+	}
+	return out
+}
+
+// peers returns every peer of any session, in the order of the tables.
+func (s *samples) peers() (out []peerVersion) {
+	for _, session := range s.sessions {
+		for _, p := range session.Peers {
+			if !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}

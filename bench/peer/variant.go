@@ -1,0 +1,59 @@
+package peer
+
+import (
+	"fmt"
+	"strings"
+
+	"sluice/bench/payload"
+)
+
+// Variant is a way to configure the gateway. The zero value is [AllPolicies] with the
+// program's defaults, telemetry among them.
+type Variant struct {
+	Name   string
+	About  string
+	Routes func(backend string) string // the file of routes
+	Args   []string                    // further ones of sluice serve
+}
+
+// Variants are what the gateway is measured as, beside its full form: each leaves
+// something out or adds something, so that the difference is what that costs.
+func Variants() []Variant {
+	return []Variant{
+		{Name: "sluice-plain", About: "one version, defaults, no telemetry", Routes: onePlain, Args: []string{"--telemetry", "off"}},
+		{Name: "sluice-quiet", About: "all policies, no telemetry", Args: []string{"--telemetry", "off"}},
+		{Name: "sluice-10k", About: "all policies, and 9,999 other routes", Routes: manyRoutes},
+	}
+}
+
+// AllPolicies is a route that has what a careful operator sets: two versions that share the
+// calls, sticky keys, fallback and so a copy of each request, breaker, limits, deadlines.
+func AllPolicies(backend string) string {
+	return fmt.Sprintf(`routes:
+  - model: %[1]s
+    versions:
+      - {name: a, endpoints: ["%[2]s"], server: triton}
+      - {name: b, endpoints: ["%[2]s"], server: triton}
+    weights: {a: 95, b: 5}
+    sticky: {metadata: x-user-id}
+    fallback: {to: [a], on: [UNAVAILABLE, INTERNAL]}
+    timeout: {default: 15s, max: 60s}
+    limits: {in_flight: 4096}
+    breaker: {failure_ratio: 0.5, min_calls: 20, consecutive: 5, open_for: 5s, max_open_for: 60s}
+`, payload.Model, backend)
+}
+
+// onePlain is the shortest route there is.
+func onePlain(backend string) string {
+	return fmt.Sprintf("routes:\n  - model: %s\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", payload.Model, backend)
+}
+
+// manyRoutes is AllPolicies among 10,000 routes.
+func manyRoutes(backend string) string {
+	var b strings.Builder
+	b.WriteString(AllPolicies(backend))
+	for i := range 9_999 {
+		fmt.Fprintf(&b, "  - model: other-%04d\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", i, backend)
+	}
+	return b.String()
+}
