@@ -22,10 +22,11 @@ type attempt struct {
 	probe    breaker.Permit // of the endpoint
 	had      time.Duration  // left until the deadline when it began
 	trail    telemetry.Attempt
+	parent   telemetry.Traceparent // that the model server gets
 
 	rewriter identify.Rewriter
 	dispatch relay.Dispatch
-	request  [3]hpack.HeaderField
+	request  [4]hpack.HeaderField
 	answer   [7]hpack.HeaderField
 }
 
@@ -190,9 +191,15 @@ func (s *call) attemptEnd(c *relay.Call, now time.Time) time.Time {
 	return end.Add(-min(reserve, end.Sub(now)/2))
 }
 
+// traceparentField is of W3C Trace Context.
+const traceparentField = "traceparent"
+
 // prepare fills in the dispatch of the attempt that has been admitted.
 func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, now time.Time) {
 	request := append(s.request[:0], hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
+	if parent := s.record.BeginAttempt(&s.trail, &s.parent); parent != "" {
+		request = append(request, hpack.HeaderField{Name: traceparentField, Value: parent, Sensitive: true})
+	}
 	if s.scanner.MayChange() {
 		// What was compressed goes on decompressed, and the server need not know the
 		// codec: gRPC's own refuse a call for naming one that they do not have.

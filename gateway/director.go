@@ -37,7 +37,10 @@ type director struct {
 func (d *director) Opened(c *relay.Call) relay.Verdict {
 	s := newCall()
 	c.Data = s
-	if err := s.readMetadata(c.Fields()); err != nil {
+	err := s.readMetadata(c.Fields())
+	s.record.ID = s.id
+	d.telemetry.Begin(&s.record, s.meta.Traceparent)
+	if err != nil {
 		return d.refuseError(c, err)
 	}
 	var ok bool

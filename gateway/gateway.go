@@ -167,6 +167,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.background.Wait()
 	defer stop() // helpers outlive the last call
 
+	g.background.Go(func() { g.cfg.Telemetry.Run(helpers) })
 	g.relay = relay.New(g.cfg.Relay, g.director)
 	defer g.relay.Close()
 	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)

@@ -37,12 +37,16 @@ func (d *director) Due(c *relay.Call) relay.Verdict {
 		return relay.Wait()
 	}
 	s.hedge = h
-	h.trail = telemetry.Attempt{Series: s.target.series, Kind: telemetry.Hedge, Endpoint: h.endpoint.addr, Started: now}
+	h.trail = telemetry.Attempt{Series: s.target.series, Kind: telemetry.Hedge, Endpoint: h.endpoint.addr, DataVersion: s.target.version.Provenance.Data, Started: now}
 	if end := s.attemptEnd(c, now); !end.IsZero() {
 		h.had = end.Sub(now)
 	}
 	h.dispatch = s.dispatch
 	h.dispatch.Upstream, h.dispatch.Hedge, h.dispatch.NotBefore = h.endpoint.up, 0, time.Time{}
+	h.dispatch.Request = append(h.request[:0], s.dispatch.Request...)
+	if parent := s.record.BeginAttempt(&h.trail, &h.parent); parent != "" {
+		setField(h.dispatch.Request, traceparentField, parent)
+	}
 	h.dispatch.Answer = append(h.answer[:0], s.dispatch.Answer...)
 	if s.dispatch.Rewrite != nil {
 		h.rewriter = s.rewriter.Restarted()
@@ -94,10 +98,12 @@ func (s *call) recount(c *relay.Call) {
 	}
 }
 
-func setAttempts(fields []hpack.HeaderField, n int) {
+func setAttempts(fields []hpack.HeaderField, n int) { setField(fields, attemptsField, strconv.Itoa(n)) }
+
+func setField(fields []hpack.HeaderField, name, value string) {
 	for i := range fields {
-		if fields[i].Name == attemptsField {
-			fields[i].Value = strconv.Itoa(n)
+		if fields[i].Name == name {
+			fields[i].Value = value
 		}
 	}
 }

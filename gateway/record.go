@@ -21,7 +21,7 @@ func (s *call) beginAttempt(t *target, e *endpoint, now time.Time) {
 		kind = telemetry.Primary
 	}
 	s.asked = t
-	s.trail = telemetry.Attempt{Series: t.series, Kind: kind, Endpoint: e.addr, Started: now}
+	s.trail = telemetry.Attempt{Series: t.series, Kind: kind, Endpoint: e.addr, DataVersion: t.version.Provenance.Data, Started: now}
 }
 
 // endAttempt records how an attempt ended.
@@ -57,6 +57,9 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 	}
 	r := &s.record
 	r.Series = d.seriesOf(s)
+	if s.target != nil {
+		r.DataVersion = s.target.version.Provenance.Data
+	}
 	if s.primary != nil {
 		r.Primary = s.primary.series
 	}
@@ -71,7 +74,22 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 		r.Reason = "" // the status is the model server's
 	}
 	finish(r, c, o)
+	r.Slow = s.tookLong(r.Ended.Sub(r.Opened))
 	d.telemetry.Record(r)
+}
+
+// farBeyond is how many times the p95 of its version a call takes that is worth a look:
+// a few in a thousand of healthy ones do.
+const farBeyond = 4
+
+// tookLong reports whether a call took far longer than its version's calls do. How long
+// a stream lasts is for its caller to say.
+func (s *call) tookLong(d time.Duration) bool {
+	if s.target == nil || s.method.Kind != identify.KindUnary {
+		return false
+	}
+	p95, known := s.target.guard.P95()
+	return known && d > farBeyond*p95
 }
 
 // seriesOf returns the metrics that a call belongs to.

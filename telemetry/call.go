@@ -1,6 +1,10 @@
 package telemetry
 
-import "time"
+import (
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
 
 // Call is the record of one call. Its holder fills the fields as they become known, calls its methods as
 // things happen, and hands it to [Telemetry.Record] once. It is not safe for concurrent use.
@@ -26,6 +30,10 @@ type Call struct {
 	Revision uint64
 	// FallbackReason says why the primary did not answer; empty if it did.
 	FallbackReason string
+	// DataVersion says what the model of the version that answered was trained with.
+	DataVersion string
+	// Slow says that the call took far longer than the version's calls do.
+	Slow bool
 	// Opened and Ended are when the header fields had arrived, and when the call was over.
 	Opened, Ended time.Time
 	// Code is the gRPC status that the caller got.
@@ -43,6 +51,7 @@ type Call struct {
 	refusals [maxRefusals]Refusal
 	refused  int // refusals so far, those without room included
 	slow     bool
+	why      keep
 }
 
 // What a record has room for. A call is sent three times at most; beyond that there are only attempts
@@ -58,10 +67,12 @@ type Attempt struct {
 	Series *Series
 	// Kind says why the attempt was made.
 	Kind AttemptKind
+	// DataVersion says what the version's model was trained with.
+	DataVersion string
 	// Endpoint is the address that was dialled.
 	Endpoint string
 	// Span is the attempt's own id.
-	Span SpanID
+	Span trace.SpanID
 	// Started, FirstByte and Ended are when it began, when its answer did, and when it was over.
 	// FirstByte is zero if there was no answer.
 	Started, FirstByte, Ended time.Time

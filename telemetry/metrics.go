@@ -78,6 +78,21 @@ func newMetrics(version string) *metrics {
 	return m
 }
 
+// The signals and reasons of telemetry that is given up.
+const (
+	signalSpans   = "spans"
+	signalLogs    = "logs"
+	signalMetrics = "metrics"
+
+	dropQueueFull = "queue_full"
+	dropRate      = "rate_limit"
+	dropExport    = "export_failed"
+)
+
+func (m *metrics) drop(signal, reason string, n int) {
+	m.dropped.WithLabelValues(signal, reason).Add(float64(n))
+}
+
 func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	m.registry.MustRegister(v)

@@ -90,7 +90,7 @@ func (s *Series) call(c *Call) {
 	}
 	o := s.calls.get(s, min(c.Code, uint32(len(codeNames))), newCallSeries)
 	seconds := c.Ended.Sub(c.Opened).Seconds()
-	if c.Trace.Sampled {
+	if c.why != notKept {
 		o.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": c.Trace.ID.String()})
 	} else {
 		o.Observe(seconds)

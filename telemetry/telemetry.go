@@ -1,9 +1,11 @@
 package telemetry
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -18,13 +20,18 @@ type Config struct {
 	Version string
 	// Logger gets the lines about calls, default slog.Default().
 	Logger *slog.Logger
+	// Export says where spans and metrics are sent; the zero value sends nothing.
+	Export Export
 }
 
 // Telemetry is where records go. A nil *Telemetry does nothing at all, for those who want to know what
 // it costs. Safe for concurrent use.
 type Telemetry struct {
-	cfg     Config
-	metrics *metrics
+	cfg      Config
+	metrics  *metrics
+	spans    *spanExport // nil: traces are off
+	failures *failureLog
+	tail     limiter // of calls whose spans are kept although they were not sampled
 
 	mu     sync.Mutex
 	series map[seriesKey]*Series
@@ -47,6 +54,16 @@ func New(cfg Config) *Telemetry {
 		cfg.Logger = slog.Default()
 	}
 	t := &Telemetry{cfg: cfg, metrics: newMetrics(cfg.Version), series: make(map[seriesKey]*Series)}
+	t.failures = newFailureLog(cfg.Logger, t.metrics)
+	t.tail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
+	if cfg.Export.Spans != nil {
+		if cfg.Export.Sampling == nil {
+			t.cfg.Export.Sampling = NewSampling(true, DefaultRatio)
+		}
+		t.spans = newSpanExport(&t.cfg.Export, t.metrics, cfg.Logger)
+	} else {
+		t.cfg.Export.Sampling = nil
+	}
 	t.unknown = &Series{Model: OtherModel, metrics: t.metrics}
 	t.local = &Series{Model: LocalModel, metrics: t.metrics}
 	return t
@@ -119,12 +136,74 @@ func (t *Telemetry) Retain(claimed func(model, version string) bool) {
 	}
 }
 
+// Begin finds the place of a call that has an ID in a trace: the one that the caller's traceparent names, else a
+// new one.
+func (t *Telemetry) Begin(c *Call, traceparent string) {
+	if t != nil {
+		c.Trace = t.cfg.Export.Sampling.begin(c.ID, traceparent)
+	}
+}
+
+// BeginAttempt draws the attempt's span, if there are traces, and returns the traceparent that names it to the
+// model server, written into p; empty if the caller's own is to go on unchanged.
+func (c *Call) BeginAttempt(a *Attempt, p *Traceparent) string {
+	if !c.Trace.Span.IsValid() {
+		return ""
+	}
+	a.Span = newSpanID()
+	return p.Write(&c.Trace, a.Span)
+}
+
+// Calls that were not sampled and are worth keeping all the same: this many a second, and a burst.
+const (
+	tailPerSecond = 500
+	tailBurst     = 1000
+)
+
 // Record takes the record of a call that is over. The caller may use it again afterwards.
 func (t *Telemetry) Record(c *Call) {
 	if t == nil {
 		return
 	}
+	failed := c.failed()
+	c.why = c.worthKeeping()
+	if c.why > keptSampled && !t.tail.allow(c.Ended) {
+		c.why = notKept
+		t.metrics.drop(signalSpans, dropRate, 1+len(c.Attempts()))
+	}
 	c.Series.call(c)
+	if failed {
+		t.failures.offer(c)
+	}
+	if c.why != notKept {
+		kept := *c
+		t.spans.offer(&kept)
+	}
+}
+
+// Failures returns the calls that failed last, the latest first; while many fail, some of them.
+func (t *Telemetry) Failures() []Failure {
+	if t == nil {
+		return nil
+	}
+	return t.failures.recent()
+}
+
+// Run writes and delivers what is recorded, until ctx ends, and then what is left, within a few seconds. It
+// is called once, and ends after the last Record.
+func (t *Telemetry) Run(ctx context.Context) {
+	if t == nil {
+		return
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { t.failures.run(ctx) })
+	if t.spans != nil {
+		running.Go(func() { t.spans.run(ctx) })
+	}
+	if t.cfg.Export.Metrics != nil {
+		running.Go(func() { exportMetrics(ctx, &t.cfg.Export, t.metrics, t.cfg.Logger) })
+	}
 }
 
 // Registry is where others register collectors of what they know.

@@ -111,7 +111,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 				listen: listen, admin: o.admin, // nobody has to be told of the end: the demo's clients are gone by then
 				drainTimeout: 5 * time.Second,
 			}
-			tel, err := newTelemetry("on", watcher.Status, log)
+			tel, err := newTelemetry(ctx, "on", watcher.Status, log)
 			if err != nil {
 				return nil, err
 			}

@@ -51,7 +51,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func exposedMetrics(t *testing.T) map[string]string {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	tel, err := newTelemetry("on", func() routing.Status { return routing.Status{} }, log)
+	tel, err := newTelemetry(t.Context(), "on", func() routing.Status { return routing.Status{} }, log)
 	if err != nil {
 		t.Fatal(err)
 	}

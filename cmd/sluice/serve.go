@@ -10,6 +10,7 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel"
 	"golang.org/x/sync/errgroup"
 
 	"sluice/gateway"
@@ -115,7 +116,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 		return err
 	}
 	defer state.close()
-	tel, err := newTelemetry(o.telemetry, state.Status, log)
+	tel, err := newTelemetry(ctx, o.telemetry, state.Status, log)
 	if err != nil {
 		return &usageError{err, "sluice serve"}
 	}
@@ -148,7 +149,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 }
 
 // newTelemetry makes what records of calls go to, nil if that is off.
-func newTelemetry(mode string, status func() routing.Status, log *slog.Logger) (*telemetry.Telemetry, error) {
+func newTelemetry(ctx context.Context, mode string, status func() routing.Status, log *slog.Logger) (*telemetry.Telemetry, error) {
 	switch mode {
 	case "on":
 	case "off":
@@ -156,7 +157,20 @@ func newTelemetry(mode string, status func() routing.Status, log *slog.Logger) (
 	default:
 		return nil, fmt.Errorf("--telemetry: got %q, want on or off", mode)
 	}
-	tel := telemetry.New(telemetry.Config{Version: version(), Logger: log})
+	export, err := telemetry.ExportFromEnvironment(ctx, version())
+	if err != nil {
+		return nil, err
+	}
+	if export.Spans != nil {
+		log.Info("traces are exported: those sampled, and of calls that fail, fall back, are slow or ask for a version",
+			"sampled", export.Sampling.String())
+	}
+	if export.Metrics != nil {
+		log.Info("metrics are exported")
+	}
+	// What is not delivered is counted and logged by telemetry; the rest of what the exporters say is for debugging.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Debug("opentelemetry", "error", err) }))
+	tel := telemetry.New(telemetry.Config{Version: version(), Logger: log, Export: export})
 	return tel, tel.Registry().Register(stateMetrics{status})
 }
 

@@ -18,6 +18,8 @@ type Metadata struct {
 	Key          string // sluice-key
 	RequestID    string // x-request-id, if it can be used: 1 to 128 visible ASCII characters
 	Encoding     string // grpc-encoding
+	// Traceparent is traceparent; several name no trace, and are no traceparent together.
+	Traceparent string
 	// ForceFallback is the token of sluice-fallback-force.
 	ForceFallback string
 
@@ -40,6 +42,11 @@ func (m *Metadata) Add(name, value string) error {
 		return agree(&m.ForceFallback, name, value)
 	case "grpc-encoding":
 		return agree(&m.Encoding, name, value)
+	case "traceparent":
+		if m.Traceparent != "" {
+			value = "several"
+		}
+		m.Traceparent = value
 	case "x-request-id":
 		if m.RequestID == "" && usableRequestID(value) {
 			m.RequestID = value

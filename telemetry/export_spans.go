@@ -1,0 +1,103 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+)
+
+const (
+	// spanRoom is how many records may wait to become spans; a record takes about a kilobyte.
+	spanRoom = 2048
+	// A batch is sent when it has this many spans, or once it is this old.
+	spanBatch = 512
+	spanDelay = time.Second
+	// exportTimeout bounds one delivery, attempts to repeat it included; lastTimeout that at the end.
+	exportTimeout = 10 * time.Second
+	lastTimeout   = 3 * time.Second
+)
+
+// spanExport turns records into spans and delivers them. Its goroutine may be held up by a sink as long as
+// the sink likes: meanwhile the queue fills up, and what finds no room is dropped.
+type spanExport struct {
+	queue   chan *Call
+	sink    sdktrace.SpanExporter
+	build   *spanBuilder
+	metrics *metrics
+	log     *slog.Logger
+	failing bool
+}
+
+func newSpanExport(e *Export, m *metrics, log *slog.Logger) *spanExport {
+	return &spanExport{
+		queue: make(chan *Call, spanRoom), sink: e.Spans, build: newSpanBuilder(e.Resource), metrics: m, log: log,
+	}
+}
+
+// offer takes a record that nobody will change any more, if there is room.
+func (x *spanExport) offer(c *Call) {
+	select {
+	case x.queue <- c:
+	default:
+		x.metrics.drop(signalSpans, dropQueueFull, 1+len(c.Attempts()))
+	}
+}
+
+// run delivers until ctx ends, and then what is left.
+func (x *spanExport) run(ctx context.Context) {
+	tick := time.NewTicker(spanDelay)
+	defer tick.Stop()
+	for {
+		select {
+		case c := <-x.queue:
+			x.build.call(c)
+			if len(x.build.ended.spans) >= spanBatch {
+				x.deliver(ctx, exportTimeout)
+			}
+		case <-tick.C:
+			x.deliver(ctx, exportTimeout)
+		case <-ctx.Done():
+			x.finish(context.WithoutCancel(ctx))
+			return
+		}
+	}
+}
+
+// finish delivers what has been recorded before the end.
+func (x *spanExport) finish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastTimeout)
+	defer cancel()
+	for len(x.queue) > 0 {
+		x.build.call(<-x.queue)
+	}
+	x.deliver(ctx, lastTimeout)
+	if err := x.sink.Shutdown(ctx); err != nil {
+		x.log.Debug("the exporter of traces did not end well", "error", err)
+	}
+}
+
+// deliver sends the spans that have been made; what cannot be sent is gone.
+func (x *spanExport) deliver(ctx context.Context, timeout time.Duration) {
+	spans := x.build.ended.take()
+	if len(spans) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := x.sink.ExportSpans(ctx, spans)
+	switch {
+	case err != nil:
+		x.metrics.drop(signalSpans, dropExport, len(spans))
+		if !x.failing {
+			x.log.Warn("traces are not being delivered", "error", err)
+		}
+	default:
+		x.metrics.exported.WithLabelValues(signalSpans).Add(float64(len(spans)))
+		if x.failing {
+			x.log.Info("traces are being delivered again")
+		}
+	}
+	x.failing = err != nil
+}

@@ -1,0 +1,166 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// Of calls that fail, this many a second get a line, and a burst of them.
+	linesPerSecond = 10
+	lineBurst      = 100
+	// lineRoom is how many may wait to be written.
+	lineRoom = 256
+	// suppressedEvery is how often the number of those without a line is told.
+	suppressedEvery = 10 * time.Second
+	// lastFailures is how many failed calls are remembered.
+	lastFailures = 100
+)
+
+// Failure is a call that failed, for people. It holds nothing that a client or a model server wrote but
+// the ids by which the call can be found.
+type Failure struct {
+	At                  time.Time // when it was over
+	RequestID, TraceID  string
+	Method              string // _OTHER for one that a client made up
+	Model, Version      string // as in the metrics
+	Primary, Fallback   string // who should have answered, and why it did not; empty without fallback
+	Code, Reason        string // Reason is empty for a model server's own status
+	Duration            time.Duration
+	Attempts            int
+	Revision            uint64
+	LastEndpoint        string // empty without attempts
+	LastOutcome, LastIs string // outcome and reason of the last attempt
+}
+
+func newFailure(c *Call) Failure {
+	f := Failure{
+		At: c.Ended, RequestID: c.RequestID, Method: methodOf(c), Model: c.Series.Model, Version: c.Series.Version,
+		Fallback: c.FallbackReason, Code: CodeName(c.Code), Reason: c.Reason, Duration: c.Ended.Sub(c.Opened),
+		Attempts: c.begun, Revision: c.Revision,
+	}
+	if c.Trace.ID.IsValid() {
+		f.TraceID = c.Trace.ID.String()
+	}
+	if c.FallbackReason != "" && c.Primary != nil {
+		f.Primary = c.Primary.Version
+	}
+	if all := c.Attempts(); len(all) > 0 {
+		last := &all[len(all)-1]
+		f.LastEndpoint, f.LastOutcome, f.LastIs = last.Endpoint, last.Outcome, last.Reason
+	}
+	return f
+}
+
+// failureLog writes a line for each call that failed, within limits, and remembers the last of them. Writing
+// may block; callers do not.
+type failureLog struct {
+	log        *slog.Logger
+	metrics    *metrics
+	limit      limiter
+	queue      chan Failure
+	suppressed atomic.Uint64
+
+	mu   sync.Mutex
+	last []Failure // a ring
+	next int
+}
+
+func newFailureLog(log *slog.Logger, m *metrics) *failureLog {
+	return &failureLog{
+		log: log, metrics: m, queue: make(chan Failure, lineRoom),
+		limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst},
+	}
+}
+
+// offer takes a failed call, unless there were too many.
+func (l *failureLog) offer(c *Call) {
+	if !l.limit.allow(c.Ended) {
+		l.suppress(dropRate)
+		return
+	}
+	f := newFailure(c)
+	l.remember(f)
+	select {
+	case l.queue <- f:
+	default:
+		l.suppress(dropQueueFull)
+	}
+}
+
+func (l *failureLog) suppress(reason string) {
+	l.suppressed.Add(1)
+	l.metrics.drop(signalLogs, reason, 1)
+}
+
+func (l *failureLog) remember(f Failure) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.last) < lastFailures {
+		l.last = append(l.last, f)
+		return
+	}
+	l.last[l.next] = f
+	l.next = (l.next + 1) % lastFailures
+}
+
+// recent returns the failures remembered, the latest first.
+func (l *failureLog) recent() []Failure {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]Failure, 0, len(l.last))
+	for i := range l.last {
+		all = append(all, l.last[(l.next+len(l.last)-1-i)%len(l.last)])
+	}
+	return all
+}
+
+// run writes lines until ctx ends, and then what is left.
+func (l *failureLog) run(ctx context.Context) {
+	tick := time.NewTicker(suppressedEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case f := <-l.queue:
+			l.write(&f)
+		case <-tick.C:
+			l.tellSuppressed()
+		case <-ctx.Done():
+			for len(l.queue) > 0 {
+				f := <-l.queue
+				l.write(&f)
+			}
+			l.tellSuppressed()
+			return
+		}
+	}
+}
+
+func (l *failureLog) tellSuppressed() {
+	if n := l.suppressed.Swap(0); n > 0 {
+		l.log.Warn("calls failed without a line each", "suppressed", n)
+	}
+}
+
+// write writes a line. Faults of the callers' own are no news to operators.
+func (l *failureLog) write(f *Failure) {
+	level := slog.LevelInfo
+	if serverFaultName(f.Code) {
+		level = slog.LevelWarn
+	}
+	attrs := append(make([]slog.Attr, 0, 16),
+		slog.String("request_id", f.RequestID), slog.String("trace_id", f.TraceID), slog.String("method", f.Method),
+		slog.String("model", f.Model), slog.String("version", f.Version),
+		slog.String("code", f.Code), slog.String("reason", f.Reason),
+		slog.Duration("duration", f.Duration), slog.Int("attempts", f.Attempts), slog.Uint64("revision", f.Revision))
+	if f.LastEndpoint != "" {
+		attrs = append(attrs, slog.String("endpoint", f.LastEndpoint), slog.String("outcome", f.LastOutcome), slog.String("attempt", f.LastIs))
+	}
+	if f.Fallback != "" {
+		attrs = append(attrs, slog.String("fallback_from", f.Primary), slog.String("fallback_reason", f.Fallback))
+	}
+	l.log.LogAttrs(context.Background(), level, "call failed", attrs...)
+}
