@@ -43,3 +43,7 @@ func (p *policy) Status(_ *relay.Call, _ relay.OutcomeKind, code uint32, message
 }
 
 func (p *policy) Over(*relay.Call, relay.Outcome) {}
+
+func (p *policy) Due(*relay.Call) relay.Verdict { return relay.Wait() }
+
+func (p *policy) Dropped(*relay.Call, relay.Outcome) {}
