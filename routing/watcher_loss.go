@@ -46,11 +46,21 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 	if err != nil {
 		return err
 	}
-	if len(lost) > 0 {
-		if err := w.acceptLoss(ctx, s, local, lost); err != nil {
+	if len(lost) == 0 {
+		return w.takeFirst(s)
+	}
+	named, err := w.isNamed(ctx, local)
+	switch {
+	case err != nil:
+		return err
+	case named && s.Revision <= local.Revision:
+		return w.reload(ctx) // what names it was written after s was read
+	case !named:
+		if err := w.beginEpoch(ctx, s, local, lost); err != nil {
 			return err
 		}
 	}
+	w.acceptLoss(s, local, lost)
 	return w.takeFirst(s)
 }
 
@@ -110,18 +120,9 @@ func (w *Watcher) tombstonesUnknownTo(s *State) []string {
 	return models
 }
 
-// acceptLoss keeps the documents of lost changes and makes sure that the store's
-// history names them.
-func (w *Watcher) acceptLoss(ctx context.Context, s *State, local Position, lost []*routingv1.Change) error {
-	named, err := w.isNamed(ctx, local)
-	if err != nil {
-		return err
-	}
-	if !named {
-		if err := w.beginEpoch(ctx, s, local, lost); err != nil {
-			return err
-		}
-	}
+// acceptLoss keeps the documents of lost changes, which the store's history names,
+// and tells of them.
+func (w *Watcher) acceptLoss(s *State, local Position, lost []*routingv1.Change) {
 	w.cfg.Logger.Error("the store has lost changes that it had acknowledged", "store", w.cfg.Store.String(),
 		"published", local.Revision, "store_revision", s.Revision, "lost", len(lost))
 	w.keepLost(lost)
@@ -129,7 +130,6 @@ func (w *Watcher) acceptLoss(ctx context.Context, s *State, local Position, lost
 	defer w.mu.Unlock()
 	w.counts.LostChanges += uint64(len(lost))
 	w.recent = ring{} // it led to where nobody is any more
-	return nil
 }
 
 func (w *Watcher) position() Position {

@@ -18,7 +18,7 @@ type damagedError struct{ key, what string }
 func (e *damagedError) Error() string { return fmt.Sprintf("key %s is damaged: %s", e.key, e.what) }
 
 // passing are the answers of a Redis that will do what was asked after a while.
-var passing = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"}
+var passing = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED"}
 
 // hints say what to look at.
 var hints = map[string]string{

@@ -161,27 +161,39 @@ type head struct {
 	found   int64 // that there are
 }
 
-// readHead asks for the head and counts the entries, both at the same moment.
+// readHead asks for the head and counts the entries, both as of the same moment.
+// That is no transaction, which a Redis that is out of memory would not begin:
+// reading has to go on while writing does not.
 func (s *Store) readHead(ctx context.Context) (head, error) {
-	return s.readHeadBy(ctx, s.client.TxPipelined)
+	for {
+		h, err := s.readHeadBy(ctx, s.client)
+		if !errors.Is(err, errOvertaken) {
+			return h, err
+		}
+	}
 }
 
-// readHeadWatched is readHead for a transaction that is yet to come, for which
-// the moment does not matter: if it was not the same, there will be none.
-func (s *Store) readHeadWatched(ctx context.Context, tx *redis.Tx) (head, error) {
-	return s.readHeadBy(ctx, tx.Pipelined)
+// pipeliner is a client or a transaction that is yet to come.
+type pipeliner interface {
+	Pipelined(context.Context, func(redis.Pipeliner) error) ([]redis.Cmder, error)
 }
 
-func (s *Store) readHeadBy(ctx context.Context, run func(context.Context, func(redis.Pipeliner) error) ([]redis.Cmder, error)) (head, error) {
-	var fields *redis.SliceCmd
+// readHeadBy is one attempt; it fails with errOvertaken if a change was made in
+// the middle of it.
+func (s *Store) readHeadBy(ctx context.Context, by pipeliner) (head, error) {
+	var fields, again *redis.SliceCmd
 	var count *redis.IntCmd
-	cmds, err := run(ctx, func(p redis.Pipeliner) error {
+	_, err := by.Pipelined(ctx, func(p redis.Pipeliner) error {
 		fields = p.HMGet(ctx, s.keys.head, "revision", "id", "epoch", "time", "entries")
 		count = p.HLen(ctx, s.keys.routes)
+		again = p.HMGet(ctx, s.keys.head, "id")
 		return nil
 	})
 	if err != nil {
-		return head{}, reasonOf(cmds, err)
+		return head{}, err
+	}
+	if fields.Val()[1] != again.Val()[0] {
+		return head{}, errOvertaken
 	}
 	return s.decodeHead(fields.Val(), count.Val())
 }

@@ -112,7 +112,7 @@ type basis struct {
 func (s *Store) readBasis(ctx context.Context, tx *redis.Tx, u *routing.Update) (*basis, error) {
 	b := new(basis)
 	var err error
-	if b.head, err = s.readHeadWatched(ctx, tx); err != nil {
+	if b.head, err = s.readHeadBy(ctx, tx); err != nil {
 		return b, err
 	}
 	if b.repeated, err = s.madeBefore(ctx, tx, u.RequestKey); err != nil || b.repeated != nil {
@@ -183,7 +183,7 @@ func (s *Store) makeRoom(ctx context.Context, tx *redis.Tx, b *basis, c *routing
 	if b.streamTop < c.GetRevision() {
 		return nil
 	}
-	now, err := s.readHeadWatched(ctx, tx)
+	now, err := s.readHeadBy(ctx, tx)
 	switch {
 	case err != nil:
 		return err

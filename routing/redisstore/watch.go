@@ -116,7 +116,7 @@ func (f *follower) read(ctx context.Context) error {
 	}
 	if err = s.answered(err); err != nil {
 		var refused *routing.RefusedError
-		f.polling = errors.As(err, &refused)
+		f.polling = errors.As(err, &refused) && refused.Reason == "NOPERM"
 		if f.polling {
 			return nil // polling says whether that is all that is wrong
 		}
