@@ -48,6 +48,8 @@ func (o *clientOptions) register(cmd *cobra.Command) {
 // client asks one gateway.
 type client struct {
 	adminv1connect.AdminServiceClient
+	adminv1connect.BreakerServiceClient
+	adminv1connect.FaultServiceClient
 	where string // the gateway's URL
 	close func()
 }
@@ -71,9 +73,12 @@ func (o *clientOptions) connect() (*client, error) {
 	if transport.TLSClientConfig, err = o.tls(); err != nil {
 		return nil, err
 	}
+	web, authorized := &http.Client{Transport: transport}, connect.WithInterceptors(bearer(token))
 	return &client{
-		AdminServiceClient: adminv1connect.NewAdminServiceClient(
-			&http.Client{Transport: transport}, base.String(), connect.WithInterceptors(bearer(token))),
+		AdminServiceClient:   adminv1connect.NewAdminServiceClient(web, base.String(), authorized),
+		BreakerServiceClient: adminv1connect.NewBreakerServiceClient(web, base.String(), authorized),
+		FaultServiceClient:   adminv1connect.NewFaultServiceClient(web, base.String(), authorized),
+
 		where: base.String(),
 		close: transport.CloseIdleConnections,
 	}, nil

@@ -67,7 +67,7 @@ func play(t *testing.T, session, store string) {
 		{regexp.QuoteMeta(gateway.admin), "127.0.0.1:ADMIN"},
 		{regexp.QuoteMeta(store) + `(?m)(,.*)$`, "STORE$1"},
 		{`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`, "YYYY-MM-DD hh:mm:ss"},
-		{`"\d{4}-\d\d-\d\dT[0-9:.]+Z"`, `"TIME"`},
+		{`"?\d{4}-\d\d-\d\dT[0-9:.]+Z"?`, `"TIME"`},
 		{`\b[0-9a-f]{32}\b`, "ID"}, {`\b[A-Z2-7]{26}\b`, "KEY"},
 		{`up \d+m?s`, "up TIME"}, {`confirmed [\d.]+m?s ago`, "confirmed AGE ago"}, {`version \S+, up`, "version VERSION, up"},
 		{`(?m)^cache .*\n`, ""},

@@ -75,3 +75,15 @@ func completionRoutes(ctx context.Context, o *clientOptions, model string) []*ro
 	}
 	return resp.GetRoutes()
 }
+
+// completeVersionFlag completes --version with the versions of the model that is the
+// command's argument.
+func completeVersionFlag(cmd *cobra.Command, o *clientOptions) {
+	versions := completeModelThenVersions(o, "")
+	_ = cmd.RegisterFlagCompletionFunc("version", func(cmd *cobra.Command, args []string, text string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp // of which model?
+		}
+		return versions(cmd, args[:1], text)
+	}) // fails for an unknown flag only
+}

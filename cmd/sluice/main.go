@@ -61,21 +61,40 @@ func newRootCommand() *cobra.Command {
 		return &usageError{err, cmd.CommandPath()}
 	})
 	addGroup(root, "Run:", newServeCommand(), newDemoCommand(), newBenchCommand())
-	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newHistoryCommand(), newExplainCommand())
-	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand())
-	for _, c := range root.Commands() {
+	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newHistoryCommand(), newExplainCommand(), newBreakersCommand())
+	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand(), newBreakerCommand(), newFaultCommand())
+	checkWords(root)
+	return root
+}
+
+// checkWords makes wrong arguments of the commands under parent usage errors.
+func checkWords(parent *cobra.Command) {
+	for _, c := range parent.Commands() {
 		inner := c.Args
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if inner == nil {
 				inner = cobra.NoArgs
 			}
-			if err := inner(cmd, args); err != nil {
+			var usage *usageError
+			if err := inner(cmd, args); err != nil && !errors.As(err, &usage) {
 				return &usageError{err, cmd.CommandPath()}
+			} else if err != nil {
+				return err
 			}
 			return nil
 		}
+		checkWords(c)
 	}
-	return root
+}
+
+// newFamily makes a command that only has others under it.
+func newFamily(use, short, long string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long, Args: noSuchCommand, SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
 }
 
 // noSuchCommand is about words that name no command.

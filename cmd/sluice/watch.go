@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"sluice/gateway/admin"
 	adminv1 "sluice/proto/sluice/admin/v1"
@@ -48,8 +49,7 @@ type viewer interface {
 // watchPause is the time between attempts to reach the gateway again.
 const watchPause = time.Second
 
-// runWatch follows a gateway until ctx ends. Failing at the start is an error,
-// losing the gateway later is not.
+// runWatch follows a gateway's routes until ctx ends.
 func runWatch(cmd *cobra.Command, o *clientOptions, output format, model string) error {
 	c, err := o.connect()
 	if err != nil {
@@ -57,22 +57,34 @@ func runWatch(cmd *cobra.Command, o *clientOptions, output format, model string)
 	}
 	defer c.close()
 	v := newViewer(cmd.OutOrStdout(), output, c.where)
+	return keepWatching(cmd.Context(), c, v.lost, func(ctx context.Context) (*connect.ServerStreamForClient[adminv1.WatchResponse], error) {
+		return c.Watch(ctx, &adminv1.WatchRequest{Model: model})
+	}, v.show)
+}
+
+// keepWatching shows what a stream of a gateway tells, and asks for it anew when the
+// gateway was lost, until ctx ends. Failing at the start is an error, losing the
+// gateway later is not.
+func keepWatching[T any](
+	ctx context.Context, c *client, lost func(error),
+	ask func(context.Context) (*connect.ServerStreamForClient[T], error), show func(*T) error,
+) error {
 	begun := false
 	for {
-		err := follow(cmd.Context(), c, model, func(resp *adminv1.WatchResponse) error {
+		err := follow(ctx, ask, func(resp *T) error {
 			begun = true
-			return v.show(resp)
+			return show(resp)
 		})
-		if cmd.Context().Err() != nil {
-			return nil
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // that is how a watch ends
 		}
-		err = explainFailure(cmd.Context(), err, c.where)
+		err = explainFailure(ctx, err, c.where)
 		if !begun || isFinal(err) {
 			return err
 		}
-		v.lost(err)
+		lost(err)
 		select {
-		case <-cmd.Context().Done():
+		case <-ctx.Done():
 			return nil
 		case <-time.After(watchPause):
 		}
@@ -89,11 +101,11 @@ func isFinal(err error) bool {
 	return reason == admin.ReasonTokenMissing || reason == admin.ReasonRoleMissing
 }
 
-// follow passes on what the gateway tells until that ends.
-func follow(ctx context.Context, c *client, model string, show func(*adminv1.WatchResponse) error) error {
+// follow passes on what a stream tells until it ends.
+func follow[T any](ctx context.Context, ask func(context.Context) (*connect.ServerStreamForClient[T], error), show func(*T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Watch(ctx, &adminv1.WatchRequest{Model: model})
+	stream, err := ask(ctx)
 	if err != nil {
 		return err
 	}
@@ -125,7 +137,9 @@ type machineView struct {
 	output format
 }
 
-func (v machineView) show(resp *adminv1.WatchResponse) error {
+func (v machineView) show(resp *adminv1.WatchResponse) error { return v.write(resp) }
+
+func (v machineView) write(resp proto.Message) error {
 	if v.output == asJSON {
 		text, err := toJSON(resp, false)
 		if err != nil {

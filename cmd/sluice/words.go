@@ -29,6 +29,8 @@ func inWords(r *routingv1.RouteChange) string {
 		parts = append(parts, w)
 	}
 	parts = append(parts, versionWords(before, after)...)
+	parts = append(parts, cutOffWords(before, after)...)
+	parts = append(parts, faultChangeWords(before, after)...)
 	parts = append(parts, settingWords(before, after)...)
 	if len(parts) == 0 {
 		return "unchanged"
@@ -97,14 +99,48 @@ func versionsByName(r *routingv1.Route) map[string]*routingv1.Version {
 	return m
 }
 
+// cutOffWords says what was cut off, such as "v8 cut off", and what was let back.
+func cutOffWords(before, after *routingv1.Route) []string {
+	var parts []string
+	for _, w := range []struct {
+		in, notIn *routingv1.Route
+		words     string
+	}{{after, before, " cut off"}, {before, after, " let back"}} {
+		for _, c := range w.in.GetCutOff() {
+			if !slices.ContainsFunc(w.notIn.GetCutOff(), func(o *routingv1.CutOff) bool { return proto.Equal(o, c) }) {
+				parts = append(parts, strings.TrimSpace(c.GetVersion()+" "+c.GetEndpoint())+w.words)
+			}
+		}
+	}
+	return parts
+}
+
+// faultChangeWords says what faults came, such as "+fault on v8: 10 % status
+// UNAVAILABLE", and which went.
+func faultChangeWords(before, after *routingv1.Route) []string {
+	var parts []string
+	for _, w := range []struct {
+		in, notIn *routingv1.Route
+		sign      string
+	}{{after, before, "+"}, {before, after, "-"}} {
+		for _, f := range w.in.GetFaults() {
+			if !slices.ContainsFunc(w.notIn.GetFaults(), func(o *routingv1.Fault) bool { return proto.Equal(o, f) }) {
+				parts = append(parts, fmt.Sprintf("%sfault on %s: %v %% %s", w.sign, cmp.Or(f.GetVersion(), "all"), f.GetPercent(), faultWords(f)))
+			}
+		}
+	}
+	return parts
+}
+
 // settingWords names the settings that are otherwise, as a file of routes calls
 // them.
 func settingWords(before, after *routingv1.Route) []string {
 	var names []string
+	told := []string{"versions", "weights", "cut_off", "faults"} // in better words
 	was, is := before.ProtoReflect(), after.ProtoReflect()
 	for i := range was.Descriptor().Fields().Len() {
 		f := was.Descriptor().Fields().Get(i)
-		if name := string(f.Name()); name != "versions" && name != "weights" && !was.Get(f).Equal(is.Get(f)) {
+		if name := string(f.Name()); !slices.Contains(told, name) && !was.Get(f).Equal(is.Get(f)) {
 			names = append(names, name)
 		}
 	}
