@@ -46,6 +46,9 @@ type Route struct {
 	// Health says how endpoints are probed.
 	Health Probing
 
+	// Shadows get copies of calls; at most 8.
+	Shadows []*Shadow
+
 	fallbackOn     uint32 // a bit for each gRPC code
 	forceDigest    []byte // SHA-256 of the token that makes a call fall back; nil if none does
 	byName         map[string]*Version
@@ -97,6 +100,7 @@ func newRoute(doc *routingv1.Route) *Route {
 			hash:    hashVersion(salt, v.Name),
 		})
 	}
+	r.setShadows(doc)
 	r.indexModelVersions()
 	r.setFaults(doc)
 	r.setCutOffs(doc)

@@ -36,7 +36,7 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.health(at.field("health"), route.GetHealth())
 		r.faults(at.field("faults"), route)
 		r.cutOff(at.field("cut_off"), route)
-		r.unsupported(at, route)
+		r.shadows(at.field("shadow"), route)
 	}
 	return r.problems
 }
@@ -192,16 +192,37 @@ func (r *rules) tls(at path, t *routingv1.TLS) {
 	}
 }
 
-// unsupported refuses what would otherwise be accepted and have no effect.
-func (r *rules) unsupported(at path, route *routingv1.Route) {
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"shadow", len(route.GetShadow()) > 0},
-	} {
-		if f.set {
-			r.report(at.field(f.name), "a setting", "it left out: %s is not supported by this version of sluice yet", f.name)
+// maxShadows is how many shadows a route may have.
+const maxShadows = 8
+
+// shadows wants known versions, each once, and rules for each output once.
+func (r *rules) shadows(at path, route *routingv1.Route) {
+	if n := len(route.GetShadow()); n > maxShadows {
+		r.report(at, fmt.Sprintf("%d shadows", n), "at most %d", maxShadows)
+	}
+	var names []string
+	for _, v := range route.GetVersions() {
+		names = append(names, v.GetName())
+	}
+	seen := owners{}
+	for i, s := range route.GetShadow() {
+		at := at.index(i)
+		if name := s.GetVersion(); name != "" && !slices.Contains(names, name) {
+			r.report(at.field("version"), quote(name), "one of the route's versions (%s)", list(names))
+		} else {
+			r.distinct(seen, at.field("version"), name, "a version that is listed once")
+		}
+		if p := s.GetPercent(); p > 0 && p <= 100 && math.Abs(p*100-math.Round(p*100)) > 1e-6 {
+			r.report(at.field("percent"), fmt.Sprint(p), "a multiple of 0.01")
+		}
+		outputs := map[string]path{}
+		for j, o := range s.GetCompare().GetOutputs() {
+			at := at.field("compare").field("outputs").index(j).field("name")
+			if first, ok := outputs[o.GetName()]; ok {
+				r.report(at, quote(o.GetName()), "an output that is listed once: it is %s already", first)
+				continue
+			}
+			outputs[o.GetName()] = at
 		}
 	}
 }

@@ -30,7 +30,8 @@ type Version struct {
 	TLS *TLS
 	// Weight is the version's part of the sum of the route's weights.
 	Weight uint32
-	// AllowForce lets callers ask for this version by name.
+	// AllowForce lets callers ask for this version by name. Unless the document says
+	// so, they may not if the version is a shadow and has no weight.
 	AllowForce bool
 	// TrustUpstream keeps sluice-* metadata in the version's answers.
 	TrustUpstream bool

@@ -722,8 +722,24 @@ type Shadow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// version is the name of the version that gets the copies.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// percent is the share of calls that are copied.
-	Percent       float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// percent is the share of calls that are copied, in steps of 0.01. The same calls go to every
+	// shadow of a route: those of a smaller share are among those of a greater one.
+	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	// max_rate is the greatest number of copies per second and gateway; 0 means no limit.
+	MaxRate float64 `protobuf:"fixed64,3,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	// methods are copied although it is not known that a second call of them changes nothing, or
+	// although they stream: full names, such as "shop.Checkout/Price". Known predictions
+	// (ModelInfer, ModelStreamInfer, Predict, Classify, Regress, MultiInference, Predictions) need
+	// not be listed. Management calls are never copied.
+	Methods []string `protobuf:"bytes,4,rep,name=methods,proto3" json:"methods,omitempty"`
+	// sequences copies requests with a sequence_id, too. The version's server then keeps the state
+	// of sequences of which it sees only some requests, unless percent is 100.
+	Sequences bool `protobuf:"varint,5,opt,name=sequences,proto3" json:"sequences,omitempty"`
+	// metadata names credentials that the shadow gets nevertheless, such as "authorization". All
+	// other metadata is passed on anyway.
+	Metadata []string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	// compare says when an answer of the shadow is the caller's.
+	Compare       *Comparison `protobuf:"bytes,7,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +786,41 @@ func (x *Shadow) GetPercent() float64 {
 		return x.Percent
 	}
 	return 0
+}
+
+func (x *Shadow) GetMaxRate() float64 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+func (x *Shadow) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Shadow) GetSequences() bool {
+	if x != nil {
+		return x.Sequences
+	}
+	return false
+}
+
+func (x *Shadow) GetMetadata() []string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Shadow) GetCompare() *Comparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
 }
 
 // Timeout bounds the time a call may take.
@@ -1345,6 +1396,147 @@ func (x *CutOff) GetEndpoint() string {
 	return ""
 }
 
+// Comparison says how answers of the Open Inference Protocol are compared. Answers of other
+// services are the same if their bytes are.
+type Comparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// outputs holds what is special about single outputs.
+	Outputs []*OutputRule `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	// top_k is how many of the largest values of a row are compared as a set; 0 means 5.
+	TopK          uint32 `protobuf:"varint,2,opt,name=top_k,json=topK,proto3" json:"top_k,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Comparison) Reset() {
+	*x = Comparison{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Comparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Comparison) ProtoMessage() {}
+
+func (x *Comparison) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
+func (*Comparison) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Comparison) GetOutputs() []*OutputRule {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *Comparison) GetTopK() uint32 {
+	if x != nil {
+		return x.TopK
+	}
+	return 0
+}
+
+// OutputRule is what is special about one output. Numbers a and b are the same if
+// |b - a| <= absolute + relative * |a|.
+type OutputRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name is the output's; empty means all that have no rule of their own.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// ignore leaves the output out.
+	Ignore bool `protobuf:"varint,2,opt,name=ignore,proto3" json:"ignore,omitempty"`
+	// relative is for floating-point numbers. If relative or absolute is set, the other is 0 unless
+	// it is set, too. Without both the datatype decides: FP64 1e-7 and 1e-7, FP32 1.3e-6 and 1e-5,
+	// FP16 1e-3 and 1e-5, BF16 1.6e-2 and 1e-5.
+	Relative *float64 `protobuf:"fixed64,3,opt,name=relative,proto3,oneof" json:"relative,omitempty"`
+	// absolute: see relative.
+	Absolute *float64 `protobuf:"fixed64,4,opt,name=absolute,proto3,oneof" json:"absolute,omitempty"`
+	// nan_differs makes a NaN differ from everything, a NaN in the same place too.
+	NanDiffers    bool `protobuf:"varint,5,opt,name=nan_differs,json=nanDiffers,proto3" json:"nan_differs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputRule) Reset() {
+	*x = OutputRule{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputRule) ProtoMessage() {}
+
+func (x *OutputRule) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputRule.ProtoReflect.Descriptor instead.
+func (*OutputRule) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *OutputRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OutputRule) GetIgnore() bool {
+	if x != nil {
+		return x.Ignore
+	}
+	return false
+}
+
+func (x *OutputRule) GetRelative() float64 {
+	if x != nil && x.Relative != nil {
+		return *x.Relative
+	}
+	return 0
+}
+
+func (x *OutputRule) GetAbsolute() float64 {
+	if x != nil && x.Absolute != nil {
+		return *x.Absolute
+	}
+	return 0
+}
+
+func (x *OutputRule) GetNanDiffers() bool {
+	if x != nil {
+		return x.NanDiffers
+	}
+	return false
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
@@ -1430,13 +1622,21 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\areserve\x18\x03 \x01(\v2\x19.google.protobuf.DurationBh\xbaHe\xba\x01b\n" +
 	"\x10fallback.reserve\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\areserve\x12\xb0\x01\n" +
 	"\fforce_sha256\x18\x04 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n" +
-	"\x15fallback.force_sha256\x12Ga SHA-256 as 64 lower-case hexadecimal digits, such as sha256sum prints\x1a\x1fthis.matches(r'^[0-9a-f]{64}$')\xd8\x01\x01R\vforceSha256\"\xd4\x01\n" +
+	"\x15fallback.force_sha256\x12Ga SHA-256 as 64 lower-case hexadecimal digits, such as sha256sum prints\x1a\x1fthis.matches(r'^[0-9a-f]{64}$')\xd8\x01\x01R\vforceSha256\"\x84\x06\n" +
 	"\x06Shadow\x12Y\n" +
 	"\aversion\x18\x01 \x01(\tB?\xbaH<\xba\x019\n" +
 	"\x0eshadow.version\x12\x1bone of the route's versions\x1a\n" +
 	"this != ''R\aversion\x12o\n" +
 	"\apercent\x18\x02 \x01(\x01BU\xbaHR\xba\x01O\n" +
-	"\x0eshadow.percent\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0R\apercent\"\xbb\x02\n" +
+	"\x0eshadow.percent\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0R\apercent\x12p\n" +
+	"\bmax_rate\x18\x03 \x01(\x01BU\xbaHR\xba\x01O\n" +
+	"\x0fshadow.max_rate\x12\x1aa number from 0 to 1000000\x1a this >= 0.0 && this <= 1000000.0R\amaxRate\x12\xab\x01\n" +
+	"\amethods\x18\x04 \x03(\tB\x90\x01\xbaH\x8c\x01\x92\x01\x88\x01\"\x85\x01\xba\x01\x81\x01\n" +
+	"\x0eshadow.methods\x12;a full method name, service and method separated by a slash\x1a2this.matches(r'^[!-.0-~]{1,256}/[!-.0-~]{1,128}$')R\amethods\x12\x1c\n" +
+	"\tsequences\x18\x05 \x01(\bR\tsequences\x12\xb6\x01\n" +
+	"\bmetadata\x18\x06 \x03(\tB\x99\x01\xbaH\x95\x01\x92\x01\x91\x01\"\x8e\x01\xba\x01\x8a\x01\n" +
+	"\x0fshadow.metadata\x12Pa lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.'\x1a%this.matches(r'^[a-z0-9_.-]{1,128}$')R\bmetadata\x127\n" +
+	"\acompare\x18\a \x01(\v2\x1d.sluice.routing.v1.ComparisonR\acompare\"\xbb\x02\n" +
 	"\aTimeout\x12\x9c\x01\n" +
 	"\adefault\x18\x01 \x01(\v2\x19.google.protobuf.DurationBg\xbaHd\xba\x01a\n" +
 	"\x0ftimeout.default\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\adefault\x12\x90\x01\n" +
@@ -1500,7 +1700,25 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tB@\xbaH=\xba\x01:\n" +
 	"\x0fcut_off.version\x12\x1bone of the route's versions\x1a\n" +
 	"this != ''R\aversion\x12\x1a\n" +
-	"\bendpoint\x18\x02 \x01(\tR\bendpointB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\"\x9a\x01\n" +
+	"\n" +
+	"Comparison\x127\n" +
+	"\aoutputs\x18\x01 \x03(\v2\x1d.sluice.routing.v1.OutputRuleR\aoutputs\x12S\n" +
+	"\x05top_k\x18\x02 \x01(\rB>\xbaH;\xba\x018\n" +
+	"\x10comparison.top_k\x12\x16a number from 0 to 100\x1a\fthis <= 100uR\x04topK\"\xc1\x03\n" +
+	"\n" +
+	"OutputRule\x12\x81\x01\n" +
+	"\x04name\x18\x01 \x01(\tBm\xbaHj\xba\x01g\n" +
+	"\x10output_rule.name\x121at most 256 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,256}$')R\x04name\x12\x16\n" +
+	"\x06ignore\x18\x02 \x01(\bR\x06ignore\x12o\n" +
+	"\brelative\x18\x03 \x01(\x01BN\xbaHK\xba\x01H\n" +
+	"\x14output_rule.relative\x12\x14a number from 0 to 1\x1a\x1athis >= 0.0 && this <= 1.0H\x00R\brelative\x88\x01\x01\x12k\n" +
+	"\babsolute\x18\x04 \x01(\x01BJ\xbaHG\xba\x01D\n" +
+	"\x14output_rule.absolute\x12\x0fa number from 0\x1a\x1bthis >= 0.0 && this < 1e308H\x01R\babsolute\x88\x01\x01\x12\x1f\n" +
+	"\vnan_differs\x18\x05 \x01(\bR\n" +
+	"nanDiffersB\v\n" +
+	"\t_relativeB\v\n" +
+	"\t_absoluteB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -1514,7 +1732,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),              // 0: sluice.routing.v1.Document
 	(*Route)(nil),                 // 1: sluice.routing.v1.Route
@@ -1533,14 +1751,16 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Priority)(nil),              // 14: sluice.routing.v1.Priority
 	(*Fault)(nil),                 // 15: sluice.routing.v1.Fault
 	(*CutOff)(nil),                // 16: sluice.routing.v1.CutOff
-	nil,                           // 17: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Comparison)(nil),            // 17: sluice.routing.v1.Comparison
+	(*OutputRule)(nil),            // 18: sluice.routing.v1.OutputRule
+	nil,                           // 19: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	17, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	19, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
@@ -1555,24 +1775,26 @@ var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	3,  // 14: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
 	4,  // 15: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
 	5,  // 16: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	18, // 17: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
-	18, // 18: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	18, // 19: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	18, // 20: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	18, // 21: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	18, // 22: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	18, // 23: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	18, // 24: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	18, // 25: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	18, // 26: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	18, // 27: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
-	19, // 28: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
-	19, // 29: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	20, // 17: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	17, // 18: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
+	20, // 19: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	20, // 20: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	20, // 21: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	20, // 22: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	20, // 23: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	20, // 24: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	20, // 25: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	20, // 26: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	20, // 27: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	20, // 28: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	21, // 29: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	21, // 30: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	18, // 31: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -1583,13 +1805,14 @@ func file_sluice_routing_v1_routing_proto_init() {
 	file_sluice_routing_v1_routing_proto_msgTypes[2].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[10].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
