@@ -65,6 +65,9 @@ type Output struct {
 	// Cosine is that of the angle between the outputs as vectors of their finite
 	// elements; NaN where there is none: strings, a norm of 0, an overflow.
 	Cosine float64
+	// Excess is the largest error in proportion to what was allowed: above 1 it differs.
+	// Where nothing is allowed it is infinite as soon as anything differs.
+	Excess float64
 	// MaxULP is the largest distance in representable values of the datatype.
 	MaxULP uint64
 

@@ -38,6 +38,7 @@ func (o *Output) strings(a, b [][]byte) {
 
 func (o *Output) differs(d Difference) {
 	o.Differing++
+	o.Excess = math.Inf(1)
 	o.Difference = worse(o.Difference, d)
 }
 
@@ -127,8 +128,15 @@ func (o *Output) float(rule Rule, tolerance Tolerance, a, b float64) {
 	}
 	abs := math.Abs(b - a)
 	o.error(a, abs)
-	if math.IsInf(a, 0) || math.IsInf(b, 0) || abs > tolerance.Abs+tolerance.Rel*math.Abs(a) {
-		o.differs(Values)
+	if math.IsInf(abs, 0) {
+		o.differs(Values) // whatever is allowed
+		return
+	}
+	allowed := tolerance.Abs + tolerance.Rel*math.Abs(a)
+	o.Excess = max(o.Excess, abs/allowed) // infinite for none
+	if abs > allowed {
+		o.Differing++
+		o.Difference = worse(o.Difference, Values)
 	}
 }
 

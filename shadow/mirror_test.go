@@ -1,0 +1,489 @@
+package shadow
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"sluice/proto/inference"
+	"sluice/shadow/compare"
+)
+
+// answer makes a server's handler that reads the whole request and sends messages.
+func answer(messages ...[]byte) grpc.StreamHandler {
+	return func(_ any, s grpc.ServerStream) error {
+		for {
+			if err := s.RecvMsg(new(incoming)); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				return err
+			}
+		}
+		for _, m := range messages {
+			if err := s.SendMsg(message(m)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// message is one as a server sends it.
+func message(b []byte) *outgoing { return &outgoing{mem.SliceBuffer(b), 0, len(b)} }
+
+func fails(code codes.Code) grpc.StreamHandler {
+	return func(any, grpc.ServerStream) error { return status.Error(code, "no") }
+}
+
+func hangs(_ any, s grpc.ServerStream) error {
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
+func TestTheSameAnswerAndAnother(t *testing.T) {
+	r := newRig(t, serve(t, answer(marshal(t, scores(1, 2, 3)))), Limits{}, Settings{})
+	request := []byte("request")
+	r.offer(Copy{RequestID: "same", Latency: time.Millisecond}, request, marshal(t, scores(1, 2, 3)))
+	r.offer(Copy{RequestID: "near", Latency: time.Millisecond}, request, marshal(t, scores(1, 2, 3.000001)))
+	r.offer(Copy{RequestID: "off", Version: "v7", Latency: time.Millisecond}, request, marshal(t, scores(1, 2, 4)))
+	r.offer(Copy{RequestID: "failed", Code: 3}, request, nil)
+	s := r.idle()
+	if s.Answered != 4 || s.Compared != 4 || s.Mismatched != 2 || s.Differences[compare.Values] != 1 || s.Differences[compare.Codes] != 1 {
+		t.Errorf("status %+v", s)
+	}
+	if len(s.Outputs) != 1 || s.Outputs[0].Name != "scores" || s.Outputs[0].Compared != 3 || s.Outputs[0].Mismatched != 1 || s.Outputs[0].MaxAbs != 1 {
+		t.Errorf("outputs %+v", s.Outputs)
+	}
+	if s.Slower.N != 3 || s.Caller.P50 > 1100*time.Microsecond || s.Shadow.N != 3 {
+		t.Errorf("latencies %+v %+v %+v", s.Caller, s.Shadow, s.Slower)
+	}
+	if len(s.Worst) != 2 || s.Worst[0].RequestID != "failed" || s.Worst[1].RequestID != "off" || s.Worst[1].Version != "v7" ||
+		s.Worst[1].Output != "scores" || s.Worst[1].Differing != 1 {
+		t.Errorf("worst %+v", s.Worst)
+	}
+}
+
+// What a shadow does, every copy ends in one count of the right kind.
+func TestWhateverAShadowDoesIsCounted(t *testing.T) {
+	closing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing.Close()
+	go func() {
+		for {
+			nc, err := closing.Accept()
+			if err != nil {
+				return
+			}
+			_ = nc.Close()
+		}
+	}()
+	long := marshal(t, scores(make([]float32, 100_000)...))
+	good := marshal(t, scores(1))
+	for name, c := range map[string]struct {
+		addr   string
+		want   Reason // 0: answered
+		differ compare.Difference
+		kind   AttemptKind
+	}{
+		"answers the same":                {addr: serve(t, answer(good))},
+		"fails":                           {addr: serve(t, fails(codes.Internal)), differ: compare.Codes},
+		"says itself that it is not here": {addr: serve(t, fails(codes.Unavailable)), differ: compare.Codes},
+		"says itself that time is over":   {addr: serve(t, fails(codes.DeadlineExceeded)), differ: compare.Codes},
+		"says itself that it is full":     {addr: serve(t, fails(codes.ResourceExhausted)), differ: compare.Codes},
+		"fails after a message": {addr: serve(t, func(_ any, s grpc.ServerStream) error {
+			if err := s.SendMsg(message(good)); err != nil {
+				return err
+			}
+			return status.Error(codes.Internal, "and then")
+		}), differ: compare.Codes},
+		"answers garbage":          {addr: serve(t, answer([]byte{0xff, 0xff})), differ: compare.Unreadable},
+		"answers nothing":          {addr: serve(t, answer()), differ: compare.Messages},
+		"answers twice":            {addr: serve(t, answer(good, good)), differ: compare.Messages},
+		"hangs":                    {addr: serve(t, hangs), want: Deadline, kind: TimedOut},
+		"answers one long message": {addr: serve(t, answer(long)), want: AnswerSize, kind: Oversized},
+		"answers many messages": {addr: serve(t, func(_ any, s grpc.ServerStream) error {
+			for {
+				if err := s.SendMsg(message(make([]byte, 10_000))); err != nil {
+					return err
+				}
+			}
+		}), want: AnswerSize, kind: Oversized},
+		"closes connections": {addr: closing.Addr().String(), want: Unreachable, kind: NotReached},
+		"is not there":       {addr: "127.0.0.1:1", want: Unreachable, kind: NotReached},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, c.addr, Limits{Deadline: 1500 * time.Millisecond}, Settings{})
+			r.offer(Copy{}, []byte("request"), good)
+			s := r.idle()
+			failed := uint64(0)
+			if c.want != 0 {
+				failed = 1
+			}
+			if s.Failed[c.want] != failed || s.Answered != 1-failed || s.Compared != s.Answered || len(s.Dropped) != 0 {
+				t.Errorf("counts %+v, want %v", s.Counts, c.want)
+			}
+			if c.differ != compare.None && s.Differences[c.differ] != 1 || c.differ == compare.None && s.Mismatched != 0 {
+				t.Errorf("differences %v, want %v", s.Differences, c.differ)
+			}
+			if len(r.attempts) != 1 || r.attempts[0].Kind != c.kind || r.attempts[0].Ended.IsZero() {
+				t.Errorf("attempts %+v, want one of kind %v", r.attempts, c.kind)
+			}
+		})
+	}
+}
+
+func TestCopiesThatAreNotSentAreCounted(t *testing.T) {
+	sequence := marshal(t, &inference.ModelInferRequest{ModelName: "m", Parameters: map[string]*inference.InferParameter{
+		"sequence_id": {ParameterChoice: &inference.InferParameter_Int64Param{Int64Param: 1}}}})
+	addr := serve(t, answer())
+	offer := func(c Copy, request []byte) func(*rig) {
+		return func(r *rig) {
+			if r.Mirror.Admit(time.Now()) {
+				r.offerBody(c, request, nil)
+			}
+		}
+	}
+	good := frame(0, []byte("request"))
+	for name, c := range map[string]struct {
+		want  Reason
+		limit Limits
+		do    func(*rig)
+	}{
+		"a sequence":            {Sequence, Limits{}, offer(Copy{}, frame(0, sequence))},
+		"not to be renamed":     {Rename, Limits{}, offer(Copy{Path: "/no/rename"}, good)},
+		"an unknown encoding":   {Encoding, Limits{}, offer(Copy{Encoding: "snappy"}, frame(1, []byte("x")))},
+		"not gzip":              {Encoding, Limits{}, offer(Copy{Encoding: "gzip"}, frame(1, []byte("x")))},
+		"cut off":               {Encoding, Limits{}, offer(Copy{}, good[:8])},
+		"no endpoint":           {NoEndpoint, Limits{}, func(r *rig) { r.addr = ""; offer(Copy{}, good)(r) }},
+		"breaker open":          {BreakerOpen, Limits{}, func(r *rig) { r.notReady.Store(true); offer(Copy{}, good)(r) }},
+		"breaker open at last":  {BreakerOpen, Limits{}, func(r *rig) { r.refuses.Store(true); offer(Copy{}, good)(r) }},
+		"too large altogether":  {QueueBytes, Limits{Bytes: 20}, offer(Copy{}, good)},
+		"closed":                {Closed, Limits{}, func(r *rig) { r.Close(); offer(Copy{}, good)(r) }},
+		"withdrawn":             {Ended, Limits{}, func(r *rig) { r.Mirror.Admit(time.Now()); r.Withdraw(Ended) }},
+		"declined":              {Shedding, Limits{}, func(r *rig) { r.Decline(Shedding) }},
+		"more than the rate":    {RateLimit, Limits{}, func(r *rig) { r.Update(Settings{Rate: 1e-9}); r.rate.take(time.Now(), 1); offer(Copy{}, good)(r) }},
+		"a bomb of compression": {Encoding, Limits{}, offer(Copy{Encoding: "gzip"}, frame(1, zipped(t, make([]byte, 10<<20))))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, addr, c.limit, Settings{})
+			c.do(r)
+			s := r.idle()
+			if s.Offered != 1 || s.Dropped[c.want] != 1 || s.Answered != 0 {
+				t.Errorf("counts %+v, want one dropped by %v", s.Counts, c.want)
+			}
+		})
+	}
+}
+
+func zipped(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	if _, err := z.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// recorded keeps what a server is asked.
+type recorded struct {
+	mu       sync.Mutex
+	method   string
+	md       metadata.MD
+	messages []string
+}
+
+func (c *recorded) handle(_ any, s grpc.ServerStream) error {
+	var all []string
+	for {
+		var in incoming
+		err := s.RecvMsg(&in)
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
+		all = append(all, string(in.bytes))
+		if err := s.SendMsg(message(in.bytes)); err != nil { // an echo, as it comes
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.messages = all
+	c.method, _ = grpc.MethodFromServerStream(s)
+	c.md, _ = metadata.FromIncomingContext(s.Context())
+	return nil
+}
+
+func TestShadowGetsTheCallWithoutItsCredentials(t *testing.T) {
+	var got recorded
+	r := newRig(t, serve(t, got.handle), Limits{}, Settings{Metadata: []string{"x-api-key"}})
+	r.offer(Copy{Path: "/shop.Checkout/Price", Authority: "models.example:8001", RequestID: "r-1", Metadata: []string{
+		"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go", "grpc-timeout", "1S",
+		"authorization", "Bearer secret", "cookie", "secret", "x-api-key", "allowed", "sluice-version", "v7", "x-request-id", "theirs",
+		"x-tenant", "a", "x-tenant", "b", "trace-bin", "AQI", "bad-bin", "%",
+	}}, []byte("request"), []byte("request"))
+	s := r.idle()
+	if s.Answered != 1 || s.Mismatched != 0 {
+		t.Fatalf("status %+v", s)
+	}
+	one := func(key string) string { return strings.Join(got.md[key], "|") }
+	for key, want := range map[string]string{
+		":authority": "models.example:8001-shadow", "x-api-key": "allowed", "x-tenant": "a|b", "x-request-id": "r-1", "trace-bin": "\x01\x02",
+		"authorization": "", "cookie": "", "sluice-version": "", "bad-bin": "", "content-type": "application/grpc+proto",
+	} {
+		if one(key) != want {
+			t.Errorf("%s is %q, want %q", key, one(key), want)
+		}
+	}
+	if got.method != "/shop.Checkout/Price" || strings.Join(got.messages, "|") != "request" {
+		t.Errorf("%s with %q", got.method, got.messages)
+	}
+	if !strings.HasPrefix(one("user-agent"), "sluice-shadow") {
+		t.Errorf("user-agent %q", one("user-agent"))
+	}
+}
+
+// A stream's messages are sent at once, and read at the same time: an echo of more
+// than any window does not lock up.
+func TestStreamsAreReplayedWhole(t *testing.T) {
+	var got recorded
+	r := newRig(t, serve(t, got.handle), Limits{}, Settings{})
+	var messages [][]byte
+	for i := range 200 {
+		messages = append(messages, bytes.Repeat([]byte{byte(i)}, 10_000))
+	}
+	body := frame(0, messages...)
+	if r.Mirror.Admit(time.Now()) {
+		r.offerBody(Copy{Path: "/shop.Checkout/Watch"}, body, body)
+	}
+	if s := r.idle(); s.Answered != 1 || s.Mismatched != 0 || len(got.messages) != 200 {
+		t.Errorf("%d messages; status %+v", len(got.messages), s)
+	}
+}
+
+func TestCompressedMessagesAreComparedByWhatTheyHold(t *testing.T) {
+	var got recorded
+	r := newRig(t, serve(t, got.handle), Limits{}, Settings{})
+	request := append(frame(1, zipped(t, []byte("one"))), frame(0, []byte("two"))...)
+	if r.Mirror.Admit(time.Now()) {
+		p := &payload{request: request, answer: append(frame(0, []byte("one")), frame(1, zipped(t, []byte("two")))...), encoding: "gzip"}
+		p.held.Store(1)
+		r.payloads = append(r.payloads, p)
+		r.Offer(&Copy{Path: "/shop.Checkout/Price", Encoding: "gzip", Payload: p})
+	}
+	s := r.idle()
+	if s.Answered != 1 || s.Mismatched != 0 || strings.Join(got.messages, "|") != "one|two" {
+		t.Errorf("%q; status %+v", got.messages, s)
+	}
+}
+
+// The queue takes as many copies as it may, and as much memory, and the calls under
+// way are as many as they may be.
+func TestQueueIsBounded(t *testing.T) {
+	var under, most atomic.Int32
+	release := make(chan struct{})
+	addr := serve(t, func(_ any, s grpc.ServerStream) error {
+		if n := under.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		defer under.Add(-1)
+		<-release
+		return s.SendMsg(message([]byte("x")))
+	})
+	r := newRig(t, addr, Limits{Queued: 10, InFlight: 3, Deadline: patience}, Settings{})
+	for range 3 {
+		r.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
+	}
+	waitFor(t, "three calls", func() bool { return under.Load() == 3 })
+	for range 30 {
+		r.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
+	}
+	if s := r.Status(); s.Queued != 10 || s.Dropped[QueueFull] != 20 || s.Bytes != 13*18 || s.Pending() != 13 {
+		t.Errorf("%d wait, %d bytes, counts %+v; want 10, %d and 20 dropped", s.Queued, s.Bytes, s.Counts, 13*18)
+	}
+	close(release)
+	if s := r.idle(); s.Answered != 13 || most.Load() != 3 {
+		t.Errorf("%d answered, %d at once; want 13 and 3", s.Answered, most.Load())
+	}
+
+	bytesOnly := newRig(t, addr, Limits{Bytes: 5 * 18}, Settings{})
+	bytesOnly.mu.Lock()
+	bytesOnly.Mirror.mu.Lock() // nobody works meanwhile
+	bytesOnly.workers = bytesOnly.limits.InFlight
+	bytesOnly.Mirror.mu.Unlock()
+	bytesOnly.mu.Unlock()
+	for range 8 {
+		bytesOnly.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
+	}
+	if s := bytesOnly.Status(); s.Queued != 5 || s.Dropped[QueueBytes] != 3 {
+		t.Errorf("%d wait, counts %+v; want 5 and 3 dropped", s.Queued, s.Counts)
+	}
+	bytesOnly.Mirror.mu.Lock()
+	bytesOnly.workers = 0
+	bytesOnly.Mirror.mu.Unlock()
+}
+
+// A copy that comes while a worker has just been woken for another one gets a worker
+// of its own.
+func TestEveryCopyGetsAWorkerWhileThereMayBeMore(t *testing.T) {
+	var under atomic.Int32
+	release := make(chan struct{})
+	addr := serve(t, func(_ any, s grpc.ServerStream) error {
+		under.Add(1)
+		<-release
+		return nil
+	})
+	r := newRig(t, addr, Limits{InFlight: 20, Deadline: patience}, Settings{})
+	defer close(release)
+	r.Mirror.mu.Lock()
+	for range idleWorkers {
+		r.workers++
+		r.done.Go(r.worker)
+	}
+	r.Mirror.mu.Unlock()
+	waitFor(t, "idle workers", func() bool { r.Mirror.mu.Lock(); defer r.Mirror.mu.Unlock(); return r.Mirror.idle == idleWorkers })
+	for range 20 {
+		r.offer(Copy{Path: "/a/b"}, []byte("x"), nil)
+	}
+	waitFor(t, "all calls to be under way", func() bool { return under.Load() == 20 })
+}
+
+// Answers that calls under way may bring are bounded together; alone, any may come.
+func TestAnswersUnderWayAreBounded(t *testing.T) {
+	var under atomic.Int32
+	release := make(chan struct{})
+	addr := serve(t, func(_ any, s grpc.ServerStream) error {
+		under.Add(1)
+		defer under.Add(-1)
+		<-release
+		return nil
+	})
+	r := newRig(t, addr, Limits{Answers: 3 * answerSpare, Deadline: patience}, Settings{})
+	for range 10 {
+		r.offer(Copy{Path: "/a/b"}, []byte("x"), nil)
+	}
+	waitFor(t, "calls", func() bool { return under.Load() >= 2 })
+	time.Sleep(20 * time.Millisecond)
+	if n := under.Load(); n != 2 { // the empty message of the caller's answer takes a third one's place
+		t.Errorf("%d calls at once, want 2", n)
+	}
+	close(release)
+	if s := r.idle(); s.Answered != 10 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+	alone := newRig(t, addr, Limits{Answers: 1}, Settings{})
+	alone.offer(Copy{Path: "/a/b"}, []byte("x"), nil)
+	alone.offer(Copy{Path: "/a/b"}, []byte("x"), nil)
+	if s := alone.idle(); s.Answered != 2 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+}
+
+// gate is a connection of a server that stops reading when it is shut.
+type gate struct {
+	net.Conn
+	shut <-chan struct{}
+	end  <-chan struct{}
+}
+
+func (g gate) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	select {
+	case <-g.shut:
+		<-g.end
+		return 0, net.ErrClosed
+	default:
+		return n, err
+	}
+}
+
+type gatedListener struct {
+	net.Listener
+	shut, end chan struct{}
+}
+
+func (l gatedListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return gate{nc, l.shut, l.end}, err
+}
+
+// A server that stops, and takes nothing more from its connection, costs no more than
+// the configured memory, and its connection is given up so that what waits in it is
+// freed.
+func TestServerThatStopsReading(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gated := gatedListener{ln, make(chan struct{}), make(chan struct{})}
+	server := grpc.NewServer(grpc.ForceServerCodecV2(serverCodec{}), grpc.UnknownServiceHandler(answer()),
+		grpc.StaticStreamWindowSize(16<<20), grpc.StaticConnWindowSize(1<<30))
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(gated) })
+	defer func() {
+		close(gated.end)
+		server.Stop()
+		serving.Wait()
+	}()
+	const limit = 8 << 20
+	r := newRig(t, ln.Addr().String(), Limits{Bytes: limit, Deadline: 50 * time.Millisecond}, Settings{})
+	r.offer(Copy{}, []byte("the first"), nil)
+	if s := r.idle(); s.Answered != 1 {
+		t.Fatalf("counts %+v", s.Counts)
+	}
+	close(gated.shut)
+	request := make([]byte, 100<<10)
+	for range 500 {
+		r.offer(Copy{}, request, nil)
+		if n := r.Status().Bytes; n > limit {
+			t.Fatalf("%d bytes are held, the limit is %d", n, limit)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	waitFor(t, "the calls to end", func() bool { return r.Status().Pending() == 0 })
+	if s := r.Status(); s.Answered != 1 || s.Dropped[QueueBytes] == 0 || s.Bytes < limit/2 {
+		t.Errorf("%d bytes are held; counts %+v", s.Bytes, s.Counts)
+	}
+	r.idle() // the connection has been given up, and everything is free
+}
+
+// Closing in the middle of everything loses no count.
+func TestClosingUnderLoad(t *testing.T) {
+	r := newRig(t, serve(t, answer(marshal(t, scores(1)))), Limits{Queued: 50, InFlight: 8}, Settings{})
+	var offering sync.WaitGroup
+	for range 4 {
+		offering.Go(func() {
+			for range 500 {
+				r.offer(Copy{}, []byte("request"), marshal(t, scores(2)))
+			}
+		})
+	}
+	time.Sleep(20 * time.Millisecond)
+	r.Close()
+	offering.Wait()
+	if s := r.idle(); s.Offered != 2000 || s.Pending() != 0 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+}

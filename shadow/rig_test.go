@@ -1,0 +1,197 @@
+package shadow
+
+import (
+	"encoding/binary"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"sluice/proto/inference"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+const modelInfer = inference.GRPCInferenceService_ModelInfer_FullMethodName
+
+// serve starts a real gRPC server whose every call goes to handle.
+func serve(t testing.TB, handle grpc.StreamHandler, options ...grpc.ServerOption) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(append(options, grpc.ForceServerCodecV2(serverCodec{}), grpc.UnknownServiceHandler(handle))...)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		s.Stop()
+		<-done
+	})
+	return ln.Addr().String()
+}
+
+// serverCodec is what a server needs of bytes.
+type serverCodec struct{ codec }
+
+// payload is a call's messages, as a test makes them.
+type payload struct {
+	request, answer []byte
+	encoding        string
+	held            atomic.Int32
+}
+
+func (p *payload) RequestBytes() int               { return len(p.request) }
+func (p *payload) AnswerBytes() int                { return len(p.answer) }
+func (p *payload) AppendRequest(dst []byte) []byte { return append(dst, p.request...) }
+func (p *payload) AppendAnswer(dst []byte) []byte  { return append(dst, p.answer...) }
+func (p *payload) AnswerEncoding() string          { return p.encoding }
+func (p *payload) Memory() int                     { return len(p.request) + len(p.answer) }
+
+// Release takes the messages away, as a pool does.
+func (p *payload) Release() {
+	if p.held.Add(-1) == 0 {
+		p.request, p.answer = nil, nil
+	}
+}
+
+// frame puts prefixes in front of messages.
+func frame(compressed byte, messages ...[]byte) []byte {
+	var b []byte
+	for _, m := range messages {
+		b = append(b, compressed)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(m)))
+		b = append(b, m...)
+	}
+	return b
+}
+
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// scores is an answer with one output of numbers.
+func scores(v ...float32) *inference.ModelInferResponse {
+	return &inference.ModelInferResponse{Outputs: []*inference.ModelInferResponse_InferOutputTensor{{
+		Name: "scores", Datatype: "FP32", Shape: []int64{int64(len(v))}, Contents: &inference.InferTensorContents{Fp32Contents: v},
+	}}}
+}
+
+// rig is a mirror under test.
+type rig struct {
+	*Mirror
+	t        testing.TB
+	addr     string
+	notReady atomic.Bool
+	refuses  atomic.Bool
+	settled  atomic.Int32 // attempts admitted and not settled
+
+	mu       sync.Mutex
+	attempts []Attempt
+	payloads []*payload
+}
+
+func newRig(t testing.TB, addr string, l Limits, s Settings) *rig {
+	t.Helper()
+	r := &rig{t: t, addr: addr}
+	r.Mirror = New(version{r}, l, s)
+	t.Cleanup(func() {
+		r.Close()
+		r.whole()
+	})
+	return r
+}
+
+// version is the rig as the mirror's target.
+type version struct{ *rig }
+
+func (v version) Ready(time.Time) bool { return !v.notReady.Load() }
+
+func (v version) Admit(time.Time) (func(Attempt), bool) {
+	if v.refuses.Load() {
+		return nil, false
+	}
+	v.settled.Add(1)
+	return func(a Attempt) {
+		v.settled.Add(-1)
+		v.rig.mu.Lock()
+		v.attempts = append(v.attempts, a)
+		v.rig.mu.Unlock()
+	}, true
+}
+
+func (v version) Pick(time.Time) (Endpoint, bool) { return Endpoint{Addr: v.addr}, v.addr != "" }
+
+func (v version) Rewrite(path string, dst, body []byte) ([]byte, bool) {
+	return append(dst, body...), path != "/no/rename"
+}
+
+// offer offers a call with its request and answer, of one message each.
+func (r *rig) offer(c Copy, request, answer []byte) {
+	if r.Mirror.Admit(time.Now()) {
+		r.offerBody(c, frame(0, request), frame(0, answer))
+	}
+}
+
+func (r *rig) offerBody(c Copy, request, answer []byte) {
+	p := &payload{request: request, answer: answer}
+	p.held.Store(1)
+	r.mu.Lock()
+	r.payloads = append(r.payloads, p)
+	r.mu.Unlock()
+	c.Payload = p
+	if c.Path == "" {
+		c.Path = modelInfer
+	}
+	r.Offer(&c)
+}
+
+// idle waits until every copy has come to an end, and returns the status then.
+func (r *rig) idle() Status {
+	r.t.Helper()
+	waitFor(r.t, "copies to end", func() bool { return r.counts.read().Pending() == 0 })
+	waitFor(r.t, "memory to be given back", func() bool { return r.Status().Bytes == 0 })
+	return r.Status()
+}
+
+// whole checks that nothing is held any more, and that the counts add up.
+func (r *rig) whole() {
+	r.t.Helper()
+	s := r.idle()
+	if n := s.Pending(); n != 0 {
+		r.t.Errorf("%d copies were lost: %+v", n, s.Counts)
+	}
+	if s.Queued != 0 || r.answers != 0 || r.workers != 0 || r.Mirror.idle != 0 {
+		r.t.Errorf("%d copies wait, %d bytes of answers are allowed, %d workers, %d of them idle, want none", s.Queued, r.answers, r.workers, r.Mirror.idle)
+	}
+	if n := r.settled.Load(); n != 0 {
+		r.t.Errorf("%d attempts were settled too often or never", n)
+	}
+	for _, p := range r.payloads {
+		if n := p.held.Load(); n != 0 {
+			r.t.Fatalf("a payload is held %d times", n)
+		}
+	}
+}
+
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("timed out waiting for %s", what)
+		}
+	}
+}

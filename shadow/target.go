@@ -1,0 +1,48 @@
+package shadow
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Target is the version that a mirror sends to, as its owner knows it. The methods
+// may be called concurrently and must not block.
+type Target interface {
+	// Ready reports whether a call would be admitted now. It is asked when calls of
+	// callers begin, and costs them next to nothing.
+	Ready(now time.Time) bool
+	// Admit asks for an attempt. The one who is admitted owes one call of settle.
+	Admit(now time.Time) (settle func(Attempt), ok bool)
+	// Pick returns where an attempt goes.
+	Pick(now time.Time) (Endpoint, bool)
+	// Rewrite appends the messages of body, of a call of that path and uncompressed,
+	// to dst, renamed for the version. It reports false if that cannot be done.
+	Rewrite(path string, dst, body []byte) ([]byte, bool)
+}
+
+// Endpoint is where a version can be reached.
+type Endpoint struct {
+	Addr string // host:port
+	// TLS, if set, encrypts; it is asked for every new connection.
+	TLS func() (*tls.Config, error)
+}
+
+// Attempt is how a call of a shadow ended.
+type Attempt struct {
+	Kind    AttemptKind
+	Code    uint32 // of gRPC
+	Had     time.Duration
+	Latency time.Duration
+	Ended   time.Time
+}
+
+// AttemptKind says how an attempt ended, below gRPC.
+type AttemptKind uint8
+
+// The kinds.
+const (
+	Answered   AttemptKind = iota // with a status
+	TimedOut                      // its deadline passed
+	NotReached                    // there was no connection, or it was lost
+	Oversized                     // with more than is read
+)
