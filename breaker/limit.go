@@ -84,6 +84,12 @@ func (l *limit) acquire(p Priority) (adaptivelimiter.Permit, error) {
 	return permit, nil
 }
 
+// crowded reports whether sheddable calls are refused now, as far as the fixed limit
+// goes.
+func (l *limit) crowded() bool {
+	return l.inFlight.Load() >= Sheddable.share(l.most.Load(), l.reserve.Load())
+}
+
 func (l *limit) release() { l.inFlight.Add(-1) }
 
 func (l *limit) refuse(shed bool) error {

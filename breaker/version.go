@@ -114,6 +114,10 @@ func (v *Version) Breaker() *Breaker { return v.breaker }
 // InFlight is the number of attempts under way.
 func (v *Version) InFlight() int { return int(v.limit.inFlight.Load()) }
 
+// Crowded reports whether so many attempts are under way that those of sheddable calls would be refused: a
+// time to leave undone what nobody waits for.
+func (v *Version) Crowded() bool { return v.limit.crowded() }
+
 // Endpoint returns the breaker of an address, which is made if there is none. Keep it; this is not for
 // the path of a call.
 func (v *Version) Endpoint(addr string, now time.Time) *Breaker {

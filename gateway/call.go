@@ -41,6 +41,9 @@ type call struct {
 	fault          string // the one that has struck the call last
 	struck         bool   // the attempt under way, or the one before, is ended by it
 
+	shadows []*shadowed // of the route that was read first
+	copyTo  uint8       // a bit for each of shadows that waits for a copy
+
 	record telemetry.Call
 	asked  *target // by the latest attempt
 

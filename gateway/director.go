@@ -133,6 +133,9 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	}
 	s.prioritize(c.Fields())
 	setDeadline(c, s.method.Kind, s.route)
+	if len(s.route.Shadows) > 0 {
+		s.sampleShadows(c)
+	}
 	v, n := d.next(c, true)
 	if n.reason != "" {
 		s.target, s.fallbackReason = s.primary, "" // nobody else has answered
@@ -200,6 +203,9 @@ func (d *director) Over(c *relay.Call, o relay.Outcome) {
 	if !ok {
 		d.recordUnseen(c, o) // refused by the relay before it was looked at
 		return
+	}
+	if s.copyTo != 0 {
+		s.copyToShadows(c, o)
 	}
 	s.settle(c, o)
 	d.recordCall(c, s, o)

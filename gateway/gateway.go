@@ -97,6 +97,7 @@ type Gateway struct {
 	draining    atomic.Bool
 	director    *director
 	breakers    *breaker.Group
+	shadows     *shadows // set before ready is closed
 	relay       *relay.Relay
 	background  sync.WaitGroup
 }
@@ -173,6 +174,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)
 	g.director.local = g.relay.NewUpstream(lo.upstream())
 	tg := newTargets(helpers, g.relay, g.breakers, &g.cfg, g.background.Go)
+	g.shadows = &tg.shadows
+	defer g.shadows.close()
 	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { followBreakers(events, g.cfg.Telemetry, g.cfg.Logger) })

@@ -26,7 +26,8 @@ type target struct {
 type snapshot struct {
 	table    *routing.Table
 	targets  map[*routing.Version]*target
-	revision hpack.HeaderField // sluice-revision
+	shadows  map[*routing.Route][]*shadowed // in the order of Route.Shadows
+	revision hpack.HeaderField              // sluice-revision
 }
 
 func newTarget(

@@ -28,13 +28,14 @@ type targets struct {
 
 	last   *snapshot
 	groups map[groupKey]*liveGroup
+	shadows
 	tables uint64 // how many there have been
 }
 
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	return &targets{
 		relay: r, breakers: b, telemetry: cfg.Telemetry, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
-		last: new(snapshot), groups: make(map[groupKey]*liveGroup),
+		last: new(snapshot), groups: make(map[groupKey]*liveGroup), shadows: newShadows(),
 	}
 }
 
@@ -48,6 +49,7 @@ type groupKey struct {
 
 type liveGroup struct {
 	*group
+	key   groupKey
 	table uint64 // the number of the latest table that has it
 }
 
@@ -59,6 +61,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	s = &snapshot{
 		table:    table,
 		targets:  make(map[*routing.Version]*target, len(t.last.targets)),
+		shadows:  make(map[*routing.Route][]*shadowed),
 		revision: hpack.HeaderField{Name: "sluice-revision", Value: table.RevisionText()},
 	}
 	now := time.Now()
@@ -72,9 +75,15 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 			tg.group.table = t.tables
 			s.targets[v] = tg
 		}
+		if len(r.Shadows) > 0 {
+			s.shadows[r] = t.shadowsOf(r, s.targets, t.tables, now)
+		}
 	}
 	t.last = s
-	return s, t.closeOthers
+	return s, func() {
+		t.closeOthers()
+		t.shadows.closeOthers(t.tables, t.spawn)
+	}
 }
 
 // closeOthers closes the groups that the latest table does not have, and forgets
@@ -109,7 +118,7 @@ func (t *targets) groupFor(v *routing.Version, guard *breaker.Version) *liveGrou
 	}
 	g := t.groups[key]
 	if g == nil {
-		g = &liveGroup{group: newGroup(guard, t.opener(v.TLS), t.follow)}
+		g = &liveGroup{key: key, group: newGroup(guard, t.opener(v.TLS), t.follow)}
 		t.groups[key] = g
 	}
 	g.configure(v.Endpoints)

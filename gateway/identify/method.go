@@ -44,6 +44,21 @@ type Method struct {
 	Class   Class
 }
 
+// Predicts reports a method that asks a model for predictions, and that is known to
+// change nothing where it is asked. A stream among them is one whose messages can be
+// sent again in the same way.
+func (m *Method) Predicts() bool {
+	switch m.Service {
+	case openInference:
+		return m.Name == "ModelInfer" || m.Name == "ModelStreamInfer"
+	case tfPrediction:
+		return m.Name == "Predict" || m.Name == "Classify" || m.Name == "Regress" || m.Name == "MultiInference"
+	case torchInference:
+		return m.Name == "Predictions"
+	}
+	return false
+}
+
 // Services known by name.
 const (
 	openInference   = "inference.GRPCInferenceService"

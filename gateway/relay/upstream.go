@@ -81,6 +81,9 @@ func (r *Relay) NewUpstream(cfg UpstreamConfig) *Upstream {
 // Addr returns the address that the upstream was made for.
 func (u *Upstream) Addr() string { return u.cfg.Addr }
 
+// TLS returns how connections are encrypted, nil for plaintext.
+func (u *Upstream) TLS() func() (*tls.Config, error) { return u.cfg.TLS }
+
 // Failing reports that there is no connection and the last attempt to get one
 // failed.
 func (u *Upstream) Failing() bool {

@@ -1,0 +1,381 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	pb "sluice/proto/inference"
+	"sluice/routing"
+	"sluice/shadow"
+	"sluice/shadow/compare"
+)
+
+const streamInfer = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+// withShadow is a route of version v7 with shadow v9. settings are further fields of
+// the shadow.
+func withShadow(v7, v9, settings string) string {
+	return fmt.Sprintf(`
+routes:
+  - model: fraud
+    services: [shop.Checkout]
+    allow_management: true
+    versions:
+      - {name: v7, endpoints: [%q], rename: {model: fraud_7}}
+      - {name: v9, endpoints: [%q], rename: {model: fraud_9, version: "9"}, allow_force: true}
+    weights: {v7: 1}
+    shadow: [{version: v9, percent: 100%s}]
+`, v7, v9, settings)
+}
+
+// shadow returns the status of the mirror of a version once nothing is under way.
+func (r *rig) shadow(t *testing.T, version string) shadow.Status {
+	t.Helper()
+	for _, m := range r.shadows.list() {
+		if m.version == version {
+			r.until(t, "the copies have come to an end", func() bool {
+				s := m.Status()
+				return s.Pending() == 0 && s.Bytes == 0
+			})
+			return m.Status()
+		}
+	}
+	t.Fatalf("no shadow %s", version)
+	return shadow.Status{}
+}
+
+// of returns the requests of a path.
+func (s *server) of(path string) []*seen {
+	var all []*seen
+	for _, c := range s.calls() {
+		if c.path == path {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// says answers with one score.
+func says(score float32) http.HandlerFunc {
+	b, err := io.ReadAll(message(&pb.ModelInferResponse{Outputs: []*pb.ModelInferResponse_InferOutputTensor{{
+		Name: "score", Datatype: "FP32", Shape: []int64{1}, Contents: &pb.InferTensorContents{Fp32Contents: []float32{score}},
+	}}}))
+	if err != nil {
+		panic(err)
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(b)
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	}
+}
+
+// A shadow gets what the caller sent, under its own name and without the caller's
+// credentials; the caller gets its own answer, and both are compared.
+func TestShadowGetsACopyAndItsAnswerIsCompared(t *testing.T) {
+	v7, v9 := serve(t, says(1)), serve(t, says(1.5))
+	r := start(t, withShadow(v7.addr, v9.addr, ""))
+	a := r.call(modelInfer, infer("fraud", ""), "x-request-id", "r-1", "authorization", "secret", "x-tenant", "a")
+	if a.code != codes.OK || a.one("sluice-version") != "v7" {
+		t.Fatalf("got %v by %s", a.code, a.one("sluice-version"))
+	}
+	s := r.shadow(t, "v9")
+	if s.Answered != 1 || s.Compared != 1 || s.Differences[compare.Values] != 1 || len(s.Worst) != 1 || s.Worst[0].RequestID != "r-1" ||
+		s.Worst[0].Version != "v7" || s.Outputs[0].MaxAbs != 0.5 {
+		t.Errorf("status %+v", s)
+	}
+	got := v9.of(modelInfer)
+	if len(got) != 1 {
+		t.Fatalf("the shadow got %d calls", len(got))
+	}
+	var m pb.ModelInferRequest
+	got[0].message(t, 0, &m)
+	if m.GetModelName() != "fraud_9" || m.GetModelVersion() != "9" || m.GetId() != "1" {
+		t.Errorf("the shadow was asked for %v", &m)
+	}
+	if h := got[0]; h.one("x-request-id") != "r-1" || h.one("authorization") != "" || h.one("x-tenant") != "a" {
+		t.Errorf("the shadow got fields %v", h.header)
+	}
+	v7.of(modelInfer)[0].message(t, 0, &m)
+	if m.GetModelName() != "fraud_7" {
+		t.Errorf("the caller's version was asked for %v", &m)
+	}
+	if n := r.Stats().CaptureBytes; n != 0 {
+		t.Errorf("%d bytes of copies are held", n)
+	}
+}
+
+// What is copied, and what is not: nobody knows of a foreign method, or of a sequence,
+// that a second call does no harm.
+func TestOnlyHarmlessCallsAreCopied(t *testing.T) {
+	const price, load = "/shop.Checkout/Price", "/inference.GRPCInferenceService/RepositoryModelLoad"
+	sequence := func() io.Reader {
+		return message(&pb.ModelInferRequest{ModelName: "fraud", Parameters: map[string]*pb.InferParameter{
+			"sequence_id": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 3}}}})
+	}
+	for _, c := range []struct {
+		name, settings, path string
+		body                 io.Reader
+		fields               []string
+		copies               int
+		dropped              shadow.Reason
+	}{
+		{name: "a prediction", path: modelInfer, body: infer("fraud", ""), copies: 1},
+		{name: "a stream of predictions", path: streamInfer, body: message(&pb.ModelInferRequest{ModelName: "fraud"}, &pb.ModelInferRequest{}), copies: 1},
+		{name: "metadata of a model", path: "/inference.GRPCInferenceService/ModelMetadata", body: message(&pb.ModelMetadataRequest{Name: "fraud"})},
+		{name: "management", path: load, body: message(&pb.RepositoryModelLoadRequest{ModelName: "fraud"})},
+		{name: "management by name", settings: ", methods: [inference.GRPCInferenceService/RepositoryModelLoad]", path: load, body: message(&pb.RepositoryModelLoadRequest{ModelName: "fraud"})},
+		{name: "a foreign method", path: price, body: message(nil)},
+		{name: "a foreign method by name", settings: ", methods: [shop.Checkout/Pay, shop.Checkout/Price]", path: price, body: message(nil), copies: 1},
+		{name: "another foreign method", settings: ", methods: [shop.Checkout/Pay]", path: price, body: message(nil)},
+		{name: "a sequence", path: modelInfer, body: sequence(), dropped: shadow.Sequence},
+		{name: "a sequence, allowed", settings: ", sequences: true", path: modelInfer, body: sequence(), copies: 1},
+		{name: "forced elsewhere", path: modelInfer, body: infer("fraud", ""), fields: []string{"sluice-version", "v9"}},
+		{name: "forced", path: modelInfer, body: infer("fraud", ""), fields: []string{"sluice-version", "v7"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v7, v9 := serve(t, nil), serve(t, nil)
+			r := start(t, withShadow(v7.addr, v9.addr, c.settings))
+			if a := r.call(c.path, c.body, c.fields...); a.code != codes.OK {
+				t.Fatalf("got %v %s", a.code, a.message)
+			}
+			s := r.shadow(t, "v9")
+			if s.Answered != uint64(c.copies) || s.Mismatched != 0 || c.dropped != 0 && s.Dropped[c.dropped] != 1 {
+				t.Errorf("counts %+v, differences %v", s.Counts, s.Differences)
+			}
+			if c.fields == nil && len(v9.of(c.path)) != c.copies {
+				t.Errorf("the shadow got %d calls, want %d", len(v9.of(c.path)), c.copies)
+			}
+		})
+	}
+}
+
+// Whatever a shadow does, callers get their answers, and every copy is accounted for.
+func TestCallersSeeNothingOfAShadowsTroubles(t *testing.T) {
+	released := make(chan struct{})
+	hangs := func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-released:
+		}
+	}
+	t.Cleanup(func() { close(released) })
+	closing, _ := rawServer(t, hangsUp)
+	nonsense, _ := rawServer(t, speaksNonsense)
+	for name, c := range map[string]struct {
+		addr   string
+		answer http.HandlerFunc
+	}{
+		"hangs":      {answer: hangs},
+		"fails":      {answer: fails(codes.Internal, "out of memory")},
+		"garbage":    {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("garbage")) }},
+		"no message": {answer: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Grpc-Status", "0") }},
+		"100 MB": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte{0, 6, 0, 0, 0})
+			for piece, n := make([]byte, 1<<20), 0; n < 100; n++ {
+				if _, err := w.Write(piece); err != nil {
+					return
+				}
+			}
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		}},
+		"100 MB in pieces": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			for piece, n := frame(0, make([]byte, 10<<10)), 0; n < 10_000; n++ {
+				if _, err := w.Write(piece); err != nil {
+					return
+				}
+			}
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		}},
+		"closes":         {addr: closing},
+		"no gRPC at all": {addr: nonsense},
+		"is not there":   {addr: "127.0.0.1:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v7 := serve(t, says(1))
+			addr := c.addr
+			if addr == "" {
+				addr = serve(t, c.answer).addr
+			}
+			r := start(t, withShadow(v7.addr, addr, ""))
+			var callers sync.WaitGroup
+			const all = 8 * 25
+			for range 8 {
+				callers.Go(func() {
+					for range all / 8 {
+						a, err := r.try(t.Context(), modelInfer, infer("fraud", ""))
+						if err != nil || a.code != codes.OK || a.one("sluice-version") != "v7" || a.one("sluice-attempts") != "1" {
+							t.Errorf("a caller got %+v, %v", a, err)
+						}
+					}
+				})
+			}
+			callers.Wait()
+			s := r.shadow(t, "v9")
+			if s.Offered != all || len(v7.of(modelInfer)) != all {
+				t.Errorf("%d calls were made, %d answered, %d offered", all, len(v7.of(modelInfer)), s.Offered)
+			}
+			if s.Mismatched != s.Compared || s.Compared != s.Answered {
+				t.Errorf("%d of %d compared are mismatches, %d were answered", s.Mismatched, s.Compared, s.Answered)
+			}
+			if s.Dropped[shadow.BreakerOpen] == 0 && name != "no message" && name != "hangs" { // nothing of the latter is known before its deadline
+
+				t.Errorf("its breaker has not opened: %+v", s.Counts)
+			}
+			if n := r.Stats().CaptureBytes; n != 0 {
+				t.Errorf("%d bytes of copies are held", n)
+			}
+		})
+	}
+}
+
+// A shadow's breaker is not that of the version: somebody's test of it goes through.
+func TestShadowsBreakerIsItsOwn(t *testing.T) {
+	v9 := serve(t, fails(codes.Internal, "broken"))
+	r := start(t, withShadow(serve(t, nil).addr, v9.addr, ""))
+	for range 50 {
+		r.call(modelInfer, infer("fraud", ""))
+		if r.shadow(t, "v9").Dropped[shadow.BreakerOpen] > 0 {
+			break
+		}
+	}
+	if r.shadow(t, "v9").Dropped[shadow.BreakerOpen] == 0 {
+		t.Fatal("the shadow's breaker has not opened")
+	}
+	if a := r.call(modelInfer, infer("fraud", ""), "sluice-version", "v9"); a.info().GetReason() == "BREAKER_OPEN" || a.message != "broken" {
+		t.Errorf("a call that asks for the version got %v %q", a.code, a.message)
+	}
+}
+
+// Calls that came to nothing, and those that are too long, have no copies.
+func TestCallsWithoutACopy(t *testing.T) {
+	v7, v9 := serve(t, nil), serve(t, nil)
+	r := start(t, withShadow(v7.addr, v9.addr, ""), func(c *Config) { c.Relay.CapturePerCall = 10_000 })
+	long := message(&pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{make([]byte, 20_000)}})
+	if a := r.call(modelInfer, long); a.code != codes.OK {
+		t.Fatalf("got %v", a.code)
+	}
+	canceled, end := io.Pipe() // never ends
+	defer end.Close()
+	first := frame(0, nil)
+	_, err := r.try(t.Context(), modelInfer, io.MultiReader(infer("fraud", ""), bytes.NewReader(first[:3]), canceled), "grpc-timeout", "50m")
+	if err != nil {
+		t.Logf("as expected: %v", err)
+	}
+	s := r.shadow(t, "v9")
+	if s.Dropped[shadow.TooLarge] != 1 || s.Dropped[shadow.Ended] != 1 || s.Offered != 2 || len(v9.of(modelInfer)) != 0 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+	if st := r.Stats(); st.CapturesLost != 1 || st.CaptureBytes != 0 {
+		t.Errorf("relay: %+v", st)
+	}
+}
+
+// A failed call is copied, too, and so is one that fell back; one that the shadow has
+// answered itself is not.
+func TestCopiesOfCallsThatFellBack(t *testing.T) {
+	v7, v8, v9 := serve(t, nil), serve(t, fails(codes.Unavailable, "no")), serve(t, nil)
+	r := start(t, fmt.Sprintf(`
+routes:
+  - model: fraud
+    versions: [{name: v7, endpoints: [%q]}, {name: v8, endpoints: [%q]}, {name: v9, endpoints: [%q]}]
+    weights: {v8: 1}
+    fallback: {to: [v7], on: [UNAVAILABLE]}
+    shadow: [{version: v9, percent: 100}, {version: v7, percent: 100}, {version: v8, percent: 100}]
+`, v7.addr, v8.addr, v9.addr))
+	if a := r.call(modelInfer, infer("fraud", "")); a.one("sluice-fallback") == "" {
+		t.Fatal("it did not fall back")
+	}
+	if s := r.shadow(t, "v9"); s.Answered != 1 || s.Mismatched != 0 {
+		t.Errorf("v9: %+v", s.Counts)
+	}
+	if s := r.shadow(t, "v7"); s.Dropped[shadow.Itself] != 1 {
+		t.Errorf("v7: %+v", s.Counts)
+	}
+	if s := r.shadow(t, "v8"); s.Offered != 0 {
+		t.Errorf("v8: %+v", s.Counts)
+	}
+}
+
+// What a mirror has learned outlives tables; what no table has goes.
+func TestMirrorsOutliveTables(t *testing.T) {
+	v7, v9 := serve(t, nil), serve(t, nil)
+	routes := withShadow(v7.addr, v9.addr, "")
+	r := start(t, routes)
+	r.call(modelInfer, infer("fraud", ""))
+	r.shadow(t, "v9")
+	r.publish(2, strings.Replace(routes, "percent: 100", "percent: 100, max_rate: 0.001", 1))
+	r.call(modelInfer, infer("fraud", ""))
+	r.call(modelInfer, infer("fraud", ""))
+	if s := r.shadow(t, "v9"); s.Answered != 2 || s.Dropped[shadow.RateLimit] != 1 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+	without, _, _ := strings.Cut(routes, "    shadow:")
+	r.publish(3, without)
+	if n := len(r.shadows.list()); n != 0 {
+		t.Errorf("%d mirrors are left", n)
+	}
+	if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
+		t.Errorf("got %v", a.code)
+	}
+}
+
+// The calls of a smaller share are among those of a greater one, and a share is as
+// large as it says.
+func TestSharesAreNested(t *testing.T) {
+	shares := []uint32{1, 50, 1000, 9999, routing.ShareSteps}
+	seen := make([]int, len(shares))
+	id := uint64(1)
+	const calls = 1_000_000
+	for range calls {
+		id = id*6364136223846793005 + 1442695040888963407
+		before := false
+		for i, share := range shares {
+			in := sampled(id>>20, share)
+			if before && !in {
+				t.Fatalf("call %d is in the share of %d and not in that of %d", id, shares[i-1], share)
+			}
+			if before = in; in {
+				seen[i]++
+			}
+		}
+	}
+	for i, share := range shares {
+		want := float64(share) / routing.ShareSteps * calls
+		if d := float64(seen[i]) - want; d*d > 36*want+1 {
+			t.Errorf("%d calls are in the share of %d, want %.0f", seen[i], share, want)
+		}
+	}
+}
+
+// A version that has no place for sheddable calls has none for copies.
+func TestCopiesAreShedFirst(t *testing.T) {
+	release := make(chan struct{})
+	v7 := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Wait") != "" {
+			<-release
+		}
+		ok(w, r)
+	})
+	r := start(t, withShadow(v7.addr, serve(t, nil).addr, "")+"    limits: {in_flight: 4}\n")
+	var waiting sync.WaitGroup
+	for range 3 {
+		waiting.Go(func() { _, _ = r.try(t.Context(), modelInfer, infer("fraud", ""), "X-Wait", "1") })
+	}
+	r.until(t, "three calls wait", func() bool { return len(v7.of(modelInfer)) == 3 })
+	if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
+		t.Errorf("got %v", a.code)
+	}
+	close(release)
+	waiting.Wait()
+	if s := r.shadow(t, "v9"); s.Dropped[shadow.Shedding] != 1 || s.Answered != 3 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+}
