@@ -54,7 +54,8 @@ type Breaker struct {
 	probing  func(error)   // settles the probe that is out; nil if none is
 	openings int           // open periods since the breaker was last closed
 	window   window
-	row      uint32 // failures in a row
+	row      uint32    // failures in a row
+	badSince time.Time // the first result that was not good, of those in window and row
 	cause    Cause
 	since    time.Time
 	until    time.Time     // end of the open time
@@ -210,6 +211,9 @@ func (b *Breaker) settle(p *Permit, r Result) {
 // is held, as for everything below.
 func (b *Breaker) count(r Result) bool {
 	b.window.add(r.At.Sub(b.start), r.Outcome)
+	if r.Outcome != Success && b.window.total.bad() == 1 && b.row == 0 {
+		b.badSince = r.At
+	}
 	switch r.Outcome {
 	case Success:
 		b.row = 0
@@ -270,6 +274,7 @@ func (b *Breaker) dropProbe() {
 func (b *Breaker) restart() {
 	b.window = window{}
 	b.row = 0
+	b.badSince = time.Time{}
 	b.limit = CauseNew
 	b.machine = b.newMachine()
 }
@@ -298,7 +303,7 @@ func (b *Breaker) enter(to State, cause Cause, now time.Time, requestID string) 
 	b.publish(to, forced)
 	b.events.note(Event{
 		Name: b.name, At: now, From: from.state(), To: to, Cause: cause, Counts: b.counts(now),
-		OpenUntil: b.until, RequestID: requestID, DryRun: b.settings.DryRun && !forced,
+		OpenUntil: b.until, BadSince: b.badSince, RequestID: requestID, DryRun: b.settings.DryRun && !forced,
 	})
 }
 

@@ -22,6 +22,9 @@ type Event struct {
 	RequestID string
 	// DryRun says that nothing was cut off.
 	DryRun bool
+	// BadSince is when the first of the results came that opened it, until it is closed again; zero
+	// if none did, as with an operator's order.
+	BadSince time.Time
 }
 
 // String is the event as a line of a log.

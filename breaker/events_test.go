@@ -21,6 +21,8 @@ func TestEventsTellTheStory(t *testing.T) {
 		}
 		settle(Success, "a")
 		settle(Failure, "b")
+		bad := time.Now()
+		time.Sleep(time.Second)
 		settle(Failure, "c")
 		if s := b.Status(time.Now()); s.Sample != "c" {
 			t.Errorf("sample is %q, want c", s.Sample)
@@ -40,13 +42,13 @@ func TestEventsTellTheStory(t *testing.T) {
 		old := Counts{Consecutive: 2} // of before; the window is over
 		at := func(d time.Duration) time.Time { return opened.Add(d) }
 		want := []Event{
-			{name, at(0), Closed, Open, CauseConsecutive, failed, at(5 * time.Second), "c", false},
-			{name, at(5 * time.Second), Open, HalfOpen, CauseProbeDue, failed, time.Time{}, "", false},
-			{name, at(5 * time.Second), HalfOpen, Open, CauseProbeFailed, failed, at(15 * time.Second), "d", false},
-			{name, at(15 * time.Second), Open, HalfOpen, CauseProbeDue, old, time.Time{}, "", false},
-			{name, at(15 * time.Second), HalfOpen, Closed, CauseProbeSucceeded, Counts{}, time.Time{}, "e", false},
-			{name, at(15 * time.Second), Closed, Open, CauseForced, Counts{}, time.Time{}, "", false},
-			{name, at(15 * time.Second), Open, Closed, CauseReset, Counts{}, time.Time{}, "", false},
+			{name, at(0), Closed, Open, CauseConsecutive, failed, at(5 * time.Second), "c", false, bad},
+			{name, at(5 * time.Second), Open, HalfOpen, CauseProbeDue, failed, time.Time{}, "", false, bad},
+			{name, at(5 * time.Second), HalfOpen, Open, CauseProbeFailed, failed, at(15 * time.Second), "d", false, bad},
+			{name, at(15 * time.Second), Open, HalfOpen, CauseProbeDue, old, time.Time{}, "", false, bad},
+			{name, at(15 * time.Second), HalfOpen, Closed, CauseProbeSucceeded, Counts{}, time.Time{}, "e", false, time.Time{}},
+			{name, at(15 * time.Second), Closed, Open, CauseForced, Counts{}, time.Time{}, "", false, time.Time{}},
+			{name, at(15 * time.Second), Open, Closed, CauseReset, Counts{}, time.Time{}, "", false, time.Time{}},
 		}
 		i := 0
 		for got := range sub.C() {

@@ -19,6 +19,9 @@ type Counts struct {
 	Consecutive uint32
 }
 
+// bad is the number of results that were not good.
+func (t *tally) bad() uint32 { return t.failures + t.overloaded + t.slow }
+
 // window counts results at completion, in buckets that are forgotten one by one. gobreaker's own
 // Interval will not do: it drops the results of calls that began in an earlier bucket, which are
 // the slow ones.

@@ -12,12 +12,16 @@ import (
 // eventRoom is how many changes of breakers may wait to be logged and counted.
 const eventRoom = 1024
 
-// followBreakers writes a line for each change of a breaker and counts it, until the
+// followBreakers writes a line for each change of a breaker, counts it and tells of it, until the
 // subscription is closed.
-func followBreakers(events *breaker.Subscription, tel *telemetry.Telemetry, log *slog.Logger) {
+func (g *Gateway) followBreakers(events *breaker.Subscription) {
+	tel, log := g.cfg.Telemetry, g.cfg.Logger
 	lost := uint64(0)
 	for e := range events.C() {
 		countEvent(e, tel)
+		if g.incidents != nil {
+			g.tellIncidents(e)
+		}
 		if n := events.Dropped(); n > lost {
 			tel.Dropped("breaker_events", "queue_full", n-lost)
 			lost = n

@@ -13,10 +13,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"sluice/breaker"
 	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
+	"sluice/telemetry/incident"
 )
 
 // Config says how a gateway runs. Zero fields take the stated defaults.
@@ -46,6 +49,10 @@ type Config struct {
 	// Telemetry gets a record of every call, and is served at /metrics. Nil: nothing is
 	// recorded.
 	Telemetry *telemetry.Telemetry
+	// Incidents keeps incidents; nil, and a nil Telemetry, keep none. Name is this gateway's among those
+	// that share them.
+	Incidents incident.Shelf
+	Name      string
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
@@ -99,6 +106,8 @@ type Gateway struct {
 	breakers    *breaker.Group
 	shadows     *shadows // set before ready is closed
 	relay       *relay.Relay
+	judge       *judge            // nil without telemetry
+	incidents   *incident.Tracker // nil if none are kept
 	background  sync.WaitGroup
 }
 
@@ -107,6 +116,9 @@ type Gateway struct {
 // has a revision above 0.
 func New(cfg Config, router *routing.Router) (*Gateway, error) {
 	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), breakers: breaker.NewGroup(), director: &director{telemetry: cfg.Telemetry}}
+	if g.cfg.Telemetry != nil {
+		g.watchObjectives()
+	}
 	if (g.cfg.TLSCert == "") != (g.cfg.TLSKey == "") {
 		return nil, errors.New("a TLS certificate and its key go together: one of them is missing")
 	}
@@ -178,7 +190,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.shadows.close()
 	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
-	g.background.Go(func() { followBreakers(events, g.cfg.Telemetry, g.cfg.Logger) })
+	g.background.Go(func() { g.followBreakers(events) })
 	unfollow := g.router.Follow(func(t *routing.Table) {
 		s, retire := tg.prepare(t)
 		g.director.snapshot.Store(s)
@@ -198,11 +210,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
 	if g.cfg.Telemetry != nil {
-		read := gauges{g}
-		if err := g.cfg.Telemetry.Registry().Register(read); err != nil {
-			return fmt.Errorf("metrics: %w", err)
+		for _, read := range []prometheus.Collector{gauges{g}, g.judge} {
+			if err := g.cfg.Telemetry.Registry().Register(read); err != nil {
+				return fmt.Errorf("metrics: %w", err)
+			}
+			defer g.cfg.Telemetry.Registry().Unregister(read)
 		}
-		defer g.cfg.Telemetry.Registry().Unregister(read)
+		g.background.Go(func() { g.judge.run(helpers) })
+	}
+	if g.incidents != nil {
+		g.background.Go(func() { _ = g.incidents.Run(helpers) })
 	}
 	close(g.ready)
 

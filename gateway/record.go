@@ -69,6 +69,7 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 	if s.snap != nil {
 		r.Revision = s.snap.table.Revision()
 	}
+	r.Unary = s.method.Kind == identify.KindUnary
 	r.RequestID, r.Forced, r.FallbackReason = s.requestID, s.forced, s.fallbackReason
 	if o.Kind == relay.Answered && !s.struck {
 		r.Reason = "" // the status is the model server's

@@ -71,6 +71,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 			if tg == nil {
 				guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
 				tg = newTarget(v, t.groupFor(v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
+				t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
 			}
 			tg.group.table = t.tables
 			s.targets[v] = tg

@@ -45,6 +45,8 @@ type Route struct {
 	Hedge Hedge
 	// Health says how endpoints are probed.
 	Health Probing
+	// Objectives say how good the answers are meant to be.
+	Objectives Objectives
 
 	// Shadows get copies of calls; at most 8.
 	Shadows []*Shadow
@@ -81,6 +83,7 @@ func newRoute(doc *routingv1.Route) *Route {
 	}
 	r.setResilience(doc)
 	r.setSecondAttempts(doc)
+	r.Objectives = newObjectives(doc.GetSlo())
 	salt := doc.GetSticky().GetSalt()
 	if salt == "" {
 		salt = r.Model

@@ -52,6 +52,9 @@ func (w *Watcher) History(ctx context.Context, q HistoryQuery) ([]*routingv1.Cha
 	return found, err
 }
 
+// Shelf returns a shelf of the store.
+func (w *Watcher) Shelf(name string) Shelf { return w.cfg.Store.Shelf(name) }
+
 // restore writes back what the store has lost, if the update was made for what
 // is served here, and returns an update for the state after that.
 func (w *Watcher) restore(ctx context.Context, u *Update) (*Update, error) {

@@ -42,6 +42,8 @@ type Call struct {
 	Reason string
 	// Canceled says that the caller gave up.
 	Canceled bool
+	// Unary says that the method is known to be.
+	Unary bool
 	// RequestBytes and AnswerBytes are the bodies' lengths on the wire.
 	RequestBytes, AnswerBytes int64
 

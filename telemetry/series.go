@@ -19,6 +19,7 @@ type Series struct {
 	Model, Version string
 
 	metrics *metrics
+	tally   *Tally     // of the model; nil for calls that belong to no route
 	mu      sync.Mutex // serialises what follows being replaced
 	retired bool       // what is counted from now on is not exposed
 
@@ -88,6 +89,7 @@ func (s *Series) call(c *Call) {
 	if s == nil {
 		return
 	}
+	s.tally.count(c)
 	o := s.calls.get(s, min(c.Code, uint32(len(codeNames))), newCallSeries)
 	seconds := c.Ended.Sub(c.Opened).Seconds()
 	if c.why != notKept {

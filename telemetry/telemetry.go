@@ -33,8 +33,9 @@ type Telemetry struct {
 	failures *failureLog
 	tail     limiter // of calls whose spans are kept although they were not sampled
 
-	mu     sync.Mutex
-	series map[seriesKey]*Series
+	mu      sync.Mutex
+	series  map[seriesKey]*Series
+	tallies map[string]*Tally // by model
 	// unknown and local are the series of calls that belong to no route.
 	unknown, local *Series
 }
@@ -53,7 +54,7 @@ func New(cfg Config) *Telemetry {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	t := &Telemetry{cfg: cfg, metrics: newMetrics(cfg.Version), series: make(map[seriesKey]*Series)}
+	t := &Telemetry{cfg: cfg, metrics: newMetrics(cfg.Version), series: make(map[seriesKey]*Series), tallies: make(map[string]*Tally)}
 	t.failures = newFailureLog(cfg.Logger, t.metrics)
 	t.tail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
 	if cfg.Export.Spans != nil {
@@ -81,10 +82,30 @@ func (t *Telemetry) Series(model, version string) *Series {
 	k := seriesKey{model, version}
 	s := t.series[k]
 	if s == nil {
-		s = &Series{Model: model, Version: version, metrics: t.metrics}
+		s = &Series{Model: model, Version: version, metrics: t.metrics, tally: t.tally(model)}
 		t.series[k] = s
 	}
 	return s
+}
+
+// Tally returns the counts of a model that is in the routes, else nil.
+func (t *Telemetry) Tally(model string) *Tally {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tallies[model]
+}
+
+// tally returns those of a model, new ones if there are none. t.mu is held.
+func (t *Telemetry) tally(model string) *Tally {
+	n := t.tallies[model]
+	if n == nil {
+		n = new(Tally)
+		t.tallies[model] = n
+	}
+	return n
 }
 
 // Known returns the metrics of a version that is in the routes, else nil.
@@ -132,6 +153,11 @@ func (t *Telemetry) Retain(claimed func(model, version string) bool) {
 		if !claimed(k.model, k.version) {
 			delete(t.series, k)
 			s.retire()
+		}
+	}
+	for model := range t.tallies {
+		if !claimed(model, "") {
+			delete(t.tallies, model)
 		}
 	}
 }

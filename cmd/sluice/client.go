@@ -50,6 +50,7 @@ type client struct {
 	adminv1connect.AdminServiceClient
 	adminv1connect.BreakerServiceClient
 	adminv1connect.FaultServiceClient
+	adminv1connect.IncidentServiceClient
 	where string // the gateway's URL
 	close func()
 }
@@ -75,9 +76,10 @@ func (o *clientOptions) connect() (*client, error) {
 	}
 	web, authorized := &http.Client{Transport: transport}, connect.WithInterceptors(bearer(token))
 	return &client{
-		AdminServiceClient:   adminv1connect.NewAdminServiceClient(web, base.String(), authorized),
-		BreakerServiceClient: adminv1connect.NewBreakerServiceClient(web, base.String(), authorized),
-		FaultServiceClient:   adminv1connect.NewFaultServiceClient(web, base.String(), authorized),
+		AdminServiceClient:    adminv1connect.NewAdminServiceClient(web, base.String(), authorized),
+		BreakerServiceClient:  adminv1connect.NewBreakerServiceClient(web, base.String(), authorized),
+		FaultServiceClient:    adminv1connect.NewFaultServiceClient(web, base.String(), authorized),
+		IncidentServiceClient: adminv1connect.NewIncidentServiceClient(web, base.String(), authorized),
 
 		where: base.String(),
 		close: transport.CloseIdleConnections,

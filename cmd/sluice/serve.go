@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
 	"runtime"
 	"time"
 
@@ -174,9 +176,15 @@ func newTelemetry(ctx context.Context, mode string, status func() routing.Status
 	return tel, tel.Registry().Register(stateMetrics{status})
 }
 
+// routes is what follows the routing state and keeps things beside it, a [routing.Watcher].
+type routes interface {
+	admin.Watcher
+	Shelf(name string) routing.Shelf
+}
+
 // newGateway makes the gateway and mounts the operators' service on it.
 func newGateway(
-	o serveOptions, access access, router *routing.Router, state admin.Watcher, tel *telemetry.Telemetry, log *slog.Logger,
+	o serveOptions, access access, router *routing.Router, state routes, tel *telemetry.Telemetry, log *slog.Logger,
 ) (*gateway.Gateway, error) {
 	delay := o.drainDelay
 	if delay == 0 {
@@ -186,18 +194,32 @@ func newGateway(
 		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
 		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
 		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel,
+		Incidents: state.Shelf("incidents"), Name: gatewayName(o.listen),
 	}, router)
 	if err != nil {
 		return nil, err
 	}
 	service, err := admin.New(admin.Config{
 		Watcher: state, Router: router, Gateway: gw, Tokens: access.tokens, Version: version(), Logger: log,
+		Incidents: gw.Incidents(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	gw.ServeAdmin(service.Handler())
 	return gw, nil
+}
+
+// gatewayName tells a gateway from others that share its store.
+func gatewayName(listen string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "gateway"
+	}
+	if _, port, err := net.SplitHostPort(listen); err == nil {
+		return host + ":" + port
+	}
+	return host
 }
 
 // announce says what is bound where.

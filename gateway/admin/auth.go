@@ -22,9 +22,11 @@ var viewing = map[string]bool{
 	adminv1connect.AdminServiceExplainProcedure: true,
 	adminv1connect.AdminServiceStatusProcedure:  true,
 
-	adminv1connect.BreakerServiceListBreakersProcedure:  true,
-	adminv1connect.BreakerServiceWatchBreakersProcedure: true,
-	adminv1connect.FaultServiceListFaultsProcedure:      true,
+	adminv1connect.BreakerServiceListBreakersProcedure:   true,
+	adminv1connect.BreakerServiceWatchBreakersProcedure:  true,
+	adminv1connect.FaultServiceListFaultsProcedure:       true,
+	adminv1connect.IncidentServiceListIncidentsProcedure: true,
+	adminv1connect.IncidentServiceGetIncidentProcedure:   true,
 }
 
 // authorizer lets callers pass whose token's role suffices. Without tokens

@@ -18,17 +18,19 @@ const Domain = "sluice"
 
 // The reasons in ErrorInfo.
 const (
-	ReasonConflict         = "CONFLICT"          // another operator was faster
-	ReasonInvalid          = "INVALID"           // fields are wrong; a BadRequest says which
-	ReasonModelNotFound    = "MODEL_NOT_FOUND"   // no route for the model
-	ReasonNoState          = "NO_STATE"          // the gateway has no routes at all, perhaps because its store is away
-	ReasonNoHistory        = "NO_HISTORY"        // no change to undo, or no such revision
-	ReasonUnreachable      = "UNREACHABLE"       // the guard has refused, force overrules it
-	ReasonStoreUnavailable = "STORE_UNAVAILABLE" // nothing has been changed
-	ReasonOutcomeUnknown   = "OUTCOME_UNKNOWN"   // repeat with the same request key to find out
-	ReasonStoreRefused     = "STORE_REFUSED"     // the store would not do it; metadata store_reason says why
-	ReasonTokenMissing     = "TOKEN_MISSING"     // no token, or one that is not known
-	ReasonRoleMissing      = "ROLE_MISSING"      // the token's role does not suffice
+	ReasonConflict         = "CONFLICT"           // another operator was faster
+	ReasonInvalid          = "INVALID"            // fields are wrong; a BadRequest says which
+	ReasonModelNotFound    = "MODEL_NOT_FOUND"    // no route for the model
+	ReasonIncidentNotFound = "INCIDENT_NOT_FOUND" // no incident, or more than one, has an id that begins so
+	ReasonNoIncidents      = "NO_INCIDENTS"       // this gateway keeps none
+	ReasonNoState          = "NO_STATE"           // the gateway has no routes at all, perhaps because its store is away
+	ReasonNoHistory        = "NO_HISTORY"         // no change to undo, or no such revision
+	ReasonUnreachable      = "UNREACHABLE"        // the guard has refused, force overrules it
+	ReasonStoreUnavailable = "STORE_UNAVAILABLE"  // nothing has been changed
+	ReasonOutcomeUnknown   = "OUTCOME_UNKNOWN"    // repeat with the same request key to find out
+	ReasonStoreRefused     = "STORE_REFUSED"      // the store would not do it; metadata store_reason says why
+	ReasonTokenMissing     = "TOKEN_MISSING"      // no token, or one that is not known
+	ReasonRoleMissing      = "ROLE_MISSING"       // the token's role does not suffice
 )
 
 // unknownModelError says that there is no route.

@@ -50,6 +50,9 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 	if err != nil {
 		return nil, failure(err, func(field string) string { return field })
 	}
+	if !in.GetDryRun() {
+		s.tellOfRollback(outcome.GetChange())
+	}
 	resp := &adminv1.RollbackResponse{Outcome: outcome}
 	for _, c := range undone[:min(len(undone), maxUndone)] {
 		resp.Undone = append(resp.Undone, c.GetRevision())

@@ -14,6 +14,7 @@ import (
 	"sluice/proto/sluice/admin/v1/adminv1connect"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
+	"sluice/telemetry/incident"
 )
 
 // Watcher is what the service needs of the gateway's one writer of routes, a
@@ -48,6 +49,8 @@ type Config struct {
 	Watcher Watcher
 	Router  *routing.Router
 	Gateway Gateway
+	// Incidents keeps incidents; nil if nothing does.
+	Incidents *incident.Tracker
 	// Prober defaults to one that asks the endpoint's grpc.health.v1.
 	Prober Prober
 	// Tokens, unless nil, are required of every caller.
@@ -65,9 +68,10 @@ type Service struct {
 }
 
 var (
-	_ adminv1connect.AdminServiceHandler   = (*Service)(nil)
-	_ adminv1connect.BreakerServiceHandler = (*Service)(nil)
-	_ adminv1connect.FaultServiceHandler   = (*Service)(nil)
+	_ adminv1connect.AdminServiceHandler    = (*Service)(nil)
+	_ adminv1connect.BreakerServiceHandler  = (*Service)(nil)
+	_ adminv1connect.FaultServiceHandler    = (*Service)(nil)
+	_ adminv1connect.IncidentServiceHandler = (*Service)(nil)
 )
 
 // New returns a service.
@@ -98,6 +102,7 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle(adminv1connect.NewAdminServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewBreakerServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewFaultServiceHandler(s, options))
+	mux.Handle(adminv1connect.NewIncidentServiceHandler(s, options))
 	if s.cfg.Tokens == nil {
 		return onlyFromHere(mux)
 	}

@@ -43,6 +43,10 @@ func (s *Series) Add(now time.Time, cumulative Counts) {
 	s.coarse.add(now, time.Hour, news)
 }
 
+// Skip says what the cumulative counts are without taking them for events: they are of before
+// the objective.
+func (s *Series) Skip(cumulative Counts) { s.seen = cumulative }
+
 // Last returns the events of the last d before the latest Add, in whole steps of which the
 // latest counts as one: of 30 s for up to six hours, else of an hour.
 func (s *Series) Last(d time.Duration) Counts {
@@ -71,6 +75,17 @@ func (s *Series) Onset(target, rate float64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, first*int64(Step))
+}
+
+// LastBurn returns the end of the latest step of 30 s in which the budget burnt at least at a rate,
+// zero if none of the last six hours did.
+func (s *Series) LastBurn(target, rate float64) time.Time {
+	for n := s.fine.at; n > s.fine.at-ringSteps && n >= 0; n-- {
+		if c := s.fine.step(n); c.Total > 0 && BurnRate(c, target) >= rate {
+			return time.Unix(0, (n+1)*int64(Step))
+		}
+	}
+	return time.Time{}
 }
 
 // ring holds the latest steps of time, the oldest overwritten by the newest.

@@ -113,6 +113,9 @@ type Route struct {
 	Hedge *Hedge `protobuf:"bytes,13,opt,name=hedge,proto3" json:"hedge,omitempty"`
 	// health says how the endpoints are probed, and how those that come back are treated.
 	Health *Health `protobuf:"bytes,14,opt,name=health,proto3" json:"health,omitempty"`
+	// slo says how good the answers of the route are meant to be. It changes nothing about them: it is
+	// what error budgets, burn rates and incidents are measured by.
+	Slo *SLO `protobuf:"bytes,16,opt,name=slo,proto3" json:"slo,omitempty"`
 	// priority says which calls go first when not all can be answered.
 	Priority *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
 	// faults make attempts fail on purpose, to see what callers notice. Each ends by itself.
@@ -248,6 +251,13 @@ func (x *Route) GetHedge() *Hedge {
 func (x *Route) GetHealth() *Health {
 	if x != nil {
 		return x.Health
+	}
+	return nil
+}
+
+func (x *Route) GetSlo() *SLO {
+	if x != nil {
+		return x.Slo
 	}
 	return nil
 }
@@ -1537,13 +1547,153 @@ func (x *OutputRule) GetNanDiffers() bool {
 	return false
 }
 
+// SLO holds a route's service level objectives, for 30 days each.
+type SLO struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// availability is the percentage of calls that are to be answered: that do not end with UNKNOWN,
+	// DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS, nor with RESOURCE_EXHAUSTED by the gateway.
+	// Calls that their caller gave up count for nothing.
+	Availability float64 `protobuf:"fixed64,1,opt,name=availability,proto3" json:"availability,omitempty"`
+	// latency is how fast answers are to be.
+	Latency       *LatencyObjective `protobuf:"bytes,2,opt,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SLO) Reset() {
+	*x = SLO{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SLO) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SLO) ProtoMessage() {}
+
+func (x *SLO) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SLO.ProtoReflect.Descriptor instead.
+func (*SLO) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SLO) GetAvailability() float64 {
+	if x != nil {
+		return x.Availability
+	}
+	return 0
+}
+
+func (x *SLO) GetLatency() *LatencyObjective {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+// LatencyObjective names one percentile and the time that so many of the good answers of unary calls are to
+// stay within, from the call's opening to its end.
+type LatencyObjective struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// p50 is the time for 50 of 100 answers.
+	P50 *durationpb.Duration `protobuf:"bytes,1,opt,name=p50,proto3" json:"p50,omitempty"`
+	// p90 is the time for 90 of 100 answers.
+	P90 *durationpb.Duration `protobuf:"bytes,2,opt,name=p90,proto3" json:"p90,omitempty"`
+	// p95 is the time for 95 of 100 answers.
+	P95 *durationpb.Duration `protobuf:"bytes,3,opt,name=p95,proto3" json:"p95,omitempty"`
+	// p99 is the time for 99 of 100 answers.
+	P99 *durationpb.Duration `protobuf:"bytes,4,opt,name=p99,proto3" json:"p99,omitempty"`
+	// p999 is the time for 99.9 of 100 answers.
+	P999          *durationpb.Duration `protobuf:"bytes,5,opt,name=p999,proto3" json:"p999,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatencyObjective) Reset() {
+	*x = LatencyObjective{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatencyObjective) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatencyObjective) ProtoMessage() {}
+
+func (x *LatencyObjective) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatencyObjective.ProtoReflect.Descriptor instead.
+func (*LatencyObjective) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LatencyObjective) GetP50() *durationpb.Duration {
+	if x != nil {
+		return x.P50
+	}
+	return nil
+}
+
+func (x *LatencyObjective) GetP90() *durationpb.Duration {
+	if x != nil {
+		return x.P90
+	}
+	return nil
+}
+
+func (x *LatencyObjective) GetP95() *durationpb.Duration {
+	if x != nil {
+		return x.P95
+	}
+	return nil
+}
+
+func (x *LatencyObjective) GetP99() *durationpb.Duration {
+	if x != nil {
+		return x.P99
+	}
+	return nil
+}
+
+func (x *LatencyObjective) GetP999() *durationpb.Duration {
+	if x != nil {
+		return x.P999
+	}
+	return nil
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xd4\r\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xfe\r\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -1564,7 +1714,8 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x10allow_management\x18\v \x01(\bR\x0fallowManagement\x120\n" +
 	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x12.\n" +
 	"\x05hedge\x18\r \x01(\v2\x18.sluice.routing.v1.HedgeR\x05hedge\x121\n" +
-	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x127\n" +
+	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x12(\n" +
+	"\x03slo\x18\x10 \x01(\v2\x16.sluice.routing.v1.SLOR\x03slo\x127\n" +
 	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x12i\n" +
 	"\x06faults\x18\x0f \x03(\v2\x18.sluice.routing.v1.FaultB7\xbaH4\xba\x011\n" +
 	"\froute.faults\x12\x10at most 8 faults\x1a\x0fsize(this) <= 8R\x06faults\x12~\n" +
@@ -1718,7 +1869,24 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\vnan_differs\x18\x05 \x01(\bR\n" +
 	"nanDiffersB\v\n" +
 	"\t_relativeB\v\n" +
-	"\t_absoluteB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\t_absolute\"\xae\x02\n" +
+	"\x03SLO\x12\x8d\x01\n" +
+	"\favailability\x18\x01 \x01(\x01Bi\xbaHf\xba\x01`\n" +
+	"\x10slo.availability\x12,a percentage from 50 to 99.999, such as 99.9\x1a\x1ethis >= 50.0 && this <= 99.999\xd8\x01\x01R\favailability\x12=\n" +
+	"\alatency\x18\x02 \x01(\v2#.sluice.routing.v1.LatencyObjectiveR\alatency:X\xbaHU\x1aS\n" +
+	"\x03slo\x12\x1davailability, latency or both\x1a-this.availability != 0.0 || has(this.latency)\"\xc1\a\n" +
+	"\x10LatencyObjective\x12\x92\x01\n" +
+	"\x03p50\x18\x01 \x01(\v2\x19.google.protobuf.DurationBe\xbaHb\xba\x01_\n" +
+	"\x0fslo.latency.p50\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x03p50\x12\x92\x01\n" +
+	"\x03p90\x18\x02 \x01(\v2\x19.google.protobuf.DurationBe\xbaHb\xba\x01_\n" +
+	"\x0fslo.latency.p90\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x03p90\x12\x92\x01\n" +
+	"\x03p95\x18\x03 \x01(\v2\x19.google.protobuf.DurationBe\xbaHb\xba\x01_\n" +
+	"\x0fslo.latency.p95\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x03p95\x12\x92\x01\n" +
+	"\x03p99\x18\x04 \x01(\v2\x19.google.protobuf.DurationBe\xbaHb\xba\x01_\n" +
+	"\x0fslo.latency.p99\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x03p99\x12\x95\x01\n" +
+	"\x04p999\x18\x05 \x01(\v2\x19.google.protobuf.DurationBf\xbaHc\xba\x01`\n" +
+	"\x10slo.latency.p999\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x04p999:\xc0\x01\xbaH\xbc\x01\x1a\xb9\x01\n" +
+	"\vslo.latency\x12\"one of p50, p90, p95, p99 and p999\x1a\x85\x01(has(this.p50) ? 1 : 0) + (has(this.p90) ? 1 : 0) + (has(this.p95) ? 1 : 0) + (has(this.p99) ? 1 : 0) + (has(this.p999) ? 1 : 0) == 1B*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -1732,7 +1900,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),              // 0: sluice.routing.v1.Document
 	(*Route)(nil),                 // 1: sluice.routing.v1.Route
@@ -1753,14 +1921,16 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*CutOff)(nil),                // 16: sluice.routing.v1.CutOff
 	(*Comparison)(nil),            // 17: sluice.routing.v1.Comparison
 	(*OutputRule)(nil),            // 18: sluice.routing.v1.OutputRule
-	nil,                           // 19: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*SLO)(nil),                   // 19: sluice.routing.v1.SLO
+	(*LatencyObjective)(nil),      // 20: sluice.routing.v1.LatencyObjective
+	nil,                           // 21: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	19, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	21, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
@@ -1769,32 +1939,39 @@ var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	11, // 8: sluice.routing.v1.Route.breaker:type_name -> sluice.routing.v1.Breaker
 	13, // 9: sluice.routing.v1.Route.hedge:type_name -> sluice.routing.v1.Hedge
 	12, // 10: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
-	14, // 11: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
-	15, // 12: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
-	16, // 13: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
-	3,  // 14: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 15: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 16: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	20, // 17: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
-	17, // 18: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
-	20, // 19: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	20, // 20: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	20, // 21: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	20, // 22: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	20, // 23: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	20, // 24: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	20, // 25: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	20, // 26: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	20, // 27: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	20, // 28: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
-	21, // 29: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
-	21, // 30: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
-	18, // 31: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	19, // 11: sluice.routing.v1.Route.slo:type_name -> sluice.routing.v1.SLO
+	14, // 12: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
+	15, // 13: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
+	16, // 14: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
+	3,  // 15: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 16: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 17: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	22, // 18: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	17, // 19: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
+	22, // 20: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	22, // 21: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	22, // 22: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	22, // 23: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	22, // 24: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	22, // 25: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	22, // 26: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	22, // 27: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	22, // 28: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	22, // 29: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	23, // 30: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	23, // 31: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	18, // 32: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
+	20, // 33: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
+	22, // 34: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
+	22, // 35: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
+	22, // 36: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
+	22, // 37: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
+	22, // 38: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -1812,7 +1989,7 @@ func file_sluice_routing_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+)
+
+func newIncidentsCommand() *cobra.Command {
+	var o clientOptions
+	var output format
+	var open bool
+	var limit uint32
+	cmd := &cobra.Command{
+		Use:   "incidents [MODEL]",
+		Short: "Show when models were in trouble, and what it took to notice and to mend",
+		Long: `Show when models were in trouble, the latest first, and for each model what it took to notice
+and to mend over the last 30 days.
+
+An incident begins when a version's breaker opens, when an error budget burns so fast that it
+pages, or when somebody rolls back, and is over when nothing has been wrong for a minute.
+Gateways that share a store share their incidents. An outage lasts until callers were helped: a
+breaker that cut a version off while another one answers helps at once.`,
+		Example: `  sluice incidents
+  sluice incidents fraud --open
+  sluice postmortem 20260504-120004`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeModel(&o),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			resp, err := ask(cmd.Context(), &o, func(ctx context.Context, c *client) (*adminv1.ListIncidentsResponse, error) {
+				return c.ListIncidents(ctx, &adminv1.ListIncidentsRequest{Model: modelOf(args), Open: open, Limit: limit})
+			})
+			if err != nil {
+				return err
+			}
+			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { showIncidents(out, resp, time.Now()) })
+		},
+	}
+	o.register(cmd)
+	output.register(cmd)
+	cmd.Flags().BoolVar(&open, "open", false, "only those that are not over")
+	cmd.Flags().Uint32Var(&limit, "limit", 20, "the most `incidents` to show, up to 1000")
+	return cmd
+}
+
+func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.Time) {
+	if len(resp.GetIncidents()) == 0 {
+		fmt.Fprintln(out, "no incidents")
+	} else {
+		t := newTable("INCIDENT", "MODEL", "ONSET", ">DETECTED", ">MITIGATED", ">RECOVERED", "BY", ">CALLS", ">FAILED", ">FELL BACK")
+		for _, in := range resp.GetIncidents() {
+			var sum adminv1.Effect
+			for _, g := range in.GetGateways() {
+				sum.Calls += g.GetEffect().GetCalls()
+				sum.Failed += g.GetEffect().GetFailed()
+				sum.FellBack += g.GetEffect().GetFellBack()
+			}
+			onset := in.GetOnset().AsTime()
+			mitigated, recovered := "-", "open, "+short(now.Sub(onset))
+			if m := in.GetMitigated(); m != nil {
+				mitigated = "+" + short(m.AsTime().Sub(onset))
+			}
+			if r := in.GetRecovered(); r != nil {
+				recovered = "+" + short(r.AsTime().Sub(onset))
+			}
+			t.add(in.GetId(), in.GetModel(), moment(in.GetOnset()), "+"+short(in.GetDetected().AsTime().Sub(onset)), mitigated, recovered,
+				visible(in.GetTrigger(), 20), fmt.Sprint(sum.GetCalls()), fmt.Sprint(sum.GetFailed()), fmt.Sprint(sum.GetFellBack()))
+		}
+		t.write(out)
+	}
+	if len(resp.GetReliability()) == 0 {
+		return
+	}
+	fmt.Fprintln(out)
+	t := newTable("MODEL", ">INCIDENTS", ">OPEN", ">UPTIME 30d", ">MTTD", ">MEDIAN", ">MTTR", ">MEDIAN")
+	for _, r := range resp.GetReliability() {
+		recover := func(d interface{ AsDuration() time.Duration }, known bool) string {
+			if !known {
+				return "-"
+			}
+			return short(d.AsDuration())
+		}
+		over := r.GetMeanTimeToRecover() != nil
+		t.add(r.GetModel(), fmt.Sprint(r.GetIncidents()), fmt.Sprint(r.GetOpen()), fmt.Sprintf("%.3f %%", 100*r.GetUptime()),
+			short(r.GetMeanTimeToDetect().AsDuration()), short(r.GetMedianTimeToDetect().AsDuration()),
+			recover(r.GetMeanTimeToRecover(), over), recover(r.GetMedianTimeToRecover(), over))
+	}
+	t.write(out)
+}
+
+// short says a duration in two units at most.
+func short(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	}
+	hours := d.Round(time.Minute)
+	return fmt.Sprintf("%dh%02dm", int(hours.Hours()), int(hours.Minutes())%60)
+}

@@ -1,0 +1,254 @@
+package incident
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+)
+
+// Shelf is where incidents are kept; sluice/routing has it.
+type Shelf interface {
+	// Get returns the value of a key, nil if there is none.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// All returns every key with its value.
+	All(ctx context.Context) (map[string][]byte, error)
+	// Swap sets the value of a key (nil removes it) if its value is old, nil meaning that there is
+	// none, and reports whether it was.
+	Swap(ctx context.Context, key string, old, value []byte) (bool, error)
+}
+
+// Book is the incidents of all gateways that share a store. Safe for concurrent use.
+//
+// On the shelf stand, encoded, "incident/ID" and, while it is open, "open/MODEL" with the id.
+type Book struct{ shelf Shelf }
+
+// NewBook returns the incidents on a shelf.
+func NewBook(s Shelf) *Book { return &Book{s} }
+
+const (
+	incidentKey = "incident/"
+	openKey     = "open/"
+	// maxIncidents is how many are kept; the oldest that are over go first.
+	maxIncidents = 500
+	// maxTries is how often a change is tried when others change the same incident.
+	maxTries = 20
+)
+
+var errOvertaken = errors.New("others changed the same incident again and again")
+
+// ErrUnknown is returned for an id that no incident has.
+var ErrUnknown = errors.New("no such incident")
+
+// All returns all incidents, the latest first.
+func (b *Book) All(ctx context.Context) ([]*adminv1.Incident, error) {
+	values, err := b.shelf.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAll(values), nil
+}
+
+// decodeAll leaves out what is not an incident: a later version of the program may have put it
+// there.
+func decodeAll(values map[string][]byte) []*adminv1.Incident {
+	var all []*adminv1.Incident
+	for key, value := range values {
+		in := new(adminv1.Incident)
+		if strings.HasPrefix(key, incidentKey) && proto.Unmarshal(value, in) == nil {
+			all = append(all, in)
+		}
+	}
+	slices.SortFunc(all, func(a, b *adminv1.Incident) int {
+		return cmp.Or(b.GetDetected().AsTime().Compare(a.GetDetected().AsTime()), cmp.Compare(a.GetId(), b.GetId()))
+	})
+	return all
+}
+
+// Find returns the incident whose id begins like that, if there is just one.
+func (b *Book) Find(ctx context.Context, id string) (*adminv1.Incident, error) {
+	all, err := b.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []*adminv1.Incident
+	for _, in := range all {
+		if in.GetId() == id {
+			return in, nil
+		}
+		if id != "" && strings.HasPrefix(in.GetId(), id) {
+			found = append(found, in)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return nil, fmt.Errorf("%w: %q", ErrUnknown, id)
+	}
+	return nil, fmt.Errorf("%w: %q begins the ids of %d", ErrUnknown, id, len(found))
+}
+
+// Change alters one incident, whatever others do to it at the same time.
+func (b *Book) Change(ctx context.Context, id string, alter func(*adminv1.Incident) error) (*adminv1.Incident, error) {
+	for range maxTries {
+		old, err := b.shelf.Get(ctx, incidentKey+id)
+		if err != nil {
+			return nil, err
+		}
+		if old == nil {
+			return nil, fmt.Errorf("%w: %q", ErrUnknown, id)
+		}
+		in := new(adminv1.Incident)
+		if err := proto.Unmarshal(old, in); err != nil {
+			return nil, fmt.Errorf("incident %q cannot be read: %w", id, err)
+		}
+		if err := alter(in); err != nil {
+			return nil, err
+		}
+		value, err := proto.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		if done, err := b.shelf.Swap(ctx, incidentKey+id, old, value); done || err != nil {
+			return in, err
+		}
+	}
+	return nil, errOvertaken
+}
+
+// update alters the open incident of a model and opens one if there is none. id is the one that the
+// caller last knew of, and may be over by now.
+func (b *Book) update(ctx context.Context, model, id string, alter func(*adminv1.Incident)) (in *adminv1.Incident, opened bool, err error) {
+	for range maxTries {
+		current, err := b.shelf.Get(ctx, openKey+model)
+		if err != nil {
+			return nil, false, err
+		}
+		if current == nil {
+			in, err := b.begin(ctx, model, alter)
+			if in != nil || err != nil {
+				return in, in != nil, err
+			}
+			continue // somebody else was faster
+		}
+		in, err := b.Change(ctx, string(current), func(in *adminv1.Incident) error { alter(in); return nil })
+		if errors.Is(err, ErrUnknown) {
+			// Whoever opened it got no further than its name.
+			if _, err := b.shelf.Swap(ctx, openKey+model, current, nil); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		return in, false, err
+	}
+	return nil, false, errOvertaken
+}
+
+// begin opens an incident; nil if another one is open by now.
+func (b *Book) begin(ctx context.Context, model string, alter func(*adminv1.Incident)) (*adminv1.Incident, error) {
+	in := &adminv1.Incident{Model: model}
+	alter(in)
+	in.Id = newID(in.GetDetected().AsTime())
+	value, err := proto.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	// The incident is there before its name is, so that a name always leads to one.
+	if _, err := b.shelf.Swap(ctx, incidentKey+in.GetId(), nil, value); err != nil {
+		return nil, err
+	}
+	won, err := b.shelf.Swap(ctx, openKey+model, nil, []byte(in.GetId()))
+	if err != nil || !won {
+		_, undo := b.shelf.Swap(ctx, incidentKey+in.GetId(), value, nil)
+		return nil, errors.Join(err, undo)
+	}
+	_ = b.forget(ctx) // the next one tries again
+	return in, nil
+}
+
+// newID sorts by time and is short enough to be read out over the telephone.
+func newID(at time.Time) string {
+	var b [3]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	return at.UTC().Format("20060102-150405-") + hex.EncodeToString(b[:])
+}
+
+// forget drops the oldest incidents that are over, beyond what is kept.
+func (b *Book) forget(ctx context.Context) error {
+	values, err := b.shelf.All(ctx)
+	if err != nil {
+		return err
+	}
+	all := decodeAll(values)
+	for i := len(all) - 1; i >= maxIncidents; i-- {
+		if all[i].GetRecovered() == nil {
+			continue
+		}
+		key := incidentKey + all[i].GetId()
+		if _, err := b.shelf.Swap(ctx, key, values[key], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open returns the incidents that are not over.
+func (b *Book) open(ctx context.Context) ([]*adminv1.Incident, error) {
+	values, err := b.shelf.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var open []*adminv1.Incident
+	for _, in := range decodeAll(values) {
+		if in.GetRecovered() == nil {
+			open = append(open, in)
+		}
+	}
+	return open, nil
+}
+
+var errNotCalm = errors.New("a gateway still sees trouble")
+
+// closeIfCalm closes an incident to which no gateway has anything to add, and returns it; nil if it is
+// not over, or was over already.
+func (b *Book) closeIfCalm(ctx context.Context, id string, now time.Time) (*adminv1.Incident, error) {
+	in, err := b.Change(ctx, id, func(in *adminv1.Incident) error {
+		var last time.Time
+		for _, g := range in.GetGateways() {
+			at := g.GetUpdated().AsTime()
+			waits := calm
+			if len(g.GetTroubles()) > 0 {
+				waits = stale
+			}
+			if now.Sub(at) < waits {
+				return errNotCalm
+			}
+			if at.After(last) {
+				last = at
+			}
+		}
+		if in.GetRecovered() != nil {
+			return errNotCalm
+		}
+		in.Recovered = stamp(last)
+		return nil
+	})
+	switch {
+	case errors.Is(err, errNotCalm), errors.Is(err, ErrUnknown):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	_, err = b.shelf.Swap(ctx, openKey+in.GetModel(), []byte(id), nil)
+	return in, err
+}

@@ -1,0 +1,288 @@
+package incident
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+)
+
+const (
+	// calm is how long nothing may be wrong before an incident is over: a breaker that opens and
+	// closes every few seconds is one incident.
+	calm = 60 * time.Second
+	// interval is how often open incidents are brought up to date.
+	interval = 5 * time.Second
+	// sweepEvery is how often somebody looks for incidents whose gateways are gone.
+	sweepEvery = time.Minute
+	// stale is the age from which a gateway's last word no longer keeps an incident open: it has
+	// ended, or cannot reach the store.
+	stale = 2 * time.Minute
+	// room is how much may wait to be looked at.
+	room = 1024
+	// maxPending bounds the events of one model that wait to be written.
+	maxPending = 100
+)
+
+// What makes an incident.
+const (
+	Breaker  = "breaker"
+	BurnRate = "burn rate"
+	Rollback = "rollback"
+)
+
+// Trouble is something wrong with a model.
+type Trouble struct {
+	Model string
+	// Name tells it from other troubles of the model, such as "breaker v8".
+	Name string
+	// Trigger is Breaker, BurnRate or Rollback.
+	Trigger string
+	// At is when it was noticed, Onset when the first call went wrong; zero means At.
+	At, Onset time.Time
+	// Text says what it is.
+	Text string
+	// Actor and Revision belong to a trouble that somebody has reported, such as by a rollback.
+	Actor    string
+	Revision uint64
+	// RequestID names a call that shows it; it may be empty.
+	RequestID string
+	// Seen is what callers have noticed shortly before At, from Onset or a few seconds before.
+	Seen Effect
+	// Brief troubles are over with their beginning: a rollback is a sign of trouble, and ends it.
+	Brief bool
+}
+
+// Effect is what callers noticed of a model, counted from wherever the counting began.
+type Effect struct {
+	Calls, Failed, FellBack uint64
+}
+
+// Config says who tracks what. Gateway, Shelf, Effect and Budget have to be set.
+type Config struct {
+	// Gateway is this gateway's name among those that share the store.
+	Gateway string
+	// Shelf is where incidents are kept.
+	Shelf Shelf
+	// Effect returns counts of a model that only grow.
+	Effect func(model string) Effect
+	// Budget returns the share of a model's error budget for availability that is left; false if
+	// it has no such objective.
+	Budget func(model string) (left float64, ok bool)
+	// Samples returns calls of a model that failed lately, the latest first. Default none.
+	Samples func(model string) []*adminv1.SampleCall
+	// Logger receives a line per incident that opens or is over. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Tracker opens and closes incidents. Its methods but Run may be called at any time by anybody and do
+// not block.
+type Tracker struct {
+	cfg     Config
+	book    *Book
+	told    chan func(*Tracker)
+	dropped atomic.Uint64
+	failed  atomic.Uint64
+	open    atomic.Int64
+
+	models map[string]*model // in trouble, or lately; Run's own
+}
+
+// Book returns the incidents that all gateways keep.
+func (t *Tracker) Book() *Book { return t.book }
+
+// New returns a tracker that does nothing before Run.
+func New(cfg Config) *Tracker {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Samples == nil {
+		cfg.Samples = func(string) []*adminv1.SampleCall { return nil }
+	}
+	return &Tracker{
+		cfg: cfg, book: NewBook(cfg.Shelf), told: make(chan func(*Tracker), room), models: make(map[string]*model),
+	}
+}
+
+// Stats are counters and a gauge, for metrics.
+type Stats struct {
+	Open    int    // models of this gateway in an incident
+	Dropped uint64 // things told that there was no room for
+	Failed  uint64 // times that an incident could not be written
+}
+
+// Stats returns them. It may be called at any time.
+func (t *Tracker) Stats() Stats {
+	return Stats{Open: int(t.open.Load()), Dropped: t.dropped.Load(), Failed: t.failed.Load()}
+}
+
+func (t *Tracker) tell(f func(*Tracker)) {
+	select {
+	case t.told <- f:
+	default:
+		t.dropped.Add(1)
+	}
+}
+
+// Begin tells of a trouble. One that is known already is only brought up to date.
+func (t *Tracker) Begin(tr Trouble) { t.tell(func(t *Tracker) { t.begin(tr) }) }
+
+// End tells that a trouble is over, and how.
+func (t *Tracker) End(model, name, text string, at time.Time) {
+	t.tell(func(t *Tracker) {
+		m := t.models[model]
+		if m != nil && m.troubles[name] {
+			m.end(name, text, at)
+		}
+	})
+}
+
+// Note tells of something that happened to a model. It matters only in an incident.
+func (t *Tracker) Note(model string, e *adminv1.IncidentEvent) {
+	t.tell(func(t *Tracker) {
+		if m := t.models[model]; m != nil {
+			m.note(e)
+		}
+	})
+}
+
+// Mitigate tells that callers of a model have been helped, and how. Only the first time counts, and
+// only in an incident.
+func (t *Tracker) Mitigate(model, how string, at time.Time) {
+	t.tell(func(t *Tracker) {
+		if m := t.models[model]; m != nil {
+			m.mitigate(how, at)
+		}
+	})
+}
+
+// Reconcile ends the troubles of all models that the function says cannot stand any more, with its
+// words: that of a version without calls, for which no breaker closes again.
+func (t *Tracker) Reconcile(ended func(model, trouble string) (how string, ended bool)) {
+	t.tell(func(t *Tracker) {
+		now := time.Now()
+		for name, m := range t.models {
+			for trouble := range m.troubles {
+				if how, is := ended(name, trouble); is {
+					m.end(trouble, how, now)
+					m.mitigate(how, now)
+				}
+			}
+		}
+	})
+}
+
+// Run keeps incidents until ctx ends. It is called once.
+func (t *Tracker) Run(ctx context.Context) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-t.told:
+			f(t)
+			t.drain()
+			t.write(ctx, false)
+		case <-tick.C:
+			t.write(ctx, true)
+		case <-sweep.C:
+			t.sweep(ctx)
+		}
+	}
+}
+
+// drain takes what else has been told, so that it is written together.
+func (t *Tracker) drain() {
+	for {
+		select {
+		case f := <-t.told:
+			f(t)
+		default:
+			return
+		}
+	}
+}
+
+func (t *Tracker) begin(tr Trouble) {
+	if tr.Onset.IsZero() || tr.Onset.After(tr.At) {
+		tr.Onset = tr.At
+	}
+	m := t.models[tr.Model]
+	if m == nil {
+		m = newModel(tr, t.cfg)
+		t.models[tr.Model] = m
+		t.open.Store(int64(len(t.models)))
+	}
+	if m.troubles[tr.Name] {
+		return
+	}
+	if tr.Onset.Before(m.onset) {
+		m.onset = tr.Onset
+	}
+	m.calmSince = tr.At
+	if !tr.Brief {
+		m.troubles[tr.Name] = true
+		m.kinds[tr.Name] = tr.Trigger
+	}
+	m.note(&adminv1.IncidentEvent{
+		Time: stamp(tr.At), Kind: tr.Trigger, Text: tr.Text, Actor: tr.Actor, Revision: tr.Revision, RequestId: tr.RequestID,
+	})
+}
+
+// write brings the store up to date: with what is new, or, at each tick, with all that is open.
+func (t *Tracker) write(ctx context.Context, tick bool) {
+	now := time.Now()
+	for name, m := range t.models {
+		quiet := len(m.troubles) == 0 && now.Sub(m.calmSince) >= calm
+		if !m.dirty && !tick {
+			continue
+		}
+		in, opened, err := t.book.update(ctx, name, m.id, func(in *adminv1.Incident) { m.addTo(in, t.cfg, now) })
+		if err != nil {
+			t.failed.Add(1)
+			t.cfg.Logger.Warn("an incident cannot be written yet", "model", name, "error", err)
+			continue // it stays dirty
+		}
+		if opened {
+			t.cfg.Logger.Warn("incident open", "incident", in.GetId(), "model", name, "trigger", in.GetTrigger(), "onset", m.onset)
+		}
+		m.written(in.GetId())
+		if !quiet {
+			continue
+		}
+		// To this gateway all is well. Whoever finds that it is so to all closes the incident.
+		delete(t.models, name)
+		t.open.Store(int64(len(t.models)))
+		t.closeIfCalm(ctx, in)
+	}
+}
+
+// sweep closes incidents that nobody keeps open any more, such as those of a gateway that has ended.
+func (t *Tracker) sweep(ctx context.Context) {
+	open, err := t.book.open(ctx)
+	if err != nil {
+		return // it is tried again
+	}
+	for _, in := range open {
+		if t.models[in.GetModel()] == nil {
+			t.closeIfCalm(ctx, in)
+		}
+	}
+}
+
+func (t *Tracker) closeIfCalm(ctx context.Context, in *adminv1.Incident) {
+	closed, err := t.book.closeIfCalm(ctx, in.GetId(), time.Now())
+	if err != nil {
+		t.failed.Add(1) // the next sweep finds it
+		return
+	}
+	if closed != nil {
+		t.cfg.Logger.Info("incident over", "incident", closed.GetId(), "model", closed.GetModel(),
+			"lasted", closed.GetRecovered().AsTime().Sub(closed.GetOnset().AsTime()).Round(time.Second))
+	}
+}

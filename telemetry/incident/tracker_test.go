@@ -1,0 +1,340 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	"sluice/routing/memstore"
+)
+
+// gateway is one tracker and what it is told of calls.
+type gateway struct {
+	*Tracker
+	calls, failed atomic.Uint64
+	budget        atomic.Uint64 // percent left
+	samples       []*adminv1.SampleCall
+	stop          func()
+}
+
+func startGateway(t *testing.T, name string, shelf Shelf) *gateway {
+	t.Helper()
+	g := new(gateway)
+	g.budget.Store(100)
+	g.Tracker = New(Config{
+		Gateway: name, Shelf: shelf, Logger: slog.New(slog.DiscardHandler),
+		Effect:  func(string) Effect { return Effect{Calls: g.calls.Load(), Failed: g.failed.Load()} },
+		Budget:  func(string) (float64, bool) { return float64(g.budget.Load()) / 100, true },
+		Samples: func(string) []*adminv1.SampleCall { return g.samples },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { _ = g.Run(ctx); close(ended) }()
+	g.stop = func() { cancel(); <-ended }
+	t.Cleanup(g.stop)
+	return g
+}
+
+func breakerOpens(version string) Trouble {
+	now := time.Now()
+	return Trouble{
+		Model: "fraud", Name: "breaker " + version, Trigger: "breaker", At: now, Onset: now.Add(-3 * time.Second),
+		Text: "breaker of " + version + " open: 5 failures in a row", RequestID: "req-1", Seen: Effect{Calls: 7, Failed: 5},
+	}
+}
+
+func all(t *testing.T, shelf Shelf) []*adminv1.Incident {
+	t.Helper()
+	found, err := NewBook(shelf).All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// settle lets trackers write what they were told.
+func settle() { time.Sleep(interval + time.Millisecond); synctest.Wait() }
+
+// TestIncidentLastsFromTheFirstTroubleToTheLast, with what callers noticed.
+func TestIncidentLastsFromTheFirstTroubleToTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "gw-1", shelf)
+		g.calls.Store(1000)
+		began := time.Now()
+		for i, id := range []string{"b", "a", "before"} { // the latest first
+			g.samples = append(g.samples, &adminv1.SampleCall{
+				RequestId: id, Version: "v8", Code: "INTERNAL", Time: stamp(began.Add(time.Duration(-2*i) * time.Second)),
+			})
+		}
+		g.Begin(breakerOpens("v8"))
+		g.Mitigate("fraud", "the breaker cut v8 off, v7 answers", began.Add(time.Second))
+		g.Mitigate("fraud", "weight 0", began.Add(time.Minute))
+		settle()
+		if in := all(t, shelf); len(in) != 1 || in[0].GetRecovered() != nil || g.Stats().Open != 1 {
+			t.Fatalf("after a breaker opened: %v", in)
+		}
+		g.calls.Store(1100)
+		g.failed.Store(3)
+		g.budget.Store(90)
+		time.Sleep(30 * time.Second)
+		g.End("fraud", "breaker v8", "breaker of v8 closed", time.Now())
+		time.Sleep(calm / 2)
+		g.Begin(breakerOpens("v8")) // it comes back before it was believed to be over
+		time.Sleep(10 * time.Second)
+		over := time.Now()
+		g.End("fraud", "breaker v8", "breaker of v8 closed", over)
+		time.Sleep(calm + 2*interval)
+		synctest.Wait()
+
+		incidents := all(t, shelf)
+		if len(incidents) != 1 {
+			t.Fatalf("%d incidents, want one: %v", len(incidents), incidents)
+		}
+		in := incidents[0]
+		if got, want := in.GetOnset().AsTime(), began.Add(-3*time.Second); !got.Equal(want) {
+			t.Errorf("onset %v, want %v", got, want)
+		}
+		if !in.GetDetected().AsTime().Equal(began) || !in.GetRecovered().AsTime().Equal(over) {
+			t.Errorf("detected %v, recovered %v; want %v, %v", in.GetDetected().AsTime(), in.GetRecovered().AsTime(), began, over)
+		}
+		if !in.GetMitigated().AsTime().Equal(began.Add(time.Second)) || !strings.Contains(in.GetMitigation(), "v7 answers") {
+			t.Errorf("mitigated %v: %q, want the first", in.GetMitigated().AsTime(), in.GetMitigation())
+		}
+		e := in.GetGateways()["gw-1"].GetEffect()
+		if e.GetCalls() != 107 || e.GetFailed() != 8 || e.GetBudgetBefore() != 1 || e.GetBudgetAfter() != 0.9 {
+			t.Errorf("effect %v, want what was seen at the opening and what came after", e)
+		}
+		if len(in.GetSamples()) != 1 || in.GetSamples()[0].GetRequestId() != "a" {
+			t.Errorf("samples %v, want the first of a version and code", in.GetSamples())
+		}
+		if len(in.GetEvents()) != 4 || g.Stats().Open != 0 {
+			t.Errorf("events %v, want two openings and two closings; open %d", in.GetEvents(), g.Stats().Open)
+		}
+	})
+}
+
+// TestGatewaysShareOneIncident, which is over when it is to all of them.
+func TestGatewaysShareOneIncident(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		a, b := startGateway(t, "a", shelf), startGateway(t, "b", shelf)
+		a.Begin(breakerOpens("v8"))
+		b.Begin(breakerOpens("v8"))
+		settle()
+		a.End("fraud", "breaker v8", "closed", time.Now())
+		time.Sleep(2 * calm)
+		synctest.Wait()
+		in := all(t, shelf)
+		if len(in) != 1 || len(in[0].GetGateways()) != 2 || in[0].GetRecovered() != nil {
+			t.Fatalf("while b is in trouble: %v, want one open incident of both", in)
+		}
+		b.End("fraud", "breaker v8", "closed", time.Now())
+		over := time.Now()
+		time.Sleep(2 * calm)
+		synctest.Wait()
+		if in := all(t, shelf); len(in) != 1 || !in[0].GetRecovered().AsTime().Equal(over) {
+			t.Errorf("after both: %v, want it over at %v", in, over)
+		}
+		a.Begin(breakerOpens("v8"))
+		settle()
+		if in := all(t, shelf); len(in) != 2 {
+			t.Errorf("the next trouble: %d incidents, want 2", len(in))
+		}
+	})
+}
+
+// TestIncidentOfAGatewayThatEndedIsClosedByAnother.
+func TestIncidentOfAGatewayThatEndedIsClosedByAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		a := startGateway(t, "a", shelf)
+		startGateway(t, "b", shelf)
+		a.Begin(breakerOpens("v8"))
+		settle()
+		a.stop()
+		time.Sleep(stale / 2)
+		synctest.Wait()
+		if in := all(t, shelf); in[0].GetRecovered() != nil {
+			t.Fatal("closed while its gateway may be back")
+		}
+		time.Sleep(stale + sweepEvery)
+		synctest.Wait()
+		if in := all(t, shelf); in[0].GetRecovered() == nil {
+			t.Error("still open, with nobody to close it")
+		}
+	})
+}
+
+// TestTroubleOfAVersionWithoutCallsIsOver: its breaker would never close.
+func TestTroubleOfAVersionWithoutCallsIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		g.Begin(breakerOpens("v8"))
+		settle()
+		over := time.Now()
+		g.Reconcile(func(model, trouble string) (string, bool) {
+			return "v8 has weight 0", model == "fraud" && trouble == "breaker v8"
+		})
+		time.Sleep(calm + 2*interval)
+		synctest.Wait()
+		in := all(t, shelf)[0]
+		if !in.GetRecovered().AsTime().Equal(over) || in.GetMitigation() != "v8 has weight 0" {
+			t.Errorf("afterwards %v", in)
+		}
+	})
+}
+
+// TestRollbackIsAnIncidentOfItsOwn that is mitigated by being one.
+func TestRollbackIsAnIncidentOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		at := time.Now()
+		g.Begin(Trouble{Model: "fraud", Name: "rollback 7", Trigger: "rollback", At: at, Text: "v8 is slow", Actor: "anna", Revision: 7, Brief: true})
+		g.Mitigate("fraud", "rolled back", at)
+		time.Sleep(calm + 2*interval)
+		synctest.Wait()
+		in := all(t, shelf)
+		if len(in) != 1 || !in[0].GetRecovered().AsTime().Equal(at) || in[0].GetTrigger() != "rollback" || in[0].GetEvents()[0].GetActor() != "anna" {
+			t.Errorf("after a rollback: %v", in)
+		}
+	})
+}
+
+// failing is a shelf that is out of reach for a while, sometimes after it has done what it
+// was asked.
+type failing struct {
+	Shelf
+	down, late atomic.Bool
+}
+
+var errDown = errors.New("the store is out of reach")
+
+func (f *failing) Get(ctx context.Context, key string) ([]byte, error) {
+	if f.down.Load() {
+		return nil, errDown
+	}
+	return f.Shelf.Get(ctx, key)
+}
+
+func (f *failing) Swap(ctx context.Context, key string, old, value []byte) (bool, error) {
+	if f.down.Load() {
+		return false, errDown
+	}
+	done, err := f.Shelf.Swap(ctx, key, old, value)
+	if f.late.Load() {
+		return false, errDown
+	}
+	return done, err
+}
+
+// TestStoreOutOfReachDelaysAnIncidentAndLosesNothing of it, nor tells it twice.
+func TestStoreOutOfReachDelaysAnIncidentAndLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := &failing{Shelf: memstore.New(memstore.Config{}).Shelf("incidents")}
+		g := startGateway(t, "a", shelf)
+		g.Begin(breakerOpens("v8"))
+		settle()
+		shelf.late.Store(true)
+		g.Note("fraud", &adminv1.IncidentEvent{Time: stamp(time.Now()), Kind: "change", Text: "written, though nobody heard"})
+		settle()
+		shelf.late.Store(false)
+		shelf.down.Store(true)
+		for i := range 3 {
+			g.Note("fraud", &adminv1.IncidentEvent{Time: stamp(time.Now()), Kind: "change", Text: fmt.Sprint("change ", i)})
+			time.Sleep(time.Minute)
+		}
+		shelf.down.Store(false)
+		settle()
+		in := all(t, shelf)
+		if len(in) != 1 || len(in[0].GetEvents()) != 5 {
+			t.Errorf("afterwards %v, want each of five events once", in)
+		}
+		if g.Stats().Failed == 0 {
+			t.Error("nothing was counted as failed")
+		}
+	})
+}
+
+// TestTellingNeverBlocks, whoever does not listen.
+func TestTellingNeverBlocks(t *testing.T) {
+	g := New(Config{Effect: func(string) Effect { return Effect{} }, Budget: func(string) (float64, bool) { return 0, false }})
+	for range room + 10 {
+		g.Begin(breakerOpens("v8"))
+	}
+	if got := g.Stats().Dropped; got != 10 {
+		t.Errorf("dropped %d, want 10", got)
+	}
+}
+
+// TestLongIncidentKeepsItsBeginningAndItsEnd.
+func TestLongIncidentKeepsItsBeginningAndItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		g.Begin(breakerOpens("v8"))
+		for i := range 2 * maxEvents {
+			g.Note("fraud", &adminv1.IncidentEvent{Time: stamp(time.Now()), Text: fmt.Sprint(i)})
+			time.Sleep(interval)
+		}
+		settle()
+		in := all(t, shelf)[0]
+		n := len(in.GetEvents())
+		if n != maxEvents || in.GetDroppedEvents() != maxEvents+1 {
+			t.Errorf("%d events kept, %d dropped", n, in.GetDroppedEvents())
+		}
+		if first, last := in.GetEvents()[0], in.GetEvents()[n-1]; first.GetKind() != "breaker" || last.GetText() != fmt.Sprint(2*maxEvents-1) {
+			t.Errorf("from %v to %v", first, last)
+		}
+	})
+}
+
+// TestOldIncidentsAreForgottenButNotOpenOnes.
+func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
+	shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+	book := NewBook(shelf)
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range maxIncidents + 3 {
+		at := begin.Add(time.Duration(i) * time.Hour)
+		in, opened, err := book.update(t.Context(), fmt.Sprint("m", i), "", func(in *adminv1.Incident) {
+			in.Onset, in.Detected = stamp(at), stamp(at)
+			if i != 0 {
+				in.Recovered = stamp(at)
+			}
+		})
+		if err != nil || !opened {
+			t.Fatal(in, opened, err)
+		}
+	}
+	kept := all(t, shelf)
+	if n := len(kept); n != maxIncidents+1 || kept[n-1].GetModel() != "m0" {
+		t.Errorf("kept %d, the oldest of %q; want %d and the open one", n, kept[n-1].GetModel(), maxIncidents+1)
+	}
+}
+
+func TestFindTakesAUniqueBeginning(t *testing.T) {
+	shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+	for _, id := range []string{"20260101-000000-aa", "20260101-000000-ab", "20260102-000000-aa"} {
+		if _, err := shelf.Swap(t.Context(), incidentKey+id, nil, mustMarshal(t, &adminv1.Incident{Id: id})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	book := NewBook(shelf)
+	if in, err := book.Find(t.Context(), "20260102"); err != nil || in.GetId() != "20260102-000000-aa" {
+		t.Errorf("Find = %v, %v", in, err)
+	}
+	for _, id := range []string{"20260101", "2027", ""} {
+		if in, err := book.Find(t.Context(), id); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Find(%q) = %v, %v, want it unknown", id, in, err)
+		}
+	}
+}
