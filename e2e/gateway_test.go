@@ -83,7 +83,7 @@ func startGateway(t testing.TB, routes string, change ...func(*gateway.Config)) 
 
 // atRest says what a gateway without calls still holds.
 func atRest(s relay.Stats) error {
-	if s.Calls != 0 || s.ReplayBytes != 0 || s.BufferedBytes != 0 {
+	if s.Calls != 0 || s.ReplayBytes != 0 || s.BufferedBytes != 0 || s.CaptureBytes != 0 {
 		return fmt.Errorf("got %+v, want no calls and no bytes", s)
 	}
 	return nil

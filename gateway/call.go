@@ -43,6 +43,7 @@ type call struct {
 
 	shadows []*shadowed // of the route that was read first
 	copyTo  uint8       // a bit for each of shadows that waits for a copy
+	sampled bool        // its data is watched, and a copy was asked for
 
 	record telemetry.Call
 	asked  *target // by the latest attempt

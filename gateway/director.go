@@ -136,6 +136,7 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	if len(s.route.Shadows) > 0 {
 		s.sampleShadows(c)
 	}
+	s.sampleData(c)
 	v, n := d.next(c, true)
 	if n.reason != "" {
 		s.target, s.fallbackReason = s.primary, "" // nobody else has answered
@@ -204,8 +205,8 @@ func (d *director) Over(c *relay.Call, o relay.Outcome) {
 		d.recordUnseen(c, o) // refused by the relay before it was looked at
 		return
 	}
-	if s.copyTo != 0 {
-		s.copyToShadows(c, o)
+	if s.copyTo != 0 || s.sampled {
+		s.handOutCopy(c, o)
 	}
 	s.settle(c, o)
 	d.recordCall(c, s, o)

@@ -19,6 +19,7 @@ import (
 	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
+	"sluice/telemetry/drift"
 	"sluice/telemetry/incident"
 )
 
@@ -53,6 +54,9 @@ type Config struct {
 	// that share them.
 	Incidents incident.Shelf
 	Name      string
+	// Drift watches the data of versions whose routes say so; nil watches nothing. Run
+	// runs it.
+	Drift *drift.Monitor
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
@@ -191,6 +195,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { g.followBreakers(events) })
+	g.background.Go(func() { followBreakers(events, g.cfg.Telemetry, g.cfg.Logger) })
+	if g.cfg.Drift != nil {
+		g.background.Go(func() { _ = g.cfg.Drift.Run(helpers) }) // it fails of nothing
+	}
 	unfollow := g.router.Follow(func(t *routing.Table) {
 		s, retire := tg.prepare(t)
 		g.director.snapshot.Store(s)

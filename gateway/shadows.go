@@ -160,8 +160,7 @@ func copied(sh *routing.Shadow, m *identify.Method) bool {
 }
 
 // copyToShadows hands the call, which is over, to the shadows that wait for it.
-func (s *call) copyToShadows(c *relay.Call, o relay.Outcome) {
-	k := c.Captured()
+func (s *call) copyToShadows(c *relay.Call, o relay.Outcome, k *relay.Capture) {
 	reason, ended := shadow.TooLarge, false
 	switch o.Kind {
 	case relay.Canceled, relay.Refused, relay.Evicted:
@@ -186,9 +185,6 @@ func (s *call) copyToShadows(c *relay.Call, o relay.Outcome) {
 			k.Retain()
 			sh.mirror.Offer(copied)
 		}
-	}
-	if k != nil {
-		k.Release()
 	}
 	s.copyTo = 0
 }

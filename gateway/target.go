@@ -6,6 +6,7 @@ import (
 	"sluice/breaker"
 	"sluice/routing"
 	"sluice/telemetry"
+	"sluice/telemetry/drift"
 )
 
 // target is what the path of a call needs of one version, prepared when its table
@@ -17,6 +18,7 @@ type target struct {
 	budget  *breaker.Budget // of the route
 	renames *renames
 	series  *telemetry.Series
+	data    *drift.Version    // nil: nobody watches it
 	faults  []fault           // nil if there are none
 	model   hpack.HeaderField // sluice-model
 	name    hpack.HeaderField // sluice-version

@@ -12,6 +12,7 @@ import (
 	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
+	"sluice/telemetry/drift"
 )
 
 // targets turns tables into snapshots. What lives longer than a table, groups of
@@ -21,6 +22,7 @@ type targets struct {
 	relay     *relay.Relay
 	breakers  *breaker.Group // keyed by version
 	telemetry *telemetry.Telemetry
+	drift     *drift.Monitor // nil: no data is watched
 	logger    *slog.Logger
 	lookup    lookup
 	ctx       context.Context // of everything it starts
@@ -34,7 +36,7 @@ type targets struct {
 
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	return &targets{
-		relay: r, breakers: b, telemetry: cfg.Telemetry, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
+		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: new(snapshot), groups: make(map[groupKey]*liveGroup), shadows: newShadows(),
 	}
 }
@@ -72,6 +74,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 				guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
 				tg = newTarget(v, t.groupFor(v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
 				t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
+				tg.data = t.watchData(r, v)
 			}
 			tg.group.table = t.tables
 			s.targets[v] = tg
@@ -84,6 +87,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	return s, func() {
 		t.closeOthers()
 		t.shadows.closeOthers(t.tables, t.spawn)
+		t.retainData()
 	}
 }
 

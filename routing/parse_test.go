@@ -133,6 +133,31 @@ func TestSecondAttemptSettings(t *testing.T) {
 	}
 }
 
+// TestDriftSettings reads those of the rich document, and what holds without.
+func TestDriftSettings(t *testing.T) {
+	rich, _ := mustParse(t, readTestFile(t, "testdata/rich.good.yaml")).Route("team/fraud@prod")
+	want := &Drift{
+		PerSecond: 20, Window: 30 * time.Minute, ExpectedRun: 720 * time.Hour, Effect: 0.25,
+		Columns: map[string][]string{"x": {"age", "income"}},
+	}
+	if !reflect.DeepEqual(rich.Drift, want) {
+		t.Errorf("got %+v, want %+v", rich.Drift, want)
+	}
+	plain := "routes: [{model: m, versions: [{name: a, endpoints: ['h:1']}], weights: {a: 1}, %s}]"
+	r, _ := mustParse(t, fmt.Appendf(nil, plain, "")).Route("m")
+	if r.Drift != nil {
+		t.Errorf("without drift: got %+v, want data to be nobody's business", r.Drift)
+	}
+	r, _ = mustParse(t, fmt.Appendf(nil, plain, "drift: {window: 10m}")).Route("m")
+	want = &Drift{
+		PerSecond: 50, Window: 10 * time.Minute, ExpectedRun: 120 * time.Hour, Effect: 0.2, Learn: 10_000,
+		Columns: map[string][]string{},
+	}
+	if !reflect.DeepEqual(r.Drift, want) {
+		t.Errorf("drift with a window alone: got %+v, want %+v", r.Drift, want)
+	}
+}
+
 // TestHealthNeedsNoSettings wants the defaults by which a server that hangs is found within ten seconds, and keeps
 // a zero that is written apart from one that is left out.
 func TestHealthNeedsNoSettings(t *testing.T) {

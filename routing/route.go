@@ -47,6 +47,8 @@ type Route struct {
 	Health Probing
 	// Objectives say how good the answers are meant to be.
 	Objectives Objectives
+	// Drift says how the versions' data is watched; nil means not at all.
+	Drift *Drift
 
 	// Shadows get copies of calls; at most 8.
 	Shadows []*Shadow
@@ -84,6 +86,7 @@ func newRoute(doc *routingv1.Route) *Route {
 	r.setResilience(doc)
 	r.setSecondAttempts(doc)
 	r.Objectives = newObjectives(doc.GetSlo())
+	r.Drift = newDrift(doc.GetDrift())
 	salt := doc.GetSticky().GetSalt()
 	if salt == "" {
 		salt = r.Model

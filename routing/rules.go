@@ -34,6 +34,7 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.limits(at.field("limits"), route.GetLimits())
 		r.openTimes(at.field("breaker"), route.GetBreaker())
 		r.health(at.field("health"), route.GetHealth())
+		r.drift(at.field("drift"), route.GetDrift())
 		r.faults(at.field("faults"), route)
 		r.cutOff(at.field("cut_off"), route)
 		r.shadows(at.field("shadow"), route)

@@ -51,6 +51,7 @@ type client struct {
 	adminv1connect.BreakerServiceClient
 	adminv1connect.FaultServiceClient
 	adminv1connect.IncidentServiceClient
+	adminv1connect.DriftServiceClient
 	where string // the gateway's URL
 	close func()
 }
@@ -80,6 +81,7 @@ func (o *clientOptions) connect() (*client, error) {
 		BreakerServiceClient:  adminv1connect.NewBreakerServiceClient(web, base.String(), authorized),
 		FaultServiceClient:    adminv1connect.NewFaultServiceClient(web, base.String(), authorized),
 		IncidentServiceClient: adminv1connect.NewIncidentServiceClient(web, base.String(), authorized),
+		DriftServiceClient:    adminv1connect.NewDriftServiceClient(web, base.String(), authorized),
 
 		where: base.String(),
 		close: transport.CloseIdleConnections,

@@ -94,7 +94,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	// What is worth a warning in production would spoil the picture here; what
 	// matters to the demo comes back as an error.
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	store, _, err := stores.Open(o.store)
+	store, kind, err := stores.Open(o.store)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 			if err != nil {
 				return nil, err
 			}
-			return newGateway(options, access{}, router, watcher, tel, log)
+			return newGateway(options, access{}, router, watcher, tel, newDrift(store, kind, log), log)
 		},
 	})
 }

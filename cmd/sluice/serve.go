@@ -19,6 +19,7 @@ import (
 	"sluice/gateway/admin"
 	"sluice/routing"
 	"sluice/telemetry"
+	"sluice/telemetry/drift"
 )
 
 // serveOptions are the flags of sluice serve.
@@ -122,7 +123,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	if err != nil {
 		return &usageError{err, "sluice serve"}
 	}
-	gw, err := newGateway(o, access, router, state, tel, log)
+	gw, err := newGateway(o, access, router, state, tel, newDrift(state.store, state.kind, log), log)
 	if err != nil {
 		return err
 	}
@@ -184,7 +185,7 @@ type routes interface {
 
 // newGateway makes the gateway and mounts the operators' service on it.
 func newGateway(
-	o serveOptions, access access, router *routing.Router, state routes, tel *telemetry.Telemetry, log *slog.Logger,
+	o serveOptions, access access, router *routing.Router, state routes, tel *telemetry.Telemetry, data *drift.Monitor, log *slog.Logger,
 ) (*gateway.Gateway, error) {
 	delay := o.drainDelay
 	if delay == 0 {
@@ -193,14 +194,14 @@ func newGateway(
 	gw, err := gateway.New(gateway.Config{
 		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
 		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
-		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel,
+		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel, Drift: data,
 		Incidents: state.Shelf("incidents"), Name: gatewayName(o.listen),
 	}, router)
 	if err != nil {
 		return nil, err
 	}
 	service, err := admin.New(admin.Config{
-		Watcher: state, Router: router, Gateway: gw, Tokens: access.tokens, Version: version(), Logger: log,
+		Watcher: state, Router: router, Gateway: gw, Drift: data, Tokens: access.tokens, Version: version(), Logger: log,
 		Incidents: gw.Incidents(),
 	})
 	if err != nil {

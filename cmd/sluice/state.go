@@ -14,6 +14,7 @@ import (
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
 	"sluice/routing/stores"
+	"sluice/telemetry/drift"
 )
 
 // stateOptions say where the routing state of a gateway comes from.
@@ -150,4 +151,11 @@ func (s *state) onHangup(ctx context.Context) error {
 			s.file.Reload()
 		}
 	}
+}
+
+// newDrift returns what watches the data of versions, by way of the store.
+func newDrift(store routing.Store, kind stores.Kind, log *slog.Logger) *drift.Monitor {
+	return drift.New(drift.Config{
+		Shelf: func(name string) drift.Shelf { return store.Shelf(name) }, Shared: kind == stores.Redis, Logger: log,
+	})
 }

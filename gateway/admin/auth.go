@@ -27,6 +27,7 @@ var viewing = map[string]bool{
 	adminv1connect.FaultServiceListFaultsProcedure:       true,
 	adminv1connect.IncidentServiceListIncidentsProcedure: true,
 	adminv1connect.IncidentServiceGetIncidentProcedure:   true,
+	adminv1connect.DriftServiceGetDriftProcedure:         true,
 }
 
 // authorizer lets callers pass whose token's role suffices. Without tokens

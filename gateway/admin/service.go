@@ -51,6 +51,8 @@ type Config struct {
 	Gateway Gateway
 	// Incidents keeps incidents; nil if nothing does.
 	Incidents *incident.Tracker
+	// Drift watches the versions' data; nil if nobody does.
+	Drift Drift
 	// Prober defaults to one that asks the endpoint's grpc.health.v1.
 	Prober Prober
 	// Tokens, unless nil, are required of every caller.
@@ -72,6 +74,7 @@ var (
 	_ adminv1connect.BreakerServiceHandler  = (*Service)(nil)
 	_ adminv1connect.FaultServiceHandler    = (*Service)(nil)
 	_ adminv1connect.IncidentServiceHandler = (*Service)(nil)
+	_ adminv1connect.DriftServiceHandler    = (*Service)(nil)
 )
 
 // New returns a service.
@@ -103,6 +106,7 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle(adminv1connect.NewBreakerServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewFaultServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewIncidentServiceHandler(s, options))
+	mux.Handle(adminv1connect.NewDriftServiceHandler(s, options))
 	if s.cfg.Tokens == nil {
 		return onlyFromHere(mux)
 	}

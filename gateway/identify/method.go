@@ -59,6 +59,9 @@ func (m *Method) Predicts() bool {
 	return false
 }
 
+// Infers reports the Open Inference Protocol's ModelInfer, whose messages are tensors.
+func (m *Method) Infers() bool { return m.Name == "ModelInfer" && m.Service == openInference }
+
 // Services known by name.
 const (
 	openInference   = "inference.GRPCInferenceService"

@@ -5,9 +5,12 @@ import (
 	"slices"
 )
 
-// MaxBins is the most bins that are learnt: 128 counters of four bytes are eight cache lines, and the
-// loss of power against the values themselves is at most the mass of one bin.
-const MaxBins = 128
+// MaxBins is the most bins that are learnt. 120 counters of four bytes leave room for a feature's other counters
+// within eight cache lines, and the loss of power against the values themselves is at most the mass of one bin.
+const MaxBins = 120
+
+// MaxValues is the most different values of which each gets a bin of its own.
+const MaxValues = 20
 
 // Bins divide the numbers at ascending edges. Bin i holds the values above edge i-1 up to and including
 // edge i. The first and the last bin are open-ended and hold what lies outside of the reference.
@@ -16,11 +19,16 @@ type Bins struct {
 	Edges []float64
 	// Mean and SD are those of the reference's values, SD dividing by n.
 	Mean, SD float64
+	// Discrete says that every value of the reference has a bin of its own.
+	Discrete bool
 }
 
-// LearnBins returns at most most bins, at least three, whose inner edges are quantiles of the values,
-// each an order statistic. Values that are not finite are left out. Equal edges are merged, so that a value
-// that is frequent has a bin that ends at it. It returns false if no value is finite.
+// LearnBins returns at most most bins, at least three, divided at quantiles of the values; if there are no more
+// than [MaxValues] different values and bins enough, each has its own. Values that are not finite are left
+// out. It returns false if none is finite.
+//
+// Edges lie between values, in the middle of the gap: what the reference says in decimal comes back from
+// requests as FP32 or less, a little above or below.
 func LearnBins(values []float64, most int) (Bins, bool) {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v float64) bool {
 		return math.IsNaN(v) || math.IsInf(v, 0)
@@ -29,22 +37,46 @@ func LearnBins(values []float64, most int) (Bins, bool) {
 		return Bins{}, false
 	}
 	slices.Sort(sorted)
-	n := len(sorted)
+	var b Bins
+	b.Mean, b.SD = meanAndSD(sorted)
 	inner := max(most, 3) - 2
-	// What equals the minimum belongs to the first inner bin, so the edge before it is just below.
-	edges := []float64{math.Nextafter(sorted[0], math.Inf(-1))}
-	for k := 1; k <= inner; k++ {
-		at := (k*n + inner - 1) / inner // ceil(k·n/inner), 1-based
-		if e := sorted[max(at, 1)-1]; e > edges[len(edges)-1] {
-			edges = append(edges, e)
+	n := len(sorted)
+	b.Discrete = len(slices.Compact(slices.Clone(sorted))) <= min(MaxValues, inner)
+	b.Edges = append(b.Edges, below(sorted))
+	wanted := 1 // quantile, of inner
+	for i := 1; i < n; i++ {
+		if sorted[i] == sorted[i-1] {
+			continue
+		}
+		if b.Discrete || i*inner >= wanted*n {
+			// Where the gap is as small as a gap can be, its middle is one of the two.
+			b.Edges = append(b.Edges, sorted[i-1]+(sorted[i]/2-sorted[i-1]/2))
+			wanted = i*inner/n + 1
 		}
 	}
-	if math.IsInf(edges[0], 0) {
-		edges = edges[1:] // nothing lies below the smallest number
-	}
-	b := Bins{Edges: edges}
-	b.Mean, b.SD = meanAndSD(sorted)
+	b.Edges = append(b.Edges, above(sorted))
 	return b, true
+}
+
+// below returns where the reference begins: a little below its smallest value, by what a number may lose in FP16,
+// unless the next value is nearer.
+func below(sorted []float64) float64 {
+	first := sorted[0]
+	margin := math.Abs(first) / 1024
+	if next := slices.IndexFunc(sorted, func(v float64) bool { return v != first }); next > 0 {
+		margin = min(margin, sorted[next]/2-first/2)
+	}
+	return max(-math.MaxFloat64, min(first-margin, math.Nextafter(first, math.Inf(-1))))
+}
+
+// above returns where the reference ends. A value that equals an edge lies within.
+func above(sorted []float64) float64 {
+	mirrored := slices.Clone(sorted)
+	slices.Reverse(mirrored)
+	for i := range mirrored {
+		mirrored[i] = -mirrored[i]
+	}
+	return -below(mirrored)
 }
 
 // meanAndSD sums scaled values, so that squares of large numbers do not overflow.

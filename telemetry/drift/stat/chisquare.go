@@ -13,7 +13,7 @@ const minExpected = 5
 // random; testing one against the other as if that were exact gives too small a P.
 //
 // Cells in which either sample expects fewer than 5 are pooled into one, and while that one still expects
-// fewer, the smallest of the others joins it. If only one cell is left there is no statistic.
+// fewer, the smallest of the others joins it, or the smallest, if several are of one size. If only one cell is left there is no statistic.
 func ChiSquare(ref, cur []uint64) Result {
 	sameLen(len(ref), len(cur))
 	n, m := float64(Total(ref)), float64(Total(cur))
@@ -49,8 +49,10 @@ func pool(ref, cur []uint64, share float64) []cell {
 	expects := func(c cell) float64 { return (c.ref + c.cur) * share }
 	var other cell
 	for len(cells) > 0 && (expects(cells[0]) < minExpected || other != (cell{}) && expects(other) < minExpected) {
-		other = cell{other.ref + cells[0].ref, other.cur + cells[0].cur}
-		cells = cells[1:]
+		// All of the same size join at once: their order must not matter.
+		for size := cells[0].ref + cells[0].cur; len(cells) > 0 && cells[0].ref+cells[0].cur == size; cells = cells[1:] {
+			other = cell{other.ref + cells[0].ref, other.cur + cells[0].cur}
+		}
 	}
 	if other != (cell{}) {
 		cells = append(cells, other)

@@ -118,6 +118,8 @@ type Route struct {
 	Slo *SLO `protobuf:"bytes,16,opt,name=slo,proto3" json:"slo,omitempty"`
 	// priority says which calls go first when not all can be answered.
 	Priority *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
+	// drift says how the data of the versions is watched. Unset means not at all.
+	Drift *Drift `protobuf:"bytes,18,opt,name=drift,proto3" json:"drift,omitempty"`
 	// faults make attempts fail on purpose, to see what callers notice. Each ends by itself.
 	Faults []*Fault `protobuf:"bytes,15,rep,name=faults,proto3" json:"faults,omitempty"`
 	// cut_off lists versions and endpoints that get no calls, on every gateway, until an operator
@@ -265,6 +267,13 @@ func (x *Route) GetSlo() *SLO {
 func (x *Route) GetPriority() *Priority {
 	if x != nil {
 		return x.Priority
+	}
+	return nil
+}
+
+func (x *Route) GetDrift() *Drift {
+	if x != nil {
+		return x.Drift
 	}
 	return nil
 }
@@ -1687,13 +1696,162 @@ func (x *LatencyObjective) GetP999() *durationpb.Duration {
 	return nil
 }
 
+// Drift says how the requests and answers of a route's versions are compared with a reference, such as the
+// training data. It is for the Open Inference Protocol's ModelInfer. Samples are counted and not kept.
+type Drift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// per_second is how many calls of each version a gateway looks at, at most. Unset means 50.
+	PerSecond *float64 `protobuf:"fixed64,1,opt,name=per_second,json=perSecond,proto3,oneof" json:"per_second,omitempty"`
+	// window is the time whose samples are judged together; windows begin at multiples of it. Unset means 1h.
+	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// expected_run is the mean time between two false alarms of a version. Unset means 720 windows, which is 30
+	// days for windows of one hour.
+	ExpectedRun *durationpb.Duration `protobuf:"bytes,3,opt,name=expected_run,json=expectedRun,proto3" json:"expected_run,omitempty"`
+	// effect is the population stability index from which on a change matters. Unset means 0.2.
+	Effect *float64 `protobuf:"fixed64,4,opt,name=effect,proto3,oneof" json:"effect,omitempty"`
+	// learn is the number of samples from which a version's features are learnt that its reference does not have. 0
+	// learns nothing; unset means 10000.
+	Learn *uint32 `protobuf:"varint,5,opt,name=learn,proto3,oneof" json:"learn,omitempty"`
+	// columns names the columns of input tensors, such as those of the training data.
+	Columns       []*TensorColumns `protobuf:"bytes,6,rep,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drift) Reset() {
+	*x = Drift{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drift) ProtoMessage() {}
+
+func (x *Drift) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drift.ProtoReflect.Descriptor instead.
+func (*Drift) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Drift) GetPerSecond() float64 {
+	if x != nil && x.PerSecond != nil {
+		return *x.PerSecond
+	}
+	return 0
+}
+
+func (x *Drift) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Drift) GetExpectedRun() *durationpb.Duration {
+	if x != nil {
+		return x.ExpectedRun
+	}
+	return nil
+}
+
+func (x *Drift) GetEffect() float64 {
+	if x != nil && x.Effect != nil {
+		return *x.Effect
+	}
+	return 0
+}
+
+func (x *Drift) GetLearn() uint32 {
+	if x != nil && x.Learn != nil {
+		return *x.Learn
+	}
+	return 0
+}
+
+func (x *Drift) GetColumns() []*TensorColumns {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+// TensorColumns names the columns of one input tensor.
+type TensorColumns struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tensor is the input's name.
+	Tensor string `protobuf:"bytes,1,opt,name=tensor,proto3" json:"tensor,omitempty"`
+	// names are those of its columns, in order.
+	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TensorColumns) Reset() {
+	*x = TensorColumns{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TensorColumns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TensorColumns) ProtoMessage() {}
+
+func (x *TensorColumns) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TensorColumns.ProtoReflect.Descriptor instead.
+func (*TensorColumns) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *TensorColumns) GetTensor() string {
+	if x != nil {
+		return x.Tensor
+	}
+	return ""
+}
+
+func (x *TensorColumns) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xfe\r\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xae\x0e\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -1716,7 +1874,8 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x05hedge\x18\r \x01(\v2\x18.sluice.routing.v1.HedgeR\x05hedge\x121\n" +
 	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x12(\n" +
 	"\x03slo\x18\x10 \x01(\v2\x16.sluice.routing.v1.SLOR\x03slo\x127\n" +
-	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x12i\n" +
+	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x12.\n" +
+	"\x05drift\x18\x12 \x01(\v2\x18.sluice.routing.v1.DriftR\x05drift\x12i\n" +
 	"\x06faults\x18\x0f \x03(\v2\x18.sluice.routing.v1.FaultB7\xbaH4\xba\x011\n" +
 	"\froute.faults\x12\x10at most 8 faults\x1a\x0fsize(this) <= 8R\x06faults\x12~\n" +
 	"\acut_off\x18\x14 \x03(\v2\x19.sluice.routing.v1.CutOffBJ\xbaHG\xba\x01D\n" +
@@ -1886,7 +2045,30 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x0fslo.latency.p99\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x03p99\x12\x95\x01\n" +
 	"\x04p999\x18\x05 \x01(\v2\x19.google.protobuf.DurationBf\xbaHc\xba\x01`\n" +
 	"\x10slo.latency.p999\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x04p999:\xc0\x01\xbaH\xbc\x01\x1a\xb9\x01\n" +
-	"\vslo.latency\x12\"one of p50, p90, p95, p99 and p999\x1a\x85\x01(has(this.p50) ? 1 : 0) + (has(this.p90) ? 1 : 0) + (has(this.p95) ? 1 : 0) + (has(this.p99) ? 1 : 0) + (has(this.p999) ? 1 : 0) == 1B*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\vslo.latency\x12\"one of p50, p90, p95, p99 and p999\x1a\x85\x01(has(this.p50) ? 1 : 0) + (has(this.p90) ? 1 : 0) + (has(this.p95) ? 1 : 0) + (has(this.p99) ? 1 : 0) + (has(this.p999) ? 1 : 0) == 1\"\xdd\x06\n" +
+	"\x05Drift\x12}\n" +
+	"\n" +
+	"per_second\x18\x01 \x01(\x01BY\xbaHV\xba\x01S\n" +
+	"\x10drift.per_second\x12!a number above 0 and at most 1000\x1a\x1cthis > 0.0 && this <= 1000.0H\x00R\tperSecond\x88\x01\x01\x12\x95\x01\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationBb\xbaH_\xba\x01\\\n" +
+	"\fdrift.window\x12\x19a duration from 3s to 24h\x1a1this >= duration('3s') && this <= duration('24h')R\x06window\x12\xac\x01\n" +
+	"\fexpected_run\x18\x03 \x01(\v2\x19.google.protobuf.DurationBn\xbaHk\xba\x01h\n" +
+	"\x12drift.expected_run\x12\x1ca duration from 3s to 87600h\x1a4this >= duration('3s') && this <= duration('87600h')R\vexpectedRun\x12n\n" +
+	"\x06effect\x18\x04 \x01(\x01BQ\xbaHN\xba\x01K\n" +
+	"\fdrift.effect\x12\x1fa number above 0 and at most 10\x1a\x1athis > 0.0 && this <= 10.0H\x01R\x06effect\x88\x01\x01\x12\x80\x01\n" +
+	"\x05learn\x18\x05 \x01(\rBe\xbaHb\xba\x01_\n" +
+	"\vdrift.learn\x12!0, or a number from 500 to 100000\x1a-this == 0u || this >= 500u && this <= 100000uH\x02R\x05learn\x88\x01\x01\x12w\n" +
+	"\acolumns\x18\x06 \x03(\v2 .sluice.routing.v1.TensorColumnsB;\xbaH8\xba\x015\n" +
+	"\rdrift.columns\x12\x12at most 64 tensors\x1a\x10size(this) <= 64R\acolumnsB\r\n" +
+	"\v_per_secondB\t\n" +
+	"\a_effectB\b\n" +
+	"\x06_learn\"\xb4\x03\n" +
+	"\rTensorColumns\x12\x86\x01\n" +
+	"\x06tensor\x18\x01 \x01(\tBn\xbaHk\xba\x01h\n" +
+	"\x14drift.columns.tensor\x12.1 to 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{1,128}$')R\x06tensor\x12\x99\x02\n" +
+	"\x05names\x18\x02 \x03(\tB\x82\x02\xbaH\xfe\x01\xba\x01I\n" +
+	"\x13drift.columns.names\x12\r1 to 64 names\x1a#size(this) >= 1 && size(this) <= 64\x92\x01\xae\x01\"\xab\x01\xba\x01\xa7\x01\n" +
+	"\x18drift.columns.names.name\x12J1 to 128 characters without control characters, not beginning with output.\x1a?this.matches(r'^\\P{Cc}{1,128}$') && !this.startsWith('output.')R\x05namesB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -1900,7 +2082,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),              // 0: sluice.routing.v1.Document
 	(*Route)(nil),                 // 1: sluice.routing.v1.Route
@@ -1923,14 +2105,16 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*OutputRule)(nil),            // 18: sluice.routing.v1.OutputRule
 	(*SLO)(nil),                   // 19: sluice.routing.v1.SLO
 	(*LatencyObjective)(nil),      // 20: sluice.routing.v1.LatencyObjective
-	nil,                           // 21: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Drift)(nil),                 // 21: sluice.routing.v1.Drift
+	(*TensorColumns)(nil),         // 22: sluice.routing.v1.TensorColumns
+	nil,                           // 23: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	21, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	23, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
@@ -1941,37 +2125,41 @@ var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	12, // 10: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
 	19, // 11: sluice.routing.v1.Route.slo:type_name -> sluice.routing.v1.SLO
 	14, // 12: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
-	15, // 13: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
-	16, // 14: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
-	3,  // 15: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 16: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 17: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	22, // 18: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
-	17, // 19: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
-	22, // 20: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	22, // 21: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	22, // 22: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	22, // 23: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	22, // 24: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	22, // 25: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	22, // 26: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	22, // 27: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	22, // 28: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	22, // 29: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
-	23, // 30: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
-	23, // 31: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
-	18, // 32: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
-	20, // 33: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
-	22, // 34: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
-	22, // 35: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
-	22, // 36: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
-	22, // 37: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
-	22, // 38: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	21, // 13: sluice.routing.v1.Route.drift:type_name -> sluice.routing.v1.Drift
+	15, // 14: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
+	16, // 15: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
+	3,  // 16: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 17: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 18: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	24, // 19: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	17, // 20: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
+	24, // 21: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	24, // 22: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	24, // 23: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	24, // 24: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	24, // 25: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	24, // 26: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	24, // 27: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	24, // 28: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	24, // 29: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	24, // 30: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	25, // 31: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	25, // 32: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	18, // 33: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
+	20, // 34: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
+	24, // 35: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
+	24, // 36: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
+	24, // 37: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
+	24, // 38: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
+	24, // 39: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
+	24, // 40: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
+	24, // 41: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
+	22, // 42: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -1983,13 +2171,14 @@ func file_sluice_routing_v1_routing_proto_init() {
 	file_sluice_routing_v1_routing_proto_msgTypes[10].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[18].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,108 @@
+package drift
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	driftv1 "sluice/proto/sluice/drift/v1"
+)
+
+// missingValues are how files say that there is no value.
+var missingValues = []string{"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"}
+
+// FromCSV learns features from comma-separated rows below a header with the columns' names. A column whose values are
+// all numbers is one of numbers, any other one of categories; empty, NA, NaN, null and None mean that there is no
+// value. Only the columns that are named are looked at, or all if none is.
+func FromCSV(r io.Reader, names []string) ([]*driftv1.Feature, error) {
+	records := csv.NewReader(r)
+	records.ReuseRecord = true
+	header, err := records.Read()
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	columns, err := columnsOf(slices.Clone(header), names)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		record, err := records.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err // names the line
+		}
+		for _, c := range columns {
+			c.add(record[c.at])
+		}
+	}
+	var features []*driftv1.Feature
+	for _, c := range columns {
+		f, ok := c.feature()
+		if !ok {
+			return nil, fmt.Errorf("column %q: got no value, want at least one", c.name)
+		}
+		features = append(features, f)
+	}
+	sortFeatures(features)
+	return features, nil
+}
+
+// fileColumn gathers a column both ways until a value shows which is right.
+type fileColumn struct {
+	name       string
+	at         int
+	text       bool // there was a value that is no number
+	numbers    Column
+	categories Column
+}
+
+func columnsOf(header, names []string) ([]*fileColumn, error) {
+	if len(names) == 0 {
+		names = header
+	}
+	if len(names) > MaxFeatures {
+		return nil, fmt.Errorf("got %d columns, want at most %d", len(names), MaxFeatures)
+	}
+	columns := make([]*fileColumn, len(names))
+	for i, name := range names {
+		at := slices.Index(header, name)
+		if at < 0 {
+			return nil, fmt.Errorf("header: no column %q among %q", name, header)
+		}
+		columns[i] = &fileColumn{name: name, at: at}
+	}
+	return columns, nil
+}
+
+func (c *fileColumn) add(field string) {
+	field = strings.TrimSpace(field)
+	if slices.Contains(missingValues, field) {
+		c.numbers.Missing()
+		c.categories.Missing()
+		return
+	}
+	c.categories.Category(strings.Clone(field))
+	if c.text {
+		return
+	}
+	v, err := strconv.ParseFloat(field, 64)
+	if err != nil && !math.IsInf(v, 0) {
+		c.text, c.numbers = true, Column{}
+		return
+	}
+	c.numbers.Number(v)
+}
+
+func (c *fileColumn) feature() (*driftv1.Feature, bool) {
+	if c.text {
+		return c.categories.Feature(c.name)
+	}
+	return c.numbers.Feature(c.name)
+}

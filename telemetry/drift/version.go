@@ -1,0 +1,317 @@
+package drift
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	driftv1 "sluice/proto/sluice/drift/v1"
+)
+
+// slots is the number of slots of a window.
+const slots = 12
+
+// Settings say how a version is watched.
+type Settings struct {
+	// PerSecond is how many calls a second are looked at, at most, by each gateway.
+	PerSecond float64
+	Policy    Policy
+	// Learn is the number of samples from which features are learnt that the reference does not have; 0 learns
+	// nothing.
+	Learn int
+	// Columns names the columns of input tensors.
+	Columns map[string][]string
+}
+
+// Key names a version of a model.
+type Key struct{ Model, Version string }
+
+// Version is one version that is watched. It outlives routing tables.
+type Version struct {
+	key  Key
+	gate gate
+	mon  *Monitor
+
+	sampled, unreadable atomic.Uint64
+
+	mu       sync.Mutex
+	settings Settings
+	data     string // version of its training data, as the route says it
+	observer *observer
+	learner  *learner
+	ref      *reference // nil: there is none yet
+	stored   uint64     // hash of what the store held of it
+	number   int64      // of the open slot
+	open     *tally     // this gateway's
+	closed   []closedSlot
+	window   *tally // slots of the window under way that are over, of all gateways
+	current  int64  // number of that window
+	done     *tally // of the last whole window
+	began    int64  // slot from which on was counted
+	recent   []recent
+	present  []bool // scratch: features that a call has
+	rates    watch
+	findings []Finding // of the last whole window
+	last     Span
+	rateAt   map[rateKey]int64 // slot of the last alarm
+}
+
+type rateKey struct {
+	feature int
+	kind    RateKind
+}
+
+// Span is a stretch of time whose samples were counted together.
+type Span struct {
+	From, To time.Time
+	Samples  uint64
+}
+
+func newVersion(m *Monitor, key Key) *Version {
+	v := &Version{key: key, mon: m}
+	v.gate.threshold.Store(^uint64(0))
+	return v
+}
+
+// configure takes over settings. Cells and counts are kept unless time is cut anew.
+func (v *Version) configure(s Settings, data string, now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fresh := v.observer == nil
+	if fresh {
+		v.gate.adjust(s.PerSecond, 1)
+	}
+	if fresh || !maps.EqualFunc(v.settings.Columns, s.Columns, slices.Equal[[]string]) {
+		v.observer = newObserver(s.Columns)
+	}
+	if fresh || v.settings.Learn != s.Learn {
+		v.learner = newLearner(s.Learn)
+	}
+	recut := fresh || v.settings.Policy != s.Policy
+	v.settings, v.data = s, data
+	if recut {
+		v.restart(now)
+	}
+}
+
+// period is the length of a slot.
+func (v *Version) period() time.Duration { return v.settings.Policy.Window / slots }
+
+// slotAt is the number of the slot at a time.
+func (v *Version) slotAt(t time.Time) int64 { return t.UnixNano() / int64(v.period()) }
+
+// restart begins to count anew. v.mu is held.
+func (v *Version) restart(now time.Time) {
+	v.number = v.slotAt(now)
+	v.began, v.current = v.number, v.number/slots
+	v.closed = nil
+	v.findings, v.last, v.rateAt = nil, Span{}, make(map[rateKey]int64)
+	if v.ref == nil {
+		v.open, v.window, v.done, v.recent, v.rates = nil, nil, nil, nil, nil
+		return
+	}
+	v.open, v.window, v.done = newTally(v.ref), newTally(v.ref), newTally(v.ref)
+	v.present = make([]bool, len(v.ref.features))
+	v.recent = make([]recent, len(v.ref.features))
+	v.rates = newWatch(v.ref, v.settings.Policy.ExpectedRun.Seconds()/v.period().Seconds())
+}
+
+// setReference compares with another reference from now on; nil with none.
+func (v *Version) setReference(r *reference, stored []byte, now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stored = xxhash.Sum64(stored)
+	if r != nil && v.ref != nil && r.print == v.ref.print {
+		v.ref = r // it may have been calibrated meanwhile
+		return
+	}
+	if r == nil && v.ref == nil {
+		return
+	}
+	v.ref = r
+	v.learner = newLearner(v.settings.Learn)
+	v.restart(now)
+}
+
+// Wants reports whether to offer a copy of a call. It never blocks. A nil version wants nothing.
+func (v *Version) Wants(id uint64) bool { return v != nil && v.gate.wants(id) }
+
+// Offer hands a call over to be looked at. It never blocks: if too many wait already, the call is released and
+// counted as dropped.
+func (v *Version) Offer(id uint64, s Sample) { v.mon.offer(job{v, id, s}) }
+
+// count adds the values of one call, and returns features that have become known by it.
+func (v *Version) count(id uint64, s Sample) {
+	inputs, outputs, err := s.Tensors()
+	if err != nil {
+		v.unreadable.Add(1)
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.advance(time.Now())
+	v.sampled.Add(1)
+	values := v.observer.look(inputs, outputs, mix(id))
+	if v.learner.learn(values, v.ref) {
+		v.mon.learnt(v.key)
+	}
+	if v.ref == nil {
+		return
+	}
+	v.tally(values)
+}
+
+// tally counts values in the open slot. v.mu is held.
+func (v *Version) tally(values []value) {
+	v.open.samples++
+	clear(v.present)
+	for _, val := range values {
+		i, ok := v.ref.byName[val.feature]
+		if !ok || v.present[i] {
+			continue
+		}
+		v.present[i] = true
+		f, c := v.ref.features[i], &v.open.features[i]
+		switch {
+		case f.isNumber() && val.text == nil:
+			c.number(f, val.number)
+		case !f.isNumber() && val.text != nil:
+			c.cells[f.category(val.text)]++
+		default:
+			c.nan++ // a string where the reference has numbers, or the other way
+		}
+	}
+	for i, there := range v.present {
+		if !there {
+			v.open.features[i].absent++
+		}
+	}
+}
+
+// roll returns the slots that are over and have not been returned before.
+func (v *Version) roll(now time.Time) []closedSlot {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.advance(now)
+	closed := v.closed
+	v.closed = nil
+	return closed
+}
+
+// advance closes the open slot if it is over. v.mu is held.
+func (v *Version) advance(now time.Time) {
+	at := v.slotAt(now)
+	if at <= v.number {
+		return
+	}
+	if v.ref != nil {
+		v.closed = append(v.closed, closedSlot{version: v, ref: v.ref, number: v.number, period: v.period(), tally: v.open})
+		v.open = newTally(v.ref)
+	}
+	v.number = at
+}
+
+// closedSlot is what one gateway has counted of a version in a slot that is over.
+type closedSlot struct {
+	version *Version
+	ref     *reference
+	number  int64
+	period  time.Duration
+	tally   *tally
+}
+
+// fold adds a slot that all gateways have told of, in the order of slots, and judges the window if that was its
+// last. What is to be told to others is returned.
+func (v *Version) fold(c closedSlot) (alarms []Alarm) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ref == nil || c.ref.print != v.ref.print || c.period != v.period() {
+		return nil // counted anew since
+	}
+	if window := c.number / slots; window != v.current {
+		alarms = v.judge() // its last slot has never come: this gateway was asleep
+		v.current = window
+	}
+	v.window.add(c.tally)
+	v.rates.next(v.ref, c.tally, func(i int, r Rate) {
+		key := rateKey{i, r.Kind}
+		last, again := v.rateAt[key]
+		v.rateAt[key] = c.number
+		if again && c.number-last < slots {
+			return // it goes on, and has been told
+		}
+		alarms = append(alarms, v.ofRate(i, r, v.span(c.number, c.number+1, c.tally.samples)))
+	})
+	if c.number%slots == slots-1 {
+		alarms = append(alarms, v.judge()...)
+		v.current++
+	}
+	return alarms
+}
+
+// judge ends the window under way. v.mu is held.
+func (v *Version) judge() (alarms []Alarm) {
+	if v.window.samples == 0 {
+		return nil
+	}
+	v.last = v.span(max(v.began, v.current*slots), (v.current+1)*slots, v.window.samples)
+	v.findings = judge(v.ref, v.window, v.settings.Policy)
+	for i := range v.findings {
+		f := &v.findings[i]
+		was := v.recent[i].drifted
+		if f.State = v.recent[i].next(f.State); f.State == Drift && !was {
+			alarms = append(alarms, v.ofDrift(*f))
+		}
+	}
+	v.window, v.done = v.done, v.window
+	v.window.reset()
+	return alarms
+}
+
+func (v *Version) span(from, to int64, samples uint64) Span {
+	at := func(slot int64) time.Time { return time.Unix(0, slot*int64(v.period())) }
+	return Span{From: at(from), To: at(to), Samples: samples}
+}
+
+// learnt returns the features that could be learnt and are not known, how, and from which data; none while there
+// are too few samples.
+func (v *Version) learnt(known *driftv1.Reference) (features []*driftv1.Feature, source, data string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.learner.rows < v.learner.want {
+		return nil, "", ""
+	}
+	return v.learner.features(known), fmt.Sprintf("first %d samples", v.learner.rows), v.data
+}
+
+// isFrom reports whether the version's reference is what a store holds.
+func (v *Version) isFrom(stored []byte) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stored == xxhash.Sum64(stored)
+}
+
+// snapshot returns a copy of the open slot; false if nothing has been counted.
+func (v *Version) snapshot() (closedSlot, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.open == nil || v.open.samples == 0 {
+		return closedSlot{}, false
+	}
+	t := newTally(v.ref)
+	t.add(v.open)
+	return closedSlot{version: v, ref: v.ref, number: v.number, period: v.period(), tally: t}, true
+}
+
+// adjust keeps the gate to the rate that is set.
+func (v *Version) adjust(seconds float64) {
+	v.mu.Lock()
+	rate := v.settings.PerSecond
+	v.mu.Unlock()
+	v.gate.adjust(rate, seconds)
+}
