@@ -475,3 +475,36 @@ func TestUpdateKeepsState(t *testing.T) {
 		}
 	})
 }
+
+// A long answer that goes bad counts when it does, once, and not again when it ends.
+func TestFailingCountsAtOnceAndOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBreaker(Settings{Consecutive: 2})
+		var permits [2]Permit
+		for i := range permits {
+			p, err := b.Allow(time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			permits[i] = p
+		}
+		bad := Result{Outcome: Failure, At: time.Now()}
+		permits[0].Failing(bad)
+		permits[0].Failing(bad)
+		if !b.Ready(time.Now()) {
+			t.Fatal("one answer that repeats its error has opened the breaker")
+		}
+		permits[0].Done(bad)
+		if !b.Ready(time.Now()) {
+			t.Fatal("its end has counted again")
+		}
+		permits[1].Failing(bad)
+		if b.Ready(time.Now()) {
+			t.Error("the second bad answer has not opened the breaker while it goes on")
+		}
+		if !permits[1].Held() {
+			t.Error("Failing has settled the permit")
+		}
+		permits[1].Done(Result{At: time.Now()})
+	})
+}

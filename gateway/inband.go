@@ -96,14 +96,15 @@ func (s *errorScanner) feed(p []byte) (n int, m finding) {
 	body := p[:min(uint64(len(p)), uint64(s.left))]
 	s.left -= uint32(len(body))
 	n += len(body)
-	if s.fields(body) {
+	failed := s.fields(body)
+	if s.left == 0 {
+		s.have = 0
+	}
+	switch {
+	case failed:
+		s.opaque = true // its rest is of no interest
 		return n, messageFailed
-	}
-	if s.left > 0 {
-		return n, messageUnknown
-	}
-	s.have = 0
-	if s.opaque {
+	case s.opaque || s.left > 0:
 		return n, messageUnknown
 	}
 	return n, messageGood

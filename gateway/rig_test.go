@@ -83,6 +83,11 @@ func start(t testing.TB, routes string, change ...func(*Config)) *rig {
 				t.Errorf("endpoint %s: %d calls were never given back", e.addr, n)
 			}
 		}
+		for v, tg := range r.director.snapshot.Load().targets {
+			if n := tg.guard.InFlight(); n != 0 {
+				t.Errorf("version %s: %d permits were never given back", v.ID, n)
+			}
+		}
 	})
 	return r
 }
