@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +25,7 @@ import (
 // Its addresses stay when it is started again.
 type shared struct {
 	*process
-	t      *testing.T
+	t      testing.TB
 	data   string
 	admin  string // URL
 	http   *http.Client
@@ -34,7 +35,7 @@ type shared struct {
 }
 
 // startShared starts a gateway over a store. A file of routes may be empty.
-func startShared(t *testing.T, store, routes string) *shared {
+func startShared(t testing.TB, store, routes string) *shared {
 	t.Helper()
 	s := &shared{t: t, data: freeAddr(t), state: filepath.Join(t.TempDir(), "state")}
 	admin := freeAddr(t)
@@ -107,7 +108,7 @@ func (s *shared) awaitV1(weight uint32) {
 	s.t.Helper()
 	eventually(s.t, 20*time.Second, fmt.Sprintf("v1=%d is served", weight), func() error {
 		if got, revision, err := s.serves(); err != nil || got != weight {
-			return fmt.Errorf("v1=%d at revision %d, error %v", got, revision, err)
+			return errors.Join(err, fmt.Errorf("v1=%d at revision %d", got, revision))
 		}
 		return nil
 	})

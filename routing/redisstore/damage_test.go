@@ -179,3 +179,34 @@ func TestSmallOutputBuffers(t *testing.T) {
 		t.Errorf("%d models, want 2000", n)
 	}
 }
+
+// large returns a route of about 30 KB.
+func large(model string) *routingv1.Route {
+	r := storetest.Route(model, "v1", "v2")
+	for _, v := range r.GetVersions() {
+		v.Endpoints = nil
+		for i := range 250 {
+			v.Endpoints = append(v.Endpoints, fmt.Sprintf("%s-%03d.example.org:8001", strings.Repeat("x", 40), i))
+		}
+	}
+	return r
+}
+
+// TestAnswersThatAreAlwaysCut: Redis cannot send what is stored, not even piece by
+// piece. What is served stays, and the status says what to look at.
+func TestAnswersThatAreAlwaysCut(t *testing.T) {
+	t.Parallel()
+	server := storetest.StartRedis(t)
+	a := startReplica(t, server.URL(), "")
+	c := a.mustSet(large("m"))
+	server.Do("CONFIG", "SET", "client-output-buffer-limit", "normal 1 0 0")
+	server.Do("DEL", "{sluice}:changes") // what is new has to be loaded
+	server.Do("HSET", "{sluice}:head", "id", "another")
+	a.awaitProblem("client-output-buffer-limit may be too small")
+	if got, want := a.serving("m"), fmt.Sprint("v1,v2 at ", c.GetRevision()); got != want {
+		t.Errorf("serving %s, want %s", got, want)
+	}
+	if n := a.Status().Counts.Errors[routing.StoreError{Op: routing.OpFollow, Reason: routing.ReasonUnavailable}]; n == 0 {
+		t.Error("no failure is counted")
+	}
+}

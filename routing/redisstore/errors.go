@@ -47,6 +47,10 @@ func (s *Store) translate(err error) error {
 	if errors.As(err, &damaged) {
 		return &routing.RefusedError{Store: s.name, Reason: "DAMAGED", Err: err}
 	}
+	if isCut(err) {
+		err = fmt.Errorf("%w: it has closed the connection while it answered; if it was not stopped, "+
+			"client-output-buffer-limit may be too small for what is stored", err)
+	}
 	var answer redis.Error
 	if !errors.As(err, &answer) {
 		return &routing.UnavailableError{Store: s.name, Err: err}

@@ -61,6 +61,9 @@ func (s *Store) scan(ctx context.Context, c redis.Cmdable, state *routing.State)
 	state.Unreadable = make(map[string]error)
 	for cursor := uint64(0); ; {
 		page, next, err := c.HScan(ctx, s.keys.routes, cursor, "", pageSize).Result()
+		if isCut(err) { // too much at once
+			page, next, err = c.HScan(ctx, s.keys.routes, cursor, "", 1).Result()
+		}
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/bench/stats"
+	"sluice/sample"
+)
+
+// BenchmarkCallsWhileRoutesChange compares, round by round in one run, the latency
+// of calls while nothing changes with that while one of 10,000 routes changes ten
+// times per second. Use -benchtime=1x: an iteration is all the rounds.
+func BenchmarkCallsWhileRoutesChange(b *testing.B) {
+	const (
+		rounds = 12
+		half   = 700 * time.Millisecond
+		every  = 100 * time.Millisecond
+	)
+	v1, v2 := startBackend(b, "v1"), startBackend(b, "v2")
+	var doc strings.Builder
+	doc.WriteString(split(v1, v2, 1, 1000))
+	for i := range 9_999 {
+		fmt.Fprintf(&doc, "\n  - {model: m%d, versions: [{name: a, endpoints: [%q]}], weights: {a: 1}}", i, v1.addr)
+	}
+	g := startShared(b, "memory", doc.String())
+	cc := dial(b, g.data)
+	req := sample.NewRequest(model, heldBack()[0].Measurements)
+	weight := uint32(1)
+	measure := func(change bool) (p50, p99 float64) {
+		var took []time.Duration
+		var changes sync.WaitGroup
+		next := time.Now()
+		for end := next.Add(half); time.Now().Before(end); {
+			if change && !time.Now().Before(next) {
+				next = next.Add(every)
+				weight++
+				w := weight
+				changes.Go(func() {
+					if _, err := g.setV1(w); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			begun := time.Now()
+			if a := infer(b.Context(), cc, req); a.err != nil {
+				b.Fatal(a.err)
+			}
+			took = append(took, time.Since(begun))
+		}
+		changes.Wait()
+		slices.Sort(took)
+		return float64(took[len(took)/2]), float64(took[len(took)*99/100])
+	}
+	for b.Loop() {
+		var quiet50, quiet99, busy50, busy99 []float64
+		for range rounds {
+			p50, p99 := measure(false)
+			quiet50, quiet99 = append(quiet50, p50), append(quiet99, p99)
+			p50, p99 = measure(true)
+			busy50, busy99 = append(busy50, p50), append(busy99, p99)
+		}
+		for name, series := range map[string][2][]float64{"p50": {busy50, quiet50}, "p99": {busy99, quiet99}} {
+			ratio, err := stats.Ratios(series[0], series[1])
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(ratio.Median, name+"-ratio")
+			b.Logf("%s: %+v", name, ratio)
+		}
+		b.ReportMetric(slices.Max(quiet99)/1e6, "quiet-p99-max-ms")
+		b.ReportMetric(slices.Max(busy99)/1e6, "changing-p99-max-ms")
+	}
+	if weight < rounds {
+		b.Errorf("only %d changes", weight-1)
+	}
+}
