@@ -195,7 +195,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { g.followBreakers(events) })
-	g.background.Go(func() { followBreakers(events, g.cfg.Telemetry, g.cfg.Logger) })
 	if g.cfg.Drift != nil {
 		g.background.Go(func() { _ = g.cfg.Drift.Run(helpers) }) // it fails of nothing
 	}
