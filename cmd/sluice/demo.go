@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,13 +35,15 @@ type demoOptions struct {
 	admin  string
 	store  string
 	length time.Duration
-	rate   int
+
+	scenario string
+	rate     int
 }
 
 func newDemoCommand() *cobra.Command {
 	var o demoOptions
 	cmd := &cobra.Command{
-		Use:   "demo [--for DURATION]",
+		Use:   "demo [--scenario NAME] [--for DURATION]",
 		Short: "Show a rollout on this machine, with real models and traffic",
 		Long: `Show a rollout on this machine, with real models and traffic.
 
@@ -48,10 +53,15 @@ version was trained on. The split goes from 90/10 over 50/50 to 0/100 while call
 calls, shares, errors, latency and accuracy are counted from the answers. It ends
 with a summary after --for, or with Ctrl-C; a failed call makes it exit with 1.
 
+With --scenario canary-fails, every call of the new version fails for a while instead:
+it is cut off, the version before answers in its stead, and it gets its calls back when
+it has healed. Calls are counted by phase.
+
 Its split can be watched and changed with the operators' commands meanwhile; with a
 store that is shared, also through another gateway.`,
 		Example: `  sluice demo
   sluice demo --for 10s | tee demo.txt
+  sluice demo --scenario canary-fails
   sluice demo --store redis://127.0.0.1:6379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,7 +72,15 @@ store that is shared, also through another gateway.`,
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C")
+	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, and 12s with canary-fails")
+	f.StringVar(&o.scenario, "scenario", "rollout", "what to show: rollout or canary-fails")
+	_ = cmd.RegisterFlagCompletionFunc("scenario", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var names []cobra.Completion
+		for name, short := range demo.Scenarios() {
+			names = append(names, cobra.CompletionWithDesc(name, short))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}) // fails for an unknown flag only
 	f.StringVar(&o.listen, "listen", "", "data `address` (default "+demoListen+", or any free port if that is taken)")
 	f.StringVar(&o.admin, "admin", "", "`address` for operators (default "+defaultAdmin+", or any free port if that is taken)")
 	f.StringVar(&o.store, "store", "memory", "`store` of the routing state: memory, file:DIR or redis://HOST")
@@ -71,6 +89,9 @@ store that is shared, also through another gateway.`,
 }
 
 func (o demoOptions) validate() error {
+	if _, ok := demo.Scenarios()[o.scenario]; !ok {
+		return fmt.Errorf("--scenario: got %q, want %s", o.scenario, strings.Join(slices.Sorted(maps.Keys(demo.Scenarios())), " or "))
+	}
 	if o.length != 0 && o.length < demoShortest {
 		return fmt.Errorf("--for: got %v, want at least %v, or 0 for no end", o.length, demoShortest)
 	}
@@ -102,10 +123,12 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	return demo.Run(ctx, demo.Config{
 		Listen: o.listen,
 		For:    o.length,
-		Rate:   o.rate,
-		Out:    stdout,
-		Store:  store,
-		Logger: log,
+
+		Scenario: o.scenario,
+		Rate:     o.rate,
+		Out:      stdout,
+		Store:    store,
+		Logger:   log,
 		Gateway: func(listen string, router *routing.Router, watcher *routing.Watcher) (demo.Gateway, error) {
 			options := serveOptions{
 				listen: listen, admin: o.admin, // nobody has to be told of the end: the demo's clients are gone by then

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,48 @@ func TestDemoRollsOutThroughTheGateway(t *testing.T) {
 		if !regexp.MustCompile(want).Match(out.Bytes()) {
 			t.Errorf("output lacks %s:\n%s", want, out)
 		}
+	}
+}
+
+// TestDemoShowsAFailingCanary: while it fails, no caller sees it, and few calls reach
+// it; then it gets its calls back. The demo itself fails if a call does, if the canary
+// is never cut off, and if it never comes back.
+func TestDemoShowsAFailingCanary(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	cmd, out := demoCommand("--scenario", "canary-fails", "--for", "6s", "--rate", "300", "--listen", "127.0.0.1:0")
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	counts := make(map[string][]int) // by phase: calls, failed, by v1, by v2, fell back after a failure, at once, v2's servers got
+	for _, m := range regexp.MustCompile(`(?m)^ *(healthy|failing|healed)  ([\d ]+) [\d.]+ ms`).FindAllStringSubmatch(out.String(), -1) {
+		for _, n := range strings.Fields(m[2]) {
+			v, err := strconv.Atoi(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts[m[1]] = append(counts[m[1]], v)
+		}
+	}
+	for _, phase := range []string{"healthy", "failing", "healed"} {
+		if len(counts[phase]) != 7 {
+			t.Fatalf("no line of phase %s:\n%s", phase, out)
+		}
+		c := counts[phase]
+		if c[1] != 0 || c[0] != c[2]+c[3]+c[4]+c[5] {
+			t.Errorf("%s: %v, want no failures and every call accounted for", phase, c)
+		}
+	}
+	const threshold, clients = 5, 16
+	const probes = 10 // one per open period of half a second at least, in 2.4 s
+	healthy, failing, healed := counts["healthy"], counts["failing"], counts["healed"]
+	if healthy[3] == 0 || healthy[4]+healthy[5] > clients { // under way when the canary begins to fail
+		t.Errorf("healthy: %v, want calls of the canary and hardly any that fell back", healthy)
+	}
+	if failing[5] == 0 || failing[4] > threshold+clients+probes || failing[6] > threshold+clients+probes {
+		t.Errorf("failing: %v, want it cut off after at most %d calls", failing, threshold+clients+probes)
+	}
+	if healed[3] == 0 {
+		t.Errorf("healed: %v, want calls of the canary", healed)
 	}
 }
 
@@ -91,6 +134,7 @@ func TestDemoRefusesBadFlags(t *testing.T) {
 	}{
 		{[]string{"--for", "10ms"}, "--for: got 10ms, want at least 1s"},
 		{[]string{"--for", "-5s"}, "--for: got -5s, want at least 1s"},
+		{[]string{"--scenario", "x"}, `--scenario: got "x", want canary-fails or rollout`},
 		{[]string{"--rate", "0"}, "--rate: got 0, want 1 to 1000000"},
 		{[]string{"--rate", "1000001"}, "--rate: got 1000001"},
 	} {

@@ -30,7 +30,10 @@ import (
 type Config struct {
 	// Listen is the address the gateway serves on.
 	Listen string
-	// For is how long traffic flows; 0 means until the context ends.
+	// Scenario names what to show; see [Scenarios]. Empty is a rollout.
+	Scenario string
+	// For is how long traffic flows; 0 means the scenario's own time, which for a
+	// rollout is until the context ends.
 	For time.Duration
 	// Rate is the number of calls per second that clients attempt, all together.
 	Rate int
@@ -63,6 +66,10 @@ const firstAnswer = 5 * time.Second
 // Run shows the demo until ctx or the time it is meant for ends; both are a
 // success if there were calls and all of them were answered.
 func Run(ctx context.Context, c Config) (err error) {
+	scenario, err := scenarioOf(c.Scenario)
+	if err != nil {
+		return err
+	}
 	versions, err := loadVersions()
 	if err != nil {
 		return err
@@ -112,13 +119,14 @@ func Run(ctx context.Context, c Config) (err error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(failed, cancel)()
-		return show(ctx, c, versions, rollout, gateway)
+		return scenario.show(ctx, &stage{c, versions, replicas, rollout, gateway})
 	})
 	return g.Wait()
 }
 
-// show sends traffic to the gateway and tells what happens.
-func show(ctx context.Context, c Config, versions []*sample.Model, rollout *rollout, gateway Gateway) (err error) {
+// showRollout moves the split while traffic flows, and tells what happens.
+func showRollout(ctx context.Context, s *stage) (err error) {
+	c, versions, rollout, gateway := s.Config, s.versions, s.rollout, s.gateway
 	if err := rollout.next(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -132,7 +140,8 @@ func show(ctx context.Context, c Config, versions []*sample.Model, rollout *roll
 		return err
 	}
 	defer conn.Close()
-	traffic := newTraffic(conn, c.Rate, rollout.splitOf)
+	recorder := newRecorder()
+	traffic := newTraffic(conn, c.Rate, rollout.splitOf, recorder.record)
 	if err := traffic.awaitAnswer(ctx, addr); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -147,12 +156,12 @@ func show(ctx context.Context, c Config, versions []*sample.Model, rollout *roll
 	begin := time.Now()
 	var calls sync.WaitGroup
 	calls.Go(func() { traffic.run(ctx) })
-	err = rollout.run(ctx, c.For, func(now progress) { display.show(traffic.recorder.frame(now)) })
+	err = rollout.run(ctx, c.For, func(now progress) { display.show(recorder.frame(now)) })
 	calls.Wait()
 	if err != nil {
 		return err
 	}
-	result := traffic.recorder.result(time.Since(begin), rollout.current())
+	result := recorder.result(time.Since(begin), rollout.current())
 	display.conclude(result)
 	return result.verdict()
 }

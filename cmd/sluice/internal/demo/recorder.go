@@ -17,9 +17,12 @@ import (
 type outcome struct {
 	version string // that served it, as the answer says; empty if it does not
 	split   split  // that it was routed by, as the answer says; zero if it does not
-	latency time.Duration
-	right   bool  // the species is that of the label
-	err     error // nil if there was an answer
+	// fallback is who should have answered and why it did not, as the answer says.
+	fallback string
+	begun    time.Time
+	latency  time.Duration
+	right    bool  // the species is that of the label
+	err      error // nil if there was an answer
 }
 
 // cell is one line of the account.

@@ -23,22 +23,22 @@ const (
 
 // traffic asks for the species of penguins that no version was trained on.
 type traffic struct {
-	client   inference.GRPCInferenceServiceClient
-	rows     []sample.Row
-	next     atomic.Uint64 // index of the next row, modulo the number of rows
-	pacer    pacer
-	recorder *recorder
-	splitOf  func(revision string) (split, bool)
+	client  inference.GRPCInferenceServiceClient
+	rows    []sample.Row
+	next    atomic.Uint64 // index of the next row, modulo the number of rows
+	pacer   pacer
+	record  func(outcome) // by any number of goroutines
+	splitOf func(revision string) (split, bool)
 }
 
-func newTraffic(conn *grpc.ClientConn, rate int, splitOf func(revision string) (split, bool)) *traffic {
+func newTraffic(conn *grpc.ClientConn, rate int, splitOf func(revision string) (split, bool), record func(outcome)) *traffic {
 	_, held := sample.Split()
 	return &traffic{
-		client:   inference.NewGRPCInferenceServiceClient(conn),
-		rows:     held,
-		pacer:    pacer{interval: time.Second / time.Duration(rate)},
-		recorder: newRecorder(),
-		splitOf:  splitOf,
+		client:  inference.NewGRPCInferenceServiceClient(conn),
+		rows:    held,
+		pacer:   pacer{interval: time.Second / time.Duration(rate)},
+		record:  record,
+		splitOf: splitOf,
 	}
 }
 
@@ -61,7 +61,7 @@ func (t *traffic) run(ctx context.Context) {
 		callers.Go(func() {
 			for t.pacer.wait(ctx) {
 				row := t.rows[t.next.Add(1)%uint64(len(t.rows))]
-				t.recorder.record(t.call(context.WithoutCancel(ctx), row))
+				t.record(t.call(context.WithoutCancel(ctx), row))
 			}
 		})
 	}
@@ -75,9 +75,10 @@ func (t *traffic) call(ctx context.Context, row sample.Row) outcome {
 	var header, trailer metadata.MD
 	begin := time.Now()
 	resp, err := t.client.ModelInfer(ctx, sample.NewRequest(sample.ModelName, row.Measurements), grpc.Header(&header), grpc.Trailer(&trailer))
-	o := outcome{latency: time.Since(begin), err: err}
+	o := outcome{begun: begin, latency: time.Since(begin), err: err}
 	told := metadata.Join(header, trailer) // an answer without a message has trailers alone
 	o.version = first(told, "sluice-version")
+	o.fallback = first(told, "sluice-fallback")
 	o.split, _ = t.splitOf(first(told, "sluice-revision"))
 	if err != nil {
 		return o
