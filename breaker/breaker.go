@@ -136,6 +136,12 @@ func (b *Breaker) Ready(now time.Time) bool {
 	return c.state() == Closed || (c.dryRun() && !c.forced()) || b.at(now) >= b.notBefore.Load()
 }
 
+// ProbeDue reports whether the breaker is cut off and waits for a call to be its probe.
+func (b *Breaker) ProbeDue(now time.Time) bool {
+	c := condition(b.condition.Load())
+	return c.state() != Closed && !c.dryRun() && b.at(now) >= b.notBefore.Load()
+}
+
 // at is a time on the breaker's own scale, in nanoseconds.
 func (b *Breaker) at(now time.Time) int64 { return int64(now.Sub(b.start)) }
 

@@ -239,7 +239,9 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, no
 // Answering implements [relay.Observer]: a stream that has begun to be answered
 // shows that its server is back, however long the stream lasts.
 func (s *call) Answering(now time.Time) {
+	wasIn := s.endpoint.breaker.Ready(now)
 	s.probe.Answering(now)
+	s.endpoint.noteBreaker(wasIn, now)
 	s.version.Answering(now)
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluice/breaker"
+	"sluice/gateway/health"
 	"sluice/telemetry"
 )
 
@@ -46,4 +47,14 @@ func countEvent(e breaker.Event, tel *telemetry.Telemetry) {
 	}
 	model, version, _ := strings.Cut(e.Name.Version, " ")
 	tel.Known(model, version).Transition(scope, e.To.String(), e.Cause.String())
+}
+
+// logHealth writes a line when an endpoint is found unhealthy, or well again.
+func logHealth(log *slog.Logger, version, addr string, was health.State, s health.Status) {
+	switch {
+	case s.State == health.Unhealthy:
+		log.Warn("endpoint unhealthy", "version", version, "endpoint", addr, "reason", s.Why)
+	case was == health.Unhealthy:
+		log.Info("endpoint healthy again", "version", version, "endpoint", addr)
+	}
 }

@@ -60,8 +60,9 @@ type Config struct {
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
-	lookup lookup // of names in DNS
-	listen func(network, addr string) (net.Listener, error)
+	lookup    lookup // of names in DNS
+	askNobody bool   // how model servers are
+	listen    func(network, addr string) (net.Listener, error)
 }
 
 func (c Config) withDefaults() Config {

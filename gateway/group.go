@@ -22,10 +22,19 @@ type group struct {
 	open func(addr, host string) *relay.Upstream
 	// follow keeps the addresses of a name up to date, by set, until stopped.
 	follow func(g *group, spec string) (stop func())
+	// ask has an endpoint's server asked how it is; nil asks nobody.
+	ask asker
 
-	mu     sync.Mutex // serialises changes
-	specs  []*spec    // as configured
-	byAddr map[string]*endpoint
+	slowStart      atomic.Int64  // of endpoints that come back, a time.Duration
+	counted        atomic.Int64  // when panicking was found out, as Unix time in nanoseconds
+	panicking      atomic.Bool   // most endpoints would be ejected
+	foundUnhealthy atomic.Uint64 // how often an endpoint became unhealthy
+
+	mu      sync.Mutex // serialises changes
+	specs   []*spec    // as configured
+	byAddr  map[string]*endpoint
+	probing probing
+	born    time.Time // of the first endpoint
 }
 
 // spec is an endpoint as it is written in a route, and what it stands for now.
@@ -98,7 +107,7 @@ func (g *group) rebuild() {
 			}
 			e := g.byAddr[addr]
 			if e == nil {
-				e = &endpoint{addr: addr, up: g.open(addr, hostOf(s.text)), breaker: g.guard.Endpoint(addr, time.Now())}
+				e = g.newEndpoint(addr, hostOf(s.text))
 			}
 			next[addr] = e
 			list = append(list, e)
@@ -114,9 +123,25 @@ func (g *group) rebuild() {
 	for addr, e := range old {
 		if next[addr] == nil {
 			e.retired.Store(true)
+			e.forgetHealth()
 			e.up.Retire()
 		}
 	}
+}
+
+// newEndpoint makes an endpoint of an address. One that joins others begins slowly; a
+// group that has just begun itself has no others. g.mu is held.
+func (g *group) newEndpoint(addr, host string) *endpoint {
+	now := time.Now()
+	e := &endpoint{addr: addr, host: host, up: g.open(addr, host), breaker: g.guard.Endpoint(addr, now)}
+	if g.born.IsZero() {
+		g.born = now
+	}
+	if now.Sub(g.born) > g.probing.slowStart {
+		e.back.Store(now.UnixNano())
+	}
+	g.watchHealth(e)
+	return e
 }
 
 // close lets every endpoint finish its calls and take no more.

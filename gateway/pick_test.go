@@ -66,12 +66,16 @@ func (d *departures) Pop() any {
 // simulate sends n calls through g, one every gap, and returns how many each
 // server got and how many it had at once at most.
 func simulate(g *group, servers []simulated, n int, gap time.Duration) (got, atOnce []int) {
+	return simulateFrom(g, servers, epoch, n, gap)
+}
+
+// simulateFrom is simulate from another time than epoch.
+func simulateFrom(g *group, servers []simulated, now time.Time, n int, gap time.Duration) (got, atOnce []int) {
 	got, atOnce = make([]int, len(servers)), make([]int, len(servers))
 	index := map[*endpoint]int{}
 	for i, e := range *g.list.Load() {
 		index[e] = i
 	}
-	now := epoch
 	var running departures
 	for range n {
 		now = now.Add(gap)

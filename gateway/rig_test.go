@@ -50,6 +50,7 @@ func start(t testing.TB, routes string, change ...func(*Config)) *rig {
 	cfg := Config{
 		Listen: "127.0.0.1:0", Admin: "off", Version: "test",
 		DrainDelay: -1, DrainTimeout: 20 * ms, Logger: slog.New(slog.NewTextHandler(r.log, nil)),
+		askNobody: true, // what servers see is to be what clients send
 	}
 	cfg.Telemetry = telemetry.New(telemetry.Config{Version: "test", Logger: cfg.Logger})
 	for _, c := range change {

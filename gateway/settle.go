@@ -43,8 +43,14 @@ func (s *call) settle(c *relay.Call, o relay.Outcome) breaker.Outcome {
 		Outcome: outcome, At: o.Ended, Latency: a.Latency, RequestID: s.requestID,
 	}
 	s.endAttempt(&held.trail, o, outcome)
+	wasIn := e.breaker.Ready(o.Ended)
 	held.probe.Done(result)
-	if (o.Kind == relay.Unreachable || o.Kind == relay.Lost) && s.target.group.hasReady(o.Ended, e) {
+	e.noteBreaker(wasIn, o.Ended)
+	if outcome == breaker.Success || outcome == breaker.Slow {
+		e.answered(o.Ended)
+	}
+	down := o.Kind == relay.Unreachable || o.Kind == relay.Lost || e.ejected(o.Ended)
+	if down && s.target.group.spares(o.Ended, e) {
 		// It is down by itself, and cut off by itself. That it had many calls must not
 		// cut off the version, which others still serve.
 		result.Outcome = breaker.Excluded

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/breaker"
+	"sluice/gateway/health"
 	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
@@ -25,6 +26,7 @@ type targets struct {
 	drift     *drift.Monitor // nil: no data is watched
 	logger    *slog.Logger
 	lookup    lookup
+	checker   *health.Checker // nil: nobody is asked
 	ctx       context.Context // of everything it starts
 	spawn     func(func())
 
@@ -35,10 +37,14 @@ type targets struct {
 }
 
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
-	return &targets{
+	t := &targets{
 		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: new(snapshot), groups: make(map[groupKey]*liveGroup), shadows: newShadows(),
 	}
+	if !cfg.askNobody {
+		t.checker = health.New(ctx, spawn)
+	}
+	return t
 }
 
 // groupKey identifies what is reached, and how. With other addresses a group is
@@ -72,7 +78,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 			tg := t.last.targets[v]
 			if tg == nil {
 				guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
-				tg = newTarget(v, t.groupFor(v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
+				tg = newTarget(v, t.groupFor(r, v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
 				t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
 				tg.data = t.watchData(r, v)
 			}
@@ -116,7 +122,7 @@ func (t *targets) closeOthers() {
 }
 
 // groupFor returns the version's group, with the endpoints it has now.
-func (t *targets) groupFor(v *routing.Version, guard *breaker.Version) *liveGroup {
+func (t *targets) groupFor(r *routing.Route, v *routing.Version, guard *breaker.Version) *liveGroup {
 	key := groupKey{version: v.ID}
 	if v.TLS != nil {
 		key.secure, key.tls = true, *v.TLS
@@ -124,8 +130,10 @@ func (t *targets) groupFor(v *routing.Version, guard *breaker.Version) *liveGrou
 	g := t.groups[key]
 	if g == nil {
 		g = &liveGroup{key: key, group: newGroup(guard, t.opener(v.TLS), t.follow)}
+		g.ask = t.asker(v)
 		t.groups[key] = g
 	}
+	g.probe(probingOf(r, v))
 	g.configure(v.Endpoints)
 	return g
 }
@@ -139,6 +147,25 @@ func (t *targets) opener(settings *routing.TLS) func(addr, host string) *relay.U
 			cfg.TLS = func() (*tls.Config, error) { return files.config() }
 		}
 		return t.relay.NewUpstream(cfg)
+	}
+}
+
+// asker returns how endpoints of a version are asked how they are.
+func (t *targets) asker(v *routing.Version) asker {
+	if t.checker == nil {
+		return nil
+	}
+	settings, id, logger := v.TLS, v.ID, t.logger
+	return func(addr, host string, p probing, changed func(health.Status)) *health.Watch {
+		target := health.Target{
+			Server: health.Server{Addr: addr, Transport: transportOf(settings, host), Kind: p.kind}, Model: p.model,
+		}
+		was := health.Unknown
+		return t.checker.Watch(target, p.settings, func(s health.Status) {
+			logHealth(logger, id, addr, was, s)
+			was = s.State
+			changed(s)
+		})
 	}
 }
 

@@ -52,7 +52,7 @@ func TestProbeTellsWhatIsWrong(t *testing.T) {
 		{secure, &routingv1.TLS{ServerName: "models.test"}, "certificate"},
 		{secure, tlsOf("/nowhere.pem"), "ca_file"},
 		{r.alive, tlsOf(ca), "handshake"},
-		{"dns:///no-such-host.invalid:1", nil, "name resolver"},
+		{"dns:///no-such-host.invalid:1", nil, "no such host"},
 	}
 	route := &routingv1.Route{Model: "probed", Weights: map[string]uint32{"0": 1}}
 	for i, v := range versions {

@@ -40,11 +40,11 @@ func greet(ctx context.Context, s Server) error {
 	defer context.AfterFunc(ctx, func() { _ = tcp.SetDeadline(time.Unix(1, 0)) })()
 	conn := tcp
 	if s.Transport != nil {
-		host, _, err := net.SplitHostPort(s.Addr)
+		creds, err := s.Transport.Credentials()
 		if err != nil {
 			return err
 		}
-		if conn, _, err = s.Transport.Credentials().ClientHandshake(ctx, host, tcp); err != nil {
+		if conn, _, err = creds.ClientHandshake(ctx, s.Transport.ServerName(), tcp); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (p *prober) ask(ctx context.Context, q question, put func(context.Context, 
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	f := put(ctx, p.conn)
-	if ctx.Err() != nil && f.verdict != refusing {
+	if ctx.Err() != nil && (f.verdict == alive || f.verdict == unasked) {
 		// The server knows the deadline, too: what it says when that has passed is no
 		// sign of life.
 		f = finding{failed, "no answer"}
@@ -85,12 +85,16 @@ func (p *prober) lost() {
 }
 
 func dial(s Server) (*grpc.ClientConn, error) {
-	creds := insecure.NewCredentials()
+	creds, authority := insecure.NewCredentials(), s.Addr
 	if s.Transport != nil {
-		creds = s.Transport.Credentials()
+		var err error
+		if creds, err = s.Transport.Credentials(); err != nil {
+			return nil, err
+		}
+		authority = s.Transport.ServerName()
 	}
 	return grpc.NewClient("passthrough:///"+s.Addr,
-		grpc.WithTransportCredentials(creds), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
+		grpc.WithTransportCredentials(creds), grpc.WithAuthority(authority), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
 		grpc.WithReadBufferSize(bufferSize), grpc.WithWriteBufferSize(bufferSize),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithUserAgent("sluice-health"))

@@ -38,8 +38,10 @@ func KindOf(server string) Kind {
 // Transport says how to encrypt connections. It has to be comparable: servers with
 // equal ones are the same server.
 type Transport interface {
+	// ServerName is what the server's certificate has to be for.
+	ServerName() string
 	// Credentials returns what a connection is to use. It is asked for each.
-	Credentials() credentials.TransportCredentials
+	Credentials() (credentials.TransportCredentials, error)
 }
 
 // Server is whom to ask.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -32,6 +33,9 @@ type Upstream struct {
 	relay  *Relay
 	cfg    UpstreamConfig
 	scheme string
+
+	failing   atomic.Bool  // what Failing says
+	recovered atomic.Int64 // what Recovered says, as Unix time in nanoseconds
 
 	mu       sync.Mutex
 	conns    []*upstreamSide // ready, taking streams
@@ -85,12 +89,15 @@ func (u *Upstream) Addr() string { return u.cfg.Addr }
 func (u *Upstream) TLS() func() (*tls.Config, error) { return u.cfg.TLS }
 
 // Failing reports that there is no connection and the last attempt to get one
-// failed.
-func (u *Upstream) Failing() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.conns) == 0 && u.failures > 0
-}
+// failed. It costs one load.
+func (u *Upstream) Failing() bool { return u.failing.Load() }
+
+// Recovered returns when Failing was last over, as Unix time in nanoseconds; 0 if it
+// never was. It costs one load.
+func (u *Upstream) Recovered() int64 { return u.recovered.Load() }
+
+// noteFailing keeps what Failing says; u.mu is held.
+func (u *Upstream) noteFailing() { u.failing.Store(len(u.conns) == 0 && u.failures > 0) }
 
 // Conns returns how many connections take calls now.
 func (u *Upstream) Conns() int {
@@ -121,6 +128,7 @@ func (u *Upstream) shut(now bool) {
 		u.retry.Stop()
 	}
 	u.conns = nil
+	u.noteFailing()
 	waiting := u.takeWaiting()
 	u.mu.Unlock()
 	w := u.relay.newWorker()
@@ -365,6 +373,7 @@ func (u *Upstream) connectFailed(w *worker, err error) {
 	u.dialing--
 	u.failures++
 	u.lastErr = err
+	u.noteFailing()
 	var failed []*attempt
 	if len(u.conns) == 0 && u.dialing == 0 {
 		failed = u.takeWaiting()
@@ -408,6 +417,7 @@ func (u *Upstream) redial() {
 		u.grow()
 	default:
 		u.failures, u.lastErr = 0, nil // it is reachable: only growing failed, and is over
+		u.noteFailing()
 	}
 }
 
@@ -495,6 +505,7 @@ func (s *upstreamSide) leavePool() {
 	defer u.mu.Unlock()
 	if i := slices.Index(u.conns, s); i >= 0 {
 		u.conns = slices.Delete(u.conns, i, i+1)
+		u.noteFailing()
 	}
 	if u.head != nil {
 		u.grow()
@@ -519,9 +530,13 @@ func (s *upstreamSide) settings(w *worker, c *conn, first bool, maxStreams uint3
 		if recovered {
 			u.relay.cfg.Logger.Info("upstream reachable again", "upstream", u.cfg.Addr)
 		}
+		if u.failing.Load() {
+			u.recovered.Store(w.now.UnixNano())
+		}
 		if !u.retired {
 			u.conns = append(u.conns, s)
 		}
+		u.noteFailing()
 		if u.retired {
 			c.mu.Lock()
 			c.noNew = true

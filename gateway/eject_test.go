@@ -1,0 +1,213 @@
+package gateway
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"sluice/breaker"
+)
+
+// open makes the breaker of an endpoint open, as failures do.
+func (e *endpoint) openBreaker(t interface{ Fatal(...any) }, now time.Time) {
+	for range 5 {
+		p, err := e.breaker.Allow(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Done(breaker.Result{Outcome: breaker.Failure, At: now})
+	}
+	if e.breaker.Ready(now) {
+		t.Fatal("the breaker did not open")
+	}
+}
+
+// Whoever is ejected gets nothing, unless they are more than half: then everybody gets
+// calls, for the rest would not bear them. What operators cut off is never called.
+func TestNeverMoreThanHalfAreEjected(t *testing.T) {
+	r := bareRelay(t)
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 8).Draw(t, "endpoints")
+		g := groupOf(r, n)
+		defer g.close()
+		list := *g.list.Load()
+		ejected, reachable := 0, 0
+		for _, e := range list {
+			switch rapid.SampledFrom([]string{"well", "unhealthy", "open", "both", "forced"}).Draw(t, "state") {
+			case "unhealthy":
+				e.unhealthy.Store(true)
+			case "open":
+				e.openBreaker(t, epoch)
+			case "both":
+				e.unhealthy.Store(true)
+				e.openBreaker(t, epoch)
+			case "forced":
+				e.breaker.ForceOpen(epoch)
+				continue
+			}
+			reachable++
+			if e.ejected(epoch) {
+				ejected++
+			}
+		}
+		panicking := 2*ejected > reachable
+		got := make(map[*endpoint]int)
+		for range 100 * n {
+			e, bypass := g.pick(epoch, nil)
+			if reachable == 0 {
+				if e != nil {
+					t.Fatalf("picked %s, which operators have cut off", e.addr)
+				}
+				continue
+			}
+			got[e]++
+			if n > 1 && bypass && !panicking || e.ejected(epoch) && !bypass {
+				t.Fatalf("%d of %d ejected, picked one of them %v: bypass %v", ejected, reachable, e.ejected(epoch), bypass)
+			}
+		}
+		for _, e := range list {
+			called := !e.breaker.Forced() && (panicking || !e.ejected(epoch))
+			if called != (got[e] > 0) {
+				t.Fatalf("%d of %d ejected: %s, ejected %v, got %d of %d calls", ejected, reachable, e.addr, e.ejected(epoch), got[e], 100*n)
+			}
+		}
+	})
+}
+
+// With many endpoints a count holds for a moment, and no longer.
+func TestManyEndpointsAreCountedNowAndThen(t *testing.T) {
+	g := groupOf(bareRelay(t), 4*countAlways)
+	defer g.close()
+	list := *g.list.Load()
+	now := epoch
+	for _, e := range list[1:] {
+		e.unhealthy.Store(true)
+	}
+	if !g.panics(list, now) {
+		t.Error("nearly all are unhealthy: no panic")
+	}
+	for _, e := range list {
+		e.unhealthy.Store(false)
+	}
+	if now = now.Add(countEvery); g.panics(list, now) {
+		t.Errorf("all are well since %v: still in panic", countEvery)
+	}
+}
+
+func TestHungEndpointIsNoPlaceForARetry(t *testing.T) {
+	g := groupOf(bareRelay(t), 2)
+	defer g.close()
+	list := *g.list.Load()
+	if !g.hasOther(list[0]) || !g.spares(epoch, list[0]) {
+		t.Error("the other is well, and cannot take over")
+	}
+	list[1].unhealthy.Store(true)
+	if g.hasOther(list[0]) || g.spares(epoch, list[0]) {
+		t.Error("the other is unhealthy, and shall take over")
+	}
+}
+
+// A version is spared the failures of an endpoint that is cut off by itself only while
+// that is an exception.
+func TestVersionIsSparedExceptionsOnly(t *testing.T) {
+	g := groupOf(bareRelay(t), 4)
+	defer g.close()
+	list := *g.list.Load()
+	for i, want := range []bool{true, true, false} {
+		list[i].openBreaker(t, epoch)
+		if got := g.spares(epoch, list[0]); got != want {
+			t.Errorf("%d of 4 cut off: spared %v", i+1, got)
+		}
+	}
+}
+
+// An endpoint whose breaker waits for its probe gets it with the next call that meets
+// it, though it was slow.
+func TestProbeDoesNotWaitForLatencyToFade(t *testing.T) {
+	g := groupOf(bareRelay(t), 2)
+	defer g.close()
+	list := *g.list.Load()
+	now := epoch
+	list[0].openBreaker(t, now)
+	list[0].latency.failed(now, time.Minute)
+	list[1].latency.answered(now, ms)
+	if e, _ := g.pick(now, nil); e != list[1] {
+		t.Fatal("an open breaker's endpoint was picked")
+	}
+	now = now.Add(10 * time.Second)
+	if e, bypass := g.pick(now, nil); e != list[0] || bypass {
+		t.Fatalf("the probe is due: picked %s, bypass %v", e.addr, bypass)
+	}
+}
+
+// shares sends calls, one a millisecond, and returns the part that endpoint 0 got.
+func shares(g *group, servers []simulated, from time.Time, d time.Duration) float64 {
+	n := int(d / ms)
+	got, _ := simulateFrom(g, servers, from, n, ms)
+	return float64(got[0]) / float64(n)
+}
+
+// An endpoint that comes back begins with about a tenth of its share, has half of it
+// after half the time and all of it in the end.
+func TestShareGrowsAfterAComeback(t *testing.T) {
+	for _, n := range []int{2, 4, 10} {
+		g := groupOf(bareRelay(t), n)
+		const slowStart = 10 * time.Second
+		g.slowStart.Store(int64(slowStart))
+		servers := make([]simulated, n)
+		for i := range servers {
+			servers[i].latency = 5 * ms
+		}
+		simulateFrom(g, servers, epoch.Add(-time.Second), 1000, ms)
+		(*g.list.Load())[0].returned(epoch)
+		full := 1 / float64(n)
+		// With few calls at once an endpoint with none is a little ahead: the shares in
+		// between are a bit above what the time says.
+		for _, c := range []struct{ at, least, most float64 }{
+			{0.5, 0.05, 0.3}, {5, 0.4, 0.8}, {9, 0.75, 1.15}, {12, 0.8, 1.2},
+		} {
+			at := epoch.Add(time.Duration((c.at - 0.5) * float64(time.Second)))
+			got := shares(g, servers, at, time.Second) / full
+			if got < c.least || got > c.most {
+				t.Errorf("%d endpoints, after %v s: got %.2f of its share, want %.2f to %.2f", n, c.at, got, c.least, c.most)
+			}
+			t.Logf("%d endpoints, after %4v s: %.2f of its share", n, c.at, got)
+		}
+		g.close()
+	}
+}
+
+// Where all come back at once, nobody is preferred: a slow start is about the others.
+func TestNobodyIsSlowWhereAllComeBack(t *testing.T) {
+	g := groupOf(bareRelay(t), 3)
+	defer g.close()
+	g.slowStart.Store(int64(10 * time.Second))
+	servers := make([]simulated, 3)
+	for i, e := range *g.list.Load() {
+		servers[i].latency = 5 * ms
+		e.returned(epoch)
+	}
+	if got := shares(g, servers, epoch, 3*time.Second); math.Abs(got-1.0/3) > 0.05 {
+		t.Errorf("got %.2f of the calls, want a third", got)
+	}
+}
+
+// Endpoints that join a group begin slowly; those that a group begins with do not.
+func TestWhoJoinsBeginsSlowly(t *testing.T) {
+	g, _ := recordedGroup(bareRelay(t), nil)
+	defer g.close()
+	g.probe(probing{slowStart: time.Hour})
+	g.configure([]string{"a:1", "b:1"})
+	g.configure([]string{"a:1", "b:1", "c:1"})
+	share := func(i int) float64 { return (*g.list.Load())[i].share(time.Now(), time.Hour) }
+	if share(0) != 1 || share(2) != 1 {
+		t.Errorf("the group is new itself: shares %v, %v", share(0), share(2))
+	}
+	g.born = g.born.Add(-2 * time.Hour)
+	g.configure([]string{"a:1", "b:1", "c:1", "d:1"})
+	if share(0) != 1 || share(3) != minShare {
+		t.Errorf("the group is old: shares %v, %v", share(0), share(3))
+	}
+}
