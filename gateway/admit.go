@@ -196,26 +196,16 @@ const traceparentField = "traceparent"
 
 // prepare fills in the dispatch of the attempt that has been admitted.
 func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, now time.Time) {
-	request := append(s.request[:0], hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
-	if parent := s.record.BeginAttempt(&s.trail, &s.parent); parent != "" {
-		request = append(request, hpack.HeaderField{Name: traceparentField, Value: parent, Sensitive: true})
-	}
-	if s.scanner.MayChange() {
-		// What was compressed goes on decompressed, and the server need not know the
-		// codec: gRPC's own refuse a call for naming one that they do not have.
-		request = append(request, hpack.HeaderField{Name: "grpc-encoding", Value: "identity"})
-	}
-	if s.meta.ForceFallback != "" {
-		// The token is the gateway's business.
-		request = append(request, hpack.HeaderField{Name: identify.ForceFallback, Value: "true"})
-	}
 	s.dispatch = relay.Dispatch{
 		Upstream:     s.endpoint.up,
 		Unary:        s.method.Kind == identify.KindUnary,
 		Replay:       true,
 		KeepReserved: s.target.version.TrustUpstream,
 		BodyChanges:  rewrite != nil || s.scanner.MayChange(),
-		Request:      request,
+		Request:      s.requestFields(),
+	}
+	if parent := s.record.BeginAttempt(&s.trail, &s.parent); parent != "" {
+		s.dispatch.Request = append(s.dispatch.Request, hpack.HeaderField{Name: traceparentField, Value: parent, Sensitive: true})
 	}
 	if s.struck = false; s.target.faults != nil {
 		s.strike(now)
@@ -234,6 +224,21 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, no
 		s.rewriter.Reset(rewrite)
 		s.dispatch.Rewrite = &s.rewriter
 	}
+}
+
+// requestFields are the fields that every request goes on with.
+func (s *call) requestFields() []hpack.HeaderField {
+	f := append(s.request[:0], hpack.HeaderField{Name: "x-request-id", Value: s.requestID, Sensitive: true})
+	if s.scanner.MayChange() {
+		// What was compressed goes on decompressed, and the server need not know the
+		// codec: gRPC's own refuse a call for naming one that they do not have.
+		f = append(f, hpack.HeaderField{Name: "grpc-encoding", Value: "identity"})
+	}
+	if s.meta.ForceFallback != "" {
+		// The token is the gateway's business.
+		f = append(f, hpack.HeaderField{Name: identify.ForceFallback, Value: "true"})
+	}
+	return f
 }
 
 // Answering implements [relay.Observer]: a stream that has begun to be answered

@@ -120,6 +120,9 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	if s.method.Class == identify.ClassManagement && !s.route.AllowManagement {
 		return d.refuse(c, managementRefusal(s))
 	}
+	if s.asksReadiness(c.Path()) {
+		return d.toReadiness(c)
+	}
 	choice, r := s.pickVersion(c.Fields())
 	if r != nil {
 		return d.refuse(c, r)

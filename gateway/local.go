@@ -86,19 +86,23 @@ func (l *local) ServerMetadata(context.Context, *pb.ServerMetadataRequest) (*pb.
 }
 
 // RepositoryIndex lists the models and versions of the routing table. A version
-// without weight is not ready: no call reaches it unless it is asked for.
+// without weight is not ready: no call reaches it unless it is asked for. Nor is one
+// none of whose endpoints is well.
 func (l *local) RepositoryIndex(_ context.Context, req *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
 	resp := &pb.RepositoryIndexResponse{}
-	for r := range l.snapshot().table.Routes() {
+	s := l.snapshot()
+	for r := range s.table.Routes() {
 		for _, v := range r.Versions {
 			m := &pb.RepositoryIndexResponse_ModelIndex{Name: r.Model, Version: v.Name, State: "READY"}
-			if v.Dark() {
-				if req.GetReady() {
-					continue
-				}
+			switch {
+			case v.Dark():
 				m.State, m.Reason = "UNAVAILABLE", "weight 0"
+			case !s.well(v):
+				m.State, m.Reason = "UNAVAILABLE", "no endpoint is well"
 			}
-			resp.Models = append(resp.Models, m)
+			if m.State == "READY" || !req.GetReady() {
+				resp.Models = append(resp.Models, m)
+			}
 		}
 	}
 	return resp, nil

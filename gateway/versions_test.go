@@ -96,7 +96,7 @@ func TestPerModelMethodsAreRenamedToo(t *testing.T) {
 		method string
 		body   io.Reader
 	}{
-		{"ModelReady", message(&pb.ModelReadyRequest{Name: "fraud"})},
+		{"ModelReady", message(&pb.ModelReadyRequest{Name: "fraud", Version: "v7"})},
 		{"ModelMetadata", message(&pb.ModelMetadataRequest{Name: "fraud", Version: "v7"})},
 		{"ModelConfig", message(&pb.ModelConfigRequest{Name: "fraud", Version: "7"})},
 		{"ModelStatistics", message(&pb.ModelStatisticsRequest{Name: "fraud"})},
