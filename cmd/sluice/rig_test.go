@@ -142,6 +142,7 @@ func writeRoutes(t *testing.T, name, alive, dead string) string {
       - {name: v9, endpoints: [%q]}
     weights: {v7: 95, v8: 5}
     sticky: {metadata: x-user-id}
+    health: {off: true} # when a server was asked would be left to chance
 `, alive, alive, dead))
 }
 

@@ -35,7 +35,7 @@ func newStatusCommand() *cobra.Command {
 	}
 	o.register(cmd)
 	output.register(cmd)
-	cmd.Flags().BoolVar(&probe, "probe", false, "connect to the endpoints now, instead of saying what calls have found out")
+	cmd.Flags().BoolVar(&probe, "probe", false, "ask the endpoints now, instead of saying what calls and probes have found out")
 	return cmd
 }
 
@@ -104,13 +104,21 @@ func endpointsTable(versions []*adminv1.VersionStatus, probed bool) *table {
 }
 
 // endpointState is what is known of an endpoint. Connections are made when calls
-// come, so without a probe there may be nothing to know.
+// come, so of one that is neither called nor asked there is nothing to know.
 func endpointState(e *adminv1.Endpoint, probed bool) string {
 	switch {
+	case e.GetSince() != nil:
+		return alarm.Render(fmt.Sprintf("%s, since %s", visible(e.GetProblem(), 80), moment(e.GetSince())))
 	case !e.GetHealthy():
 		return alarm.Render(visible(e.GetProblem(), 80))
 	case probed:
 		return "answers"
+	case e.GetShare() > 0 && e.GetShare() < 1:
+		return fmt.Sprintf("has come back, gets %.0f %% of its share", 100*e.GetShare())
+	case e.GetProblem() != "":
+		return visible(e.GetProblem(), 80)
+	case e.GetHealth() == "healthy":
+		return "healthy"
 	case e.GetConnections() > 0:
 		return "connected"
 	}

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"sluice/gateway"
+	"sluice/gateway/health"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
@@ -115,20 +117,37 @@ func endpointsOf(versions []*routing.Version) int {
 	return n
 }
 
-// endpoints returns what calls have found out.
+// endpoints returns what calls and probes have found out.
 func (s *Service) endpoints(v *routing.Version) []*adminv1.Endpoint {
 	var all []*adminv1.Endpoint
 	for _, e := range s.cfg.Gateway.Endpoints(v) {
-		status := &adminv1.Endpoint{
-			Address: e.Addr, Healthy: !e.Failing,
-			InFlight: uint32(max(0, e.InFlight)), Connections: uint32(max(0, e.Conns)),
-		}
-		if e.Failing {
-			status.Problem = "the last attempt to connect has failed"
-		}
-		all = append(all, status)
+		all = append(all, endpointStatus(e))
 	}
 	return all
+}
+
+func endpointStatus(e gateway.EndpointStatus) *adminv1.Endpoint {
+	unhealthy := e.Health.State == health.Unhealthy
+	status := &adminv1.Endpoint{
+		Address: e.Addr, Healthy: !e.Failing && !unhealthy,
+		InFlight: uint32(max(0, e.InFlight)), Connections: uint32(max(0, e.Conns)),
+		Asked: timeOrNil(e.Health.Asked), Ejected: e.Ejected, Share: e.Share,
+	}
+	if e.Asked {
+		status.Health = e.Health.State.String()
+	}
+	switch {
+	case unhealthy:
+		status.Problem, status.Since = e.Health.Why, timeOrNil(e.Health.Since)
+	case e.Failing:
+		status.Problem = "the last attempt to connect has failed"
+	case e.Ejected:
+		status.Problem = fmt.Sprintf("its breaker is %s: %s", e.Breaker.State, e.Breaker.Cause)
+		status.Since = timeOrNil(e.Breaker.Since)
+	case e.Health.Why != "":
+		status.Problem = e.Health.Why // not for the number of times that counts
+	}
+	return status
 }
 
 // probedEndpoints returns what was found out just now.

@@ -1261,8 +1261,8 @@ type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// model selects one route's endpoints; empty means all.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// probe connects to the selected endpoints now, at most 256 of them. Otherwise the answer says what calls
-	// have found out.
+	// probe asks the selected endpoints now, at most 256 of them. Otherwise the answer says what calls, and asking
+	// them now and then, have found out.
 	Probe         bool `protobuf:"varint,2,opt,name=probe,proto3" json:"probe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1717,14 +1717,26 @@ type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// address is as dialled or, if it was probed, as written in the route.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// healthy says that it can be reached, as far as is known.
+	// healthy says that it can be reached and is not known to be unhealthy.
 	Healthy bool `protobuf:"varint,2,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	// problem says what went wrong; it may be empty.
 	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
 	// in_flight is the number of this gateway's calls that are under way there.
 	InFlight uint32 `protobuf:"varint,4,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// connections is the number of this gateway's connections that are open; they are made when calls come.
-	Connections   uint32 `protobuf:"varint,5,opt,name=connections,proto3" json:"connections,omitempty"`
+	Connections uint32 `protobuf:"varint,5,opt,name=connections,proto3" json:"connections,omitempty"`
+	// health is what asking it has found out: "healthy", "unhealthy", "unknown" while it has not been asked yet, or
+	// empty if the route says that it is not asked.
+	Health string `protobuf:"bytes,6,opt,name=health,proto3" json:"health,omitempty"`
+	// asked is when it was last asked.
+	Asked *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=asked,proto3" json:"asked,omitempty"`
+	// ejected says that it is to get no calls, because it is unhealthy or its own breaker is open. It gets some all the
+	// same if it is the only one, or while more than half of the version's endpoints would get none.
+	Ejected bool `protobuf:"varint,8,opt,name=ejected,proto3" json:"ejected,omitempty"`
+	// since is when it became unhealthy, or its breaker opened; unset unless it is ejected.
+	Since *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
+	// share is the part of its full share of calls that it gets: less than 1 when it has just come back.
+	Share         float64 `protobuf:"fixed64,10,opt,name=share,proto3" json:"share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1790,6 +1802,41 @@ func (x *Endpoint) GetInFlight() uint32 {
 func (x *Endpoint) GetConnections() uint32 {
 	if x != nil {
 		return x.Connections
+	}
+	return 0
+}
+
+func (x *Endpoint) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *Endpoint) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *Endpoint) GetEjected() bool {
+	if x != nil {
+		return x.Ejected
+	}
+	return false
+}
+
+func (x *Endpoint) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Endpoint) GetShare() float64 {
+	if x != nil {
+		return x.Share
 	}
 	return 0
 }
@@ -1924,13 +1971,19 @@ const file_sluice_admin_v1_admin_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x127\n" +
-	"\tendpoints\x18\x04 \x03(\v2\x19.sluice.admin.v1.EndpointR\tendpoints\"\x97\x01\n" +
+	"\tendpoints\x18\x04 \x03(\v2\x19.sluice.admin.v1.EndpointR\tendpoints\"\xc3\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\ahealthy\x18\x02 \x01(\bR\ahealthy\x12\x18\n" +
 	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x1b\n" +
 	"\tin_flight\x18\x04 \x01(\rR\binFlight\x12 \n" +
-	"\vconnections\x18\x05 \x01(\rR\vconnections2\xd3\x05\n" +
+	"\vconnections\x18\x05 \x01(\rR\vconnections\x12\x16\n" +
+	"\x06health\x18\x06 \x01(\tR\x06health\x120\n" +
+	"\x05asked\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x18\n" +
+	"\aejected\x18\b \x01(\bR\aejected\x120\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05share\x18\n" +
+	" \x01(\x01R\x05share2\xd3\x05\n" +
 	"\fAdminService\x12E\n" +
 	"\x03Get\x12\x1b.sluice.admin.v1.GetRequest\x1a\x1c.sluice.admin.v1.GetResponse\"\x03\x90\x02\x01\x12F\n" +
 	"\x05Apply\x12\x1d.sluice.admin.v1.ApplyRequest\x1a\x1e.sluice.admin.v1.ApplyResponse\x12U\n" +
@@ -2018,29 +2071,31 @@ var file_sluice_admin_v1_admin_proto_depIdxs = []int32{
 	31, // 24: sluice.admin.v1.StoreStatus.age:type_name -> google.protobuf.Duration
 	22, // 25: sluice.admin.v1.StoreStatus.refused:type_name -> sluice.admin.v1.RefusedRoute
 	24, // 26: sluice.admin.v1.VersionStatus.endpoints:type_name -> sluice.admin.v1.Endpoint
-	2,  // 27: sluice.admin.v1.AdminService.Get:input_type -> sluice.admin.v1.GetRequest
-	4,  // 28: sluice.admin.v1.AdminService.Apply:input_type -> sluice.admin.v1.ApplyRequest
-	6,  // 29: sluice.admin.v1.AdminService.SetWeights:input_type -> sluice.admin.v1.SetWeightsRequest
-	8,  // 30: sluice.admin.v1.AdminService.Promote:input_type -> sluice.admin.v1.PromoteRequest
-	10, // 31: sluice.admin.v1.AdminService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
-	12, // 32: sluice.admin.v1.AdminService.History:input_type -> sluice.admin.v1.HistoryRequest
-	14, // 33: sluice.admin.v1.AdminService.Watch:input_type -> sluice.admin.v1.WatchRequest
-	16, // 34: sluice.admin.v1.AdminService.Explain:input_type -> sluice.admin.v1.ExplainRequest
-	19, // 35: sluice.admin.v1.AdminService.Status:input_type -> sluice.admin.v1.StatusRequest
-	3,  // 36: sluice.admin.v1.AdminService.Get:output_type -> sluice.admin.v1.GetResponse
-	5,  // 37: sluice.admin.v1.AdminService.Apply:output_type -> sluice.admin.v1.ApplyResponse
-	7,  // 38: sluice.admin.v1.AdminService.SetWeights:output_type -> sluice.admin.v1.SetWeightsResponse
-	9,  // 39: sluice.admin.v1.AdminService.Promote:output_type -> sluice.admin.v1.PromoteResponse
-	11, // 40: sluice.admin.v1.AdminService.Rollback:output_type -> sluice.admin.v1.RollbackResponse
-	13, // 41: sluice.admin.v1.AdminService.History:output_type -> sluice.admin.v1.HistoryResponse
-	15, // 42: sluice.admin.v1.AdminService.Watch:output_type -> sluice.admin.v1.WatchResponse
-	17, // 43: sluice.admin.v1.AdminService.Explain:output_type -> sluice.admin.v1.ExplainResponse
-	20, // 44: sluice.admin.v1.AdminService.Status:output_type -> sluice.admin.v1.StatusResponse
-	36, // [36:45] is the sub-list for method output_type
-	27, // [27:36] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	30, // 27: sluice.admin.v1.Endpoint.asked:type_name -> google.protobuf.Timestamp
+	30, // 28: sluice.admin.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
+	2,  // 29: sluice.admin.v1.AdminService.Get:input_type -> sluice.admin.v1.GetRequest
+	4,  // 30: sluice.admin.v1.AdminService.Apply:input_type -> sluice.admin.v1.ApplyRequest
+	6,  // 31: sluice.admin.v1.AdminService.SetWeights:input_type -> sluice.admin.v1.SetWeightsRequest
+	8,  // 32: sluice.admin.v1.AdminService.Promote:input_type -> sluice.admin.v1.PromoteRequest
+	10, // 33: sluice.admin.v1.AdminService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
+	12, // 34: sluice.admin.v1.AdminService.History:input_type -> sluice.admin.v1.HistoryRequest
+	14, // 35: sluice.admin.v1.AdminService.Watch:input_type -> sluice.admin.v1.WatchRequest
+	16, // 36: sluice.admin.v1.AdminService.Explain:input_type -> sluice.admin.v1.ExplainRequest
+	19, // 37: sluice.admin.v1.AdminService.Status:input_type -> sluice.admin.v1.StatusRequest
+	3,  // 38: sluice.admin.v1.AdminService.Get:output_type -> sluice.admin.v1.GetResponse
+	5,  // 39: sluice.admin.v1.AdminService.Apply:output_type -> sluice.admin.v1.ApplyResponse
+	7,  // 40: sluice.admin.v1.AdminService.SetWeights:output_type -> sluice.admin.v1.SetWeightsResponse
+	9,  // 41: sluice.admin.v1.AdminService.Promote:output_type -> sluice.admin.v1.PromoteResponse
+	11, // 42: sluice.admin.v1.AdminService.Rollback:output_type -> sluice.admin.v1.RollbackResponse
+	13, // 43: sluice.admin.v1.AdminService.History:output_type -> sluice.admin.v1.HistoryResponse
+	15, // 44: sluice.admin.v1.AdminService.Watch:output_type -> sluice.admin.v1.WatchResponse
+	17, // 45: sluice.admin.v1.AdminService.Explain:output_type -> sluice.admin.v1.ExplainResponse
+	20, // 46: sluice.admin.v1.AdminService.Status:output_type -> sluice.admin.v1.StatusResponse
+	38, // [38:47] is the sub-list for method output_type
+	29, // [29:38] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_sluice_admin_v1_admin_proto_init() }
