@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -63,7 +65,7 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 	if s.primary != nil {
 		r.Primary = s.primary.series
 	}
-	if s.method.Kind != identify.KindUnknown || s.route != nil {
+	if s.named() {
 		r.Service, r.Method = s.method.Service, s.method.Name
 	}
 	if s.snap != nil {
@@ -77,6 +79,23 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 	finish(r, c, o)
 	r.Slow = s.tookLong(r.Ended.Sub(r.Opened))
 	d.telemetry.Record(r)
+}
+
+// maxMethod is the longest name of a method that is repeated, in bytes.
+const maxMethod = 64
+
+// named reports whether the method's name can be repeated: it is in the list of known
+// ones, or its service is in the routes and it could be one.
+func (s *call) named() bool {
+	if s.method.Kind != identify.KindUnknown {
+		return true
+	}
+	if s.route == nil || !slices.Contains(s.route.Services, s.method.Service) || len(s.method.Name) > maxMethod {
+		return false
+	}
+	return !strings.ContainsFunc(s.method.Name, func(r rune) bool {
+		return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	})
 }
 
 // farBeyond is how many times the p95 of its version a call takes that is worth a look:

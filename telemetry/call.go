@@ -16,7 +16,7 @@ type Call struct {
 	// RequestID is the caller's x-request-id, or the one made for it.
 	RequestID string
 	// Service and Method name the gRPC method. They are empty if neither a list of known methods nor
-	// the routes have them: then they are whatever a client wrote.
+	// the routes have its service: then they are whatever a client wrote.
 	Service, Method string
 	// Series are the metrics of the version that answered, or was to.
 	Series *Series

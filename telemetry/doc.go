@@ -7,6 +7,7 @@
 // no room is dropped and counted, and nothing ever waits for a sink.
 //
 // Labels come from configuration and from fixed lists alone. Nothing that a client or a model server
-// writes becomes a label, an attribute or part of a log line, with two exceptions that are made to be
-// looked for: the request id, and the trace id that came in.
+// writes becomes a label, an attribute or part of a log line, with exceptions that are made to be
+// looked for: the request id and the trace id that came in, and in spans and lines the name of a method
+// whose service is in the routes.
 package telemetry

@@ -60,6 +60,9 @@ In a store that is kept, the file of routes is written once, if the store is emp
 sluice apply changes it afterwards. The admin address is for operators: sluice get,
 weights, promote, rollback and others.
 
+/metrics on the admin address is for Prometheus, /debug/ for people. Traces and metrics are
+exported by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT says; OpenTelemetry's other variables hold.
+
 SIGTERM or SIGINT drains: the gateway says that it is not ready, waits, takes no new
 calls, and lets those under way end. A second signal ends it at once.`,
 		Example: `  sluice serve --routes routes.yaml
@@ -202,7 +205,7 @@ func newGateway(
 	}
 	service, err := admin.New(admin.Config{
 		Watcher: state, Router: router, Gateway: gw, Drift: data, Tokens: access.tokens, Version: version(), Logger: log,
-		Incidents: gw.Incidents(),
+		Incidents: gw.Incidents(), Failures: tel.Failures,
 	})
 	if err != nil {
 		return nil, err

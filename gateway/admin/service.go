@@ -14,6 +14,7 @@ import (
 	"sluice/proto/sluice/admin/v1/adminv1connect"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
+	"sluice/telemetry"
 	"sluice/telemetry/incident"
 )
 
@@ -57,6 +58,8 @@ type Config struct {
 	Prober Prober
 	// Tokens, unless nil, are required of every caller.
 	Tokens *TokenFile
+	// Failures returns the calls that failed last, for the page at /debug/; nil for none.
+	Failures func() []telemetry.Failure
 	// Version is what the program says of itself.
 	Version string
 	Logger  *slog.Logger // default slog.Default()
@@ -94,7 +97,7 @@ func New(cfg Config) (*Service, error) {
 // maxMessage bounds a request, in bytes: a document of some 100,000 routes.
 const maxMessage = 64 << 20
 
-// Handler serves the service at its own paths.
+// Handler serves the service at its own paths, and a page for people at /debug/.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	options := connect.WithHandlerOptions(
@@ -107,6 +110,7 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle(adminv1connect.NewFaultServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewIncidentServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewDriftServiceHandler(s, options))
+	mux.Handle("/debug/", s.debugHandler())
 	if s.cfg.Tokens == nil {
 		return onlyFromHere(mux)
 	}
