@@ -24,13 +24,14 @@ demo: build ## Two model versions, the gateway and real traffic, all here: make 
 test: test-programs conformance-tools ## Run all tests under the race detector.
 	go test -race ./...
 
-# What tests need beside Go: a C compiler for the race detector, and a real Redis. Root on Debian, as in a
+# What tests need beside Go: a C compiler for the race detector, a real Redis, and promtool for the alert rules. Root on Debian, as in a
 # fresh container, gets what is missing; everybody else is told.
 .PHONY: test-programs
 test-programs:
 	@packages=(); \
 	command -v "$$(go env CC)" >/dev/null || packages+=(gcc libc6-dev); \
 	command -v redis-server >/dev/null || packages+=(redis-server); \
+	command -v promtool >/dev/null || packages+=(prometheus); \
 	[[ $${#packages[@]} == 0 ]] && exit; \
 	install="apt-get install --yes --no-install-recommends $${packages[*]}"; \
 	if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
