@@ -18,7 +18,7 @@ import (
 // [errors.Join], with lines in the named file. What is not YAML at all is a
 // [*SyntaxError].
 func Parse(file string, data []byte) (*routingv1.Document, error) {
-	root, err := readYAML(file, data)
+	root, err := ReadYAML(file, data)
 	if err != nil {
 		return nil, err
 	}

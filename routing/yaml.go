@@ -25,9 +25,9 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("%s:%d: not YAML: %s", e.File, e.Line, e.Reason)
 }
 
-// readYAML returns the content of a file's one YAML document. A file without
+// ReadYAML returns the content of a file's one YAML document. A file without
 // any is an empty mapping.
-func readYAML(file string, data []byte) (*yaml.Node, error) {
+func ReadYAML(file string, data []byte) (*yaml.Node, error) {
 	documents, err := decodeYAML(data)
 	switch {
 	case err != nil:

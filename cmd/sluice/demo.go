@@ -16,7 +16,6 @@ import (
 
 	"sluice/cmd/sluice/internal/demo"
 	"sluice/routing"
-	"sluice/routing/stores"
 )
 
 const (
@@ -115,7 +114,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 	// What is worth a warning in production would spoil the picture here; what
 	// matters to the demo comes back as an error.
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	store, kind, err := stores.Open(o.store)
+	store, kind, err := openStore(o.store, "sluice demo")
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type serveOptions struct {
 
 func newServeCommand() *cobra.Command {
 	var o serveOptions
+	var config string
 	cmd := &cobra.Command{
 		Use:   "serve [--routes FILE] [--store STORE]",
 		Short: "Run the gateway",
@@ -64,12 +65,27 @@ weights, promote, rollback and others.
 exported by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT says; OpenTelemetry's other variables hold.
 
 SIGTERM or SIGINT drains: the gateway says that it is not ready, waits, takes no new
-calls, and lets those under way end. A second signal ends it at once.`,
+calls, and lets those under way end. A second signal ends it at once.
+
+Flags may also stand in a YAML file, by their names; the command line wins:
+
+  listen: ":8001"
+  store: redis://127.0.0.1:6379
+  drain-delay: 10s`,
 		Example: `  sluice serve --routes routes.yaml
   sluice serve --routes routes.yaml --store redis://127.0.0.1:6379
+  sluice serve --config /etc/sluice/serve.yaml
   sluice serve --store file:/var/lib/sluice --listen :8001 --tls-cert tls.crt --tls-key tls.key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config != "" {
+				if err := readConfig(cmd, config); err != nil {
+					return err
+				}
+			}
+			if err := o.check(); err != nil {
+				return &usageError{err, cmd.CommandPath()}
+			}
 			return serve(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
@@ -89,6 +105,7 @@ calls, and lets those under way end. A second signal ends it at once.`,
 	f.StringVar(&o.telemetry, "telemetry", "on", "on, or \"off\" to record nothing of calls and serve no /metrics")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	registerConfig(cmd, &config)
 	return cmd
 }
 

@@ -272,15 +272,27 @@ func writeCertificate(t *testing.T) {
 
 func TestServeRefusesBadFlags(t *testing.T) {
 	t.Chdir(t.TempDir())
-	write(t, "bad.yaml", "routes: 1\n")
+	write(t, "bad.yaml", "routes: []\n")
 	for _, test := range []struct {
 		args []string
 		code int
 		want string
 	}{
-		{[]string{"--store", "mysql://user:secret@host"}, 1, `store: got "mysql", want one of memory, file:DIR, redis://`},
+		{[]string{"--store", "mysql://user:secret@host"}, 2, `--store: got "mysql", want one of memory, file:DIR, redis://`},
 		{[]string{"--routes", "none.yaml"}, 1, "none.yaml"},
 		{[]string{"--routes", "bad.yaml"}, 1, "bad.yaml:1"},
+		{[]string{"--store", "redis://user:secret@host:port"}, 2, `--store: got the address "host:port", want HOST or HOST:PORT`},
+		{[]string{"--store", "file:"}, 2, "without a folder"},
+		{[]string{"--tls-cert", "cert.pem"}, 2, "--tls-cert: got it alone, want --tls-key with it"},
+		{[]string{"--tls-key", "key.pem"}, 2, "--tls-key: got it alone, want --tls-cert with it"},
+		{[]string{"--tls-cert", "none.pem", "--tls-key", "none.pem"}, 1, "none.pem"},
+		{[]string{"--drain-delay", "-1s"}, 2, "--drain-delay: got -1s, want 0s or more"},
+		{[]string{"--drain-timeout", "0s"}, 2, "--drain-timeout: got 0s, want more than 0s"},
+		{[]string{"--listen", "nonsense"}, 2, `--listen: got "nonsense", want HOST:PORT`},
+		{[]string{"--metrics-listen", "host:port"}, 2, `--metrics-listen: got "host:port", want HOST:PORT`},
+		{[]string{"--admin", "127.0.0.1:99999"}, 2, `--admin: got "127.0.0.1:99999", want HOST:PORT`},
+		{[]string{"--config", "none.yaml"}, 1, "--config: open none.yaml"},
+		{[]string{"--config", "bad.yaml"}, 2, `bad.yaml:1: routes: got a list, want text`},
 		{[]string{"--admin", ":0"}, 2, "--admin-token-file"},
 		{[]string{"--log-level", "loud"}, 2, "want debug, info, warn or error"},
 	} {

@@ -37,7 +37,7 @@ type state struct {
 
 // openState publishes the first routes to router, if there are any to be had.
 func openState(ctx context.Context, o stateOptions, router *routing.Router, log *slog.Logger) (*state, error) {
-	store, kind, err := stores.Open(o.store)
+	store, kind, err := openStore(o.store, "sluice serve")
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +46,16 @@ func openState(ctx context.Context, o stateOptions, router *routing.Router, log 
 		return nil, errors.Join(err, store.Close())
 	}
 	return s, nil
+}
+
+// openStore opens the store that a command's flag names.
+func openStore(spec, command string) (routing.Store, stores.Kind, error) {
+	store, kind, err := stores.Open(spec)
+	var bad *stores.SpecError
+	if errors.As(err, &bad) {
+		err = &usageError{fmt.Errorf("--%w", err), command}
+	}
+	return store, kind, err
 }
 
 func (s *state) start(ctx context.Context, o stateOptions, router *routing.Router) error {

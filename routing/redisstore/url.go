@@ -127,7 +127,8 @@ func parseAddrs(text, port string) ([]string, error) {
 		if p == "" {
 			p = port
 		}
-		if n, err := strconv.Atoi(p); host == "" || err != nil || n < 1 || n > 65535 || strings.ContainsAny(a, " /\\") {
+		named := strings.Contains(host, ":") && !strings.HasPrefix(a, "[") // a port that is no number
+		if n, err := strconv.Atoi(p); host == "" || named || err != nil || n < 1 || n > 65535 || strings.ContainsAny(a, " /\\") {
 			return nil, fmt.Errorf("store: got the address %q, want HOST or HOST:PORT", a)
 		}
 		addrs = append(addrs, net.JoinHostPort(host, p))

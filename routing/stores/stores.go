@@ -27,8 +27,18 @@ const (
 	Redis
 )
 
+// SpecError says that a text names no store, or not as it has to.
+type SpecError struct{ err error }
+
+// Error says what is accepted; it never repeats a password.
+func (e *SpecError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *SpecError) Unwrap() error { return e.err }
+
 // Open returns the store that a flag's value names; empty means memory. Errors
-// name what is accepted and never a password.
+// name what is accepted and never a password; where the value itself is wrong, it is
+// a [*SpecError].
 func Open(spec string) (routing.Store, Kind, error) {
 	switch {
 	case spec == "" || spec == "memory":
@@ -36,7 +46,7 @@ func Open(spec string) (routing.Store, Kind, error) {
 	case strings.HasPrefix(spec, "file:"):
 		dir := strings.TrimPrefix(spec, "file:")
 		if dir == "" {
-			return nil, File, fmt.Errorf("store: got \"file:\" without a folder, want %s", Forms)
+			return nil, File, &SpecError{fmt.Errorf("store: got \"file:\" without a folder, want %s", Forms)}
 		}
 		store, err := filestore.Open(dir)
 		if err != nil {
@@ -46,11 +56,11 @@ func Open(spec string) (routing.Store, Kind, error) {
 	case redisstore.IsURL(spec):
 		store, err := redisstore.Open(redisstore.Config{URL: spec})
 		if err != nil {
-			return nil, Redis, err
+			return nil, Redis, &SpecError{err} // nothing has been asked yet
 		}
 		return store, Redis, nil
 	default:
 		scheme, _, _ := strings.Cut(spec, ":") // what follows may hold a password
-		return nil, Memory, fmt.Errorf("store: got %q, want one of %s", scheme, Forms)
+		return nil, Memory, &SpecError{fmt.Errorf("store: got %q, want one of %s", scheme, Forms)}
 	}
 }
