@@ -50,6 +50,8 @@ var rooms = []room{
 		"the relay is measured alone, too, in a program that has nothing else of the gateway"},
 	{"bench", []string{"proto", "bench/load", "bench/payload"},
 		"the gateway is measured from outside, as its peers are"},
+	{"deploy", nil,
+		"what is deployed beside the gateway is held to its documentation, not to its code"},
 	{"e2e", []string{"proto"},
 		"what the gateway promises is proven from outside, as a client sees it"},
 }
