@@ -306,7 +306,13 @@ func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 	if !sent && s.vanished(c) {
 		return d.again(c)
 	}
-	if sent && (c.Attempts() >= maxAttempts || !c.Replayable()) {
+	if sent && c.Attempts() >= maxAttempts {
+		return relay.Pass()
+	}
+	if sent && !c.Replayable() {
+		if safeToRepeat(o) || s.route.FallsBackOn(o.Code) {
+			s.record.Refuse(s.target.series, o.Ended, reasonNotKept)
+		}
 		return relay.Pass()
 	}
 	target, why, free := s.target, s.fallbackReason, !sent

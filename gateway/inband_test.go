@@ -136,7 +136,12 @@ func TestErrorsInStreamsCountAgainstTheirVersion(t *testing.T) {
 	r := start(t, triton("triton", streams(t, saying(healthy, broken, broken))))
 	var open [2]*io.PipeWriter
 	var clients sync.WaitGroup
-	defer clients.Wait()
+	defer func() {
+		for _, w := range open {
+			_ = w.Close()
+		}
+		clients.Wait()
+	}()
 	for i := range open {
 		body, w := io.Pipe()
 		open[i] = w
@@ -152,9 +157,6 @@ func TestErrorsInStreamsCountAgainstTheirVersion(t *testing.T) {
 	r.until(t, "the version is cut off", func() bool { return !guard.Breaker().Ready(time.Now()) })
 	if a := r.call(modelStreamInfer, infer("fraud", "")); a.info().GetReason() != "BREAKER_OPEN" {
 		t.Errorf("got %v %q", a.code, a.message)
-	}
-	for _, w := range open {
-		_ = w.Close()
 	}
 }
 
@@ -203,6 +205,10 @@ func TestFirstMessageOfAStreamEndsTheProbe(t *testing.T) {
 	ill.Store(false)
 	body, w := io.Pipe()
 	done := make(chan struct{})
+	defer func() {
+		_ = w.Close()
+		<-done
+	}()
 	go func() {
 		defer close(done)
 		for t.Context().Err() == nil {
@@ -213,6 +219,4 @@ func TestFirstMessageOfAStreamEndsTheProbe(t *testing.T) {
 		}
 	}()
 	r.until(t, "an open stream has brought the version back", func() bool { return guard.Status(time.Now()).State.String() == "closed" })
-	_ = w.Close()
-	<-done
 }

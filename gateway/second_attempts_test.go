@@ -186,6 +186,19 @@ func TestPushbackHoldsForItsVersionAlone(t *testing.T) {
 	}
 }
 
+// The pause holds for all endpoints of the version: the busy one spoke for it.
+func TestPushbackHoldsForAllOfItsVersion(t *testing.T) {
+	t.Parallel()
+	answer, calls := pushesBack("150", 1) // whichever endpoint is asked first
+	h := serve(t, answer)
+	r := start(t, routeTo("", h.addr, serve(t, answer).addr))
+	begun := time.Now()
+	a := r.call(modelInfer, infer("fraud", ""))
+	if waited := time.Since(begun); a.code != codes.OK || waited < 150*ms || calls.Load() != 2 {
+		t.Errorf("got %v %q after %v and %d calls, want the second call after 150 ms", a.code, a.message, waited, calls.Load())
+	}
+}
+
 // A pause of zero is none: another endpoint may be asked at once, as without.
 func TestPushbackOfZeroIsNoPause(t *testing.T) {
 	t.Parallel()

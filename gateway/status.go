@@ -45,7 +45,8 @@ const (
 	reasonUnprocessed      = "UPSTREAM_REFUSED"
 	reasonInvalidAnswer    = "UPSTREAM_ANSWER_INVALID"
 	reasonFault            = "FAULT_INJECTED"
-	reasonOutrun           = "OUTRUN" // of an attempt alone, never of a call
+	reasonOutrun           = "OUTRUN"           // of an attempt alone, never of a call
+	reasonNotKept          = "REQUEST_NOT_KEPT" // only counted: no second chance for a request that was too long
 	reasonNoFallback       = "NO_FALLBACK"
 	reasonBadRequest       = "BAD_REQUEST"
 )

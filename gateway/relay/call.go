@@ -518,7 +518,7 @@ func (c *Call) failed(w *worker, a *attempt, o Outcome) {
 	c.leave(w, a)
 	if c.sentAnswer {
 		// The status waits behind what has been received of the answer.
-		s := c.status(o.Kind, o.Code, o.Message)
+		s := c.status(o.Kind, o.Code, o.Message+"; part of the answer has been passed on already")
 		c.endAnswer(w, statusFields(nil, s.Code, s.Message, s.Details), o)
 		return
 	}
