@@ -218,7 +218,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
 	if g.cfg.Telemetry != nil {
-		for _, read := range []prometheus.Collector{gauges{g}, g.judge} {
+		for _, read := range []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge} {
 			if err := g.cfg.Telemetry.Registry().Register(read); err != nil {
 				return fmt.Errorf("metrics: %w", err)
 			}

@@ -89,6 +89,13 @@ func (s *shadows) close() {
 	}
 }
 
+// of returns the mirror of a version, nil if it has none.
+func (s *shadows) of(key groupKey) *liveMirror {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[key]
+}
+
 // list returns the mirrors of the moment.
 func (s *shadows) list() []*liveMirror {
 	s.mu.Lock()

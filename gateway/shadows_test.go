@@ -379,3 +379,23 @@ func TestCopiesAreShedFirst(t *testing.T) {
 		t.Errorf("counts %+v", s.Counts)
 	}
 }
+
+// What the mirror has counted is what the metrics say.
+func TestShadowMetrics(t *testing.T) {
+	r := start(t, withShadow(serve(t, says(1)).addr, serve(t, says(2)).addr, ""))
+	for range 3 {
+		r.call(modelInfer, infer("fraud", ""))
+	}
+	r.shadow(t, "v9")
+	all := r.metrics(t)
+	const v9 = `{model="fraud",version="v9"}`
+	for name, want := range map[string]float64{
+		"sluice_shadow_copies_total" + v9: 3, "sluice_shadow_answered_total" + v9: 3, "sluice_shadow_compared_total" + v9: 3,
+		"sluice_shadow_queued" + v9: 0, "sluice_shadow_buffer_bytes" + v9: 0, "sluice_shadow_breaker_state" + v9: 0,
+		`sluice_shadow_mismatches_total{difference="values",model="fraud",version="v9"}`: 3,
+	} {
+		if got, ok := all[name]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+}

@@ -49,6 +49,7 @@ func (o *clientOptions) register(cmd *cobra.Command) {
 type client struct {
 	adminv1connect.AdminServiceClient
 	adminv1connect.BreakerServiceClient
+	adminv1connect.ShadowServiceClient
 	adminv1connect.FaultServiceClient
 	adminv1connect.IncidentServiceClient
 	adminv1connect.DriftServiceClient
@@ -82,6 +83,7 @@ func (o *clientOptions) connect() (*client, error) {
 		FaultServiceClient:    adminv1connect.NewFaultServiceClient(web, base.String(), authorized),
 		IncidentServiceClient: adminv1connect.NewIncidentServiceClient(web, base.String(), authorized),
 		DriftServiceClient:    adminv1connect.NewDriftServiceClient(web, base.String(), authorized),
+		ShadowServiceClient:   adminv1connect.NewShadowServiceClient(web, base.String(), authorized),
 
 		where: base.String(),
 		close: transport.CloseIdleConnections,

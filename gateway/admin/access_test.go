@@ -60,6 +60,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	add(&views, adminv1connect.AdminServiceName, "Get", "History", "Explain", "Status", "Watch")
 	add(&operates, adminv1connect.AdminServiceName, "Apply", "SetWeights", "Promote", "Rollback")
 	add(&views, adminv1connect.BreakerServiceName, "ListBreakers", "WatchBreakers")
+	add(&views, adminv1connect.ShadowServiceName, "ListShadows")
 	add(&operates, adminv1connect.BreakerServiceName, "OpenBreaker", "ResetBreaker")
 	add(&views, adminv1connect.FaultServiceName, "ListFaults")
 	add(&operates, adminv1connect.FaultServiceName, "InjectFault", "ClearFaults")

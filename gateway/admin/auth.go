@@ -28,6 +28,7 @@ var viewing = map[string]bool{
 	adminv1connect.IncidentServiceListIncidentsProcedure: true,
 	adminv1connect.IncidentServiceGetIncidentProcedure:   true,
 	adminv1connect.DriftServiceGetDriftProcedure:         true,
+	adminv1connect.ShadowServiceListShadowsProcedure:     true,
 }
 
 // authorizer lets callers pass whose token's role suffices. Without tokens

@@ -35,6 +35,7 @@ type Gateway interface {
 	Guard(v *routing.Version) *breaker.Version
 	Budget(v *routing.Version) *breaker.Budget
 	SubscribeBreakers(room int) *breaker.Subscription
+	Shadow(v *routing.Version) (gateway.ShadowStatus, bool)
 	IsReady() bool
 }
 
@@ -78,6 +79,7 @@ var (
 	_ adminv1connect.FaultServiceHandler    = (*Service)(nil)
 	_ adminv1connect.IncidentServiceHandler = (*Service)(nil)
 	_ adminv1connect.DriftServiceHandler    = (*Service)(nil)
+	_ adminv1connect.ShadowServiceHandler   = (*Service)(nil)
 )
 
 // New returns a service.
@@ -111,6 +113,7 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle(adminv1connect.NewIncidentServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewDriftServiceHandler(s, options))
 	mux.Handle("/debug/", s.debugHandler())
+	mux.Handle(adminv1connect.NewShadowServiceHandler(s, options))
 	if s.cfg.Tokens == nil {
 		return onlyFromHere(mux)
 	}

@@ -1,0 +1,95 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	"sluice/routing"
+	"sluice/shadow"
+)
+
+// ListShadows returns what is known of shadows now.
+func (s *Service) ListShadows(_ context.Context, req *adminv1.ListShadowsRequest) (*adminv1.ListShadowsResponse, error) {
+	table := s.cfg.Router.Current()
+	if _, ok := table.Route(req.GetModel()); req.GetModel() != "" && !ok {
+		return nil, failure(&unknownModelError{req.GetModel()}, ofRoute)
+	}
+	resp := new(adminv1.ListShadowsResponse)
+	for r := range table.Routes() {
+		if req.GetModel() != "" && r.Model != req.GetModel() {
+			continue
+		}
+		for _, sh := range r.Shadows {
+			if at, ok := s.cfg.Gateway.Shadow(sh.Version); ok {
+				report := shadowReport(sh, &at.Status)
+				report.Breaker = at.Breaker.State.String()
+				resp.Shadows = append(resp.Shadows, report)
+			}
+		}
+	}
+	return resp, nil
+}
+
+func shadowReport(sh *routing.Shadow, at *shadow.Status) *adminv1.ShadowReport {
+	r := &adminv1.ShadowReport{
+		Model: sh.Version.Model, Version: sh.Version.Name, Percent: float64(sh.Share) * 100 / routing.ShareSteps,
+		Since: timestamppb.New(at.Since), Offered: at.Offered, Answered: at.Answered,
+		Dropped: byName(at.Dropped), Failed: byName(at.Failed), Queued: uint32(at.Queued), Bytes: uint64(at.Bytes),
+		Compared: at.Compared, Mismatched: at.Mismatched, Rate: rate(at.Mismatched, at.Compared, at.Rate, at.Upper),
+		Differences: byName(at.Differences), CallerLatency: latency(at.Caller), ShadowLatency: latency(at.Shadow), SlowerBy: latency(at.Slower),
+	}
+	for i := range at.Outputs {
+		r.Outputs = append(r.Outputs, outputReport(&at.Outputs[i]))
+	}
+	for _, e := range at.Worst {
+		r.Worst = append(r.Worst, &adminv1.MismatchExample{
+			RequestId: e.RequestID, Time: timestamppb.New(e.At), AnsweredBy: e.Version, Difference: e.Difference.String(), Why: e.Why,
+			Output: e.Output, MaxAbs: e.MaxAbs, Excess: e.Excess, Differing: uint64(e.Differing), Elements: uint64(e.Elements),
+		})
+	}
+	return r
+}
+
+func outputReport(o *shadow.OutputVerdict) *adminv1.OutputReport {
+	r := &adminv1.OutputReport{
+		Name: o.Name, Compared: o.Compared, Mismatched: o.Mismatched, Rate: rate(o.Mismatched, o.Compared, o.Rate, o.Upper),
+		MaxAbs: o.MaxAbs, MaxRel: o.MaxRel, Excess: o.Excess, MaxUlp: o.MaxULP, MeanRmse: o.MeanRMSE,
+		Rows: o.Rows, Flips: o.Flips, CloseFlips: o.CloseFlips,
+	}
+	if o.Cosines > 0 {
+		r.MeanCosine = &o.MeanCosine
+	}
+	if o.TopKs > 0 {
+		r.MeanTopK = &o.MeanTopK
+	}
+	return r
+}
+
+// byName counts by the names of what is counted.
+func byName[K interface {
+	comparable
+	String() string
+}](counts map[K]uint64) map[string]uint64 {
+	named := make(map[string]uint64, len(counts))
+	for k, n := range counts {
+		named[k.String()] = n
+	}
+	return named
+}
+
+func rate(x, n uint64, i shadow.Interval, upper float64) *adminv1.Rate {
+	r := &adminv1.Rate{Low: i.Low, High: i.High, Bound: upper}
+	if n > 0 {
+		r.Seen = float64(x) / float64(n)
+	}
+	return r
+}
+
+func latency(s shadow.Spread) *adminv1.Latency {
+	d := func(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
+	return &adminv1.Latency{Count: s.N, Mean: d(s.Mean), P5: d(s.P5), P50: d(s.P50), P95: d(s.P95), P99: d(s.P99), Max: d(s.Max)}
+}
