@@ -38,7 +38,10 @@ var (
 	descBudgetTaken   = desc("sluice_budget_taken_total", "Second attempts that a model's budget has paid for.", "model")
 	descBudgetShort   = desc("sluice_budget_refused_total", "Second attempts that a model's budget had nothing left for.", "model")
 	descReachable     = desc("sluice_endpoint_reachable", "1 unless the last attempt to connect to an endpoint failed.", "model", "version", "endpoint")
-	descEjected       = desc("sluice_endpoint_ejected", "1 while an endpoint's own breaker is not closed.", "model", "version", "endpoint")
+	descEjected       = desc("sluice_endpoint_ejected", "1 while an endpoint is to get no calls: it is unhealthy, or its own breaker is not closed.", "model", "version", "endpoint")
+	descHealthy       = desc("sluice_endpoint_healthy", "0 while an endpoint does not answer when asked how it is, or says that it is not ready, else 1; absent if it is not asked.", "model", "version", "endpoint")
+	descShare         = desc("sluice_endpoint_share", "Part of its full share of calls that an endpoint gets: less than 1 when it has just come back.", "model", "version", "endpoint")
+	descUnhealthy     = desc("sluice_endpoints_unhealthy_total", "How often an endpoint of a version has become unhealthy.", "model", "version")
 	descEndpointCalls = desc("sluice_endpoint_in_flight", "Attempts under way at an endpoint.", "model", "version", "endpoint")
 	descEndpointConns = desc("sluice_endpoint_connections", "Connections to an endpoint that take calls.", "model", "version", "endpoint")
 	descWaiting       = desc("sluice_endpoint_waiting", "Attempts that wait for a connection to an endpoint.", "model", "version", "endpoint")
@@ -47,7 +50,7 @@ var (
 		descReady, descCalls, descConns, descReplay, descBuffered, descHeld, descCapture, descCapturesLost,
 		descRevision, descRoutes, descWeight, descInFlight, descLimit, descP95, descBreaker, descBreakerOpen,
 		descBreakerDryRun, descBudgetLeft, descBudgetTaken, descBudgetShort,
-		descReachable, descEjected, descEndpointCalls, descEndpointConns, descWaiting,
+		descReachable, descEjected, descHealthy, descShare, descUnhealthy, descEndpointCalls, descEndpointConns, descWaiting,
 	}
 )
 
@@ -102,9 +105,14 @@ func (out sink) version(t *target, now time.Time) {
 	out.gauge(descBreaker, breakerNumbers[st.State], model, name)
 	out.counter(descBreakerOpen, st.NotClosed.Seconds(), model, name)
 	out.gauge(descBreakerDryRun, number(st.DryRun), model, name)
+	out.counter(descUnhealthy, float64(t.group.foundUnhealthy.Load()), model, name)
 	for _, e := range *t.group.list.Load() {
 		out.gauge(descReachable, number(!e.up.Failing()), model, name, e.addr)
-		out.gauge(descEjected, number(e.breaker.Status(now).State != breaker.Closed), model, name, e.addr)
+		out.gauge(descEjected, number(e.unhealthy.Load() || e.breaker.Status(now).State != breaker.Closed), model, name, e.addr)
+		if e.watch.Load() != nil {
+			out.gauge(descHealthy, number(!e.unhealthy.Load()), model, name, e.addr)
+		}
+		out.gauge(descShare, e.share(now, time.Duration(t.group.slowStart.Load())), model, name, e.addr)
 		out.gauge(descEndpointCalls, float64(e.inFlight.Load()), model, name, e.addr)
 		out.gauge(descEndpointConns, float64(e.up.Conns()), model, name, e.addr)
 		out.gauge(descWaiting, float64(e.up.Waiting()), model, name, e.addr)
