@@ -80,15 +80,29 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	server := grpc.NewServer(options...)
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	addresses := counters.Addresses{Data: data.Addr().String(), Report: side.Addr().String()}
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	if *cert != "" {
-		secure, err := serveTLS(*cert, *key, options, failed)
+		ends, err := credentials.NewServerTLSFromFile(*cert, *key)
+		if err != nil {
+			return fmt.Errorf("certificate: %w", err)
+		}
+		secure, err := serveMore(failed, append(options, grpc.Creds(ends))...)
 		if err != nil {
 			return err
 		}
 		defer secure.server.Stop()
 		addresses.Secure = secure.address
 	}
+	uncounted, err := newAnswerer(counters.New())
+	if err != nil {
+		return err
+	}
+	copies, err := serveMore(failed, append(options, grpc.UnknownServiceHandler(uncounted.serve))...)
+	if err != nil {
+		return err
+	}
+	defer copies.server.Stop()
+	addresses.Copies = copies.address
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /counters", seen)
@@ -110,23 +124,19 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 }
 
-// secured is the server that speaks TLS.
-type secured struct {
+// another is a server on a port of its own.
+type another struct {
 	server  *grpc.Server
 	address string
 }
 
-// serveTLS serves the same as the plaintext server on a port of its own.
-func serveTLS(cert, key string, options []grpc.ServerOption, failed chan<- error) (*secured, error) {
-	ends, err := credentials.NewServerTLSFromFile(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
-	}
+// serveMore serves with options that are not quite those of the first server.
+func serveMore(failed chan<- error, options ...grpc.ServerOption) (*another, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	s := &secured{grpc.NewServer(append(options, grpc.Creds(ends))...), listener.Addr().String()}
-	go func() { failed <- s.server.Serve(listener) }()
-	return s, nil
+	a := &another{grpc.NewServer(options...), listener.Addr().String()}
+	go func() { failed <- a.server.Serve(listener) }()
+	return a, nil
 }

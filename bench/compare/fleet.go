@@ -109,7 +109,7 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 
 // add starts one peer and waits until a call through it is answered correctly.
 func (f *fleet) add(ctx context.Context, p peer.Peer, secure bool) error {
-	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data}
+	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data, Copies: f.addresses.Copies}
 	m := &member{peer: p}
 	if secure {
 		site.Folder += "-tls"
@@ -213,7 +213,7 @@ func freeAddress() (string, error) {
 
 // printLaunch writes how a peer is started, with stand-ins for ports and paths.
 func printLaunch(w io.Writer, p peer.Peer, version string) {
-	launch := p.Launch(peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001"})
+	launch := p.Launch(peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001", Copies: "127.0.0.1:9002"})
 	fmt.Fprintf(w, "# %s (%s)\n", p.Name(), version)
 	if launch.Command == nil {
 		fmt.Fprint(w, "nothing is started\n\n")

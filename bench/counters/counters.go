@@ -16,6 +16,7 @@ import (
 type Addresses struct {
 	Data   string `json:"data"`             // gRPC, plaintext
 	Secure string `json:"secure,omitempty"` // gRPC with TLS, if there is a certificate
+	Copies string `json:"copies"`           // gRPC, plaintext; what comes here is answered and not counted
 	Report string `json:"report"`           // HTTP, GET /counters
 }
 

@@ -53,6 +53,7 @@ type Site struct {
 	Folder  string // absolute; the peer's own
 	Listen  string // host:port to accept on
 	Backend string // host:port to forward to; it takes plaintext, but TLS behind a peer that is [Opaque]
+	Copies  string // host:port for copies of calls, which nobody counts
 	TLS     *TLS   // what to accept connections with; nil: plaintext
 }
 

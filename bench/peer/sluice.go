@@ -73,7 +73,7 @@ func (s *Sluice) Launch(site Site) Launch {
 		routes = AllPolicies
 	}
 	return Launch{
-		Files: []File{{"routes.yaml", routes(site.Backend)}},
+		Files: []File{{"routes.yaml", routes(site)}},
 		Command: &process.Command{
 			Path: s.Binary,
 			Args: append(args, s.Variant.Args...),

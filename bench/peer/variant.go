@@ -12,8 +12,8 @@ import (
 type Variant struct {
 	Name   string
 	About  string
-	Routes func(backend string) string // the file of routes
-	Args   []string                    // further ones of sluice serve
+	Routes func(Site) string // the file of routes
+	Args   []string          // further ones of sluice serve
 }
 
 // Variants are what the gateway is measured as, beside its full form: each leaves
@@ -22,13 +22,14 @@ func Variants() []Variant {
 	return []Variant{
 		{Name: "sluice-plain", About: "one version, defaults, no telemetry", Routes: onePlain, Args: []string{"--telemetry", "off"}},
 		{Name: "sluice-quiet", About: "all policies, no telemetry", Args: []string{"--telemetry", "off"}},
+		{Name: "sluice-shadow", About: "all policies, and copies of 10 % of the calls to a shadow", Routes: shadowed},
 		{Name: "sluice-10k", About: "all policies, and 9,999 other routes", Routes: manyRoutes},
 	}
 }
 
 // AllPolicies is a route that has what a careful operator sets: two versions that share the
 // calls, sticky keys, fallback and so a copy of each request, breaker, limits, deadlines.
-func AllPolicies(backend string) string {
+func AllPolicies(site Site) string {
 	return fmt.Sprintf(`routes:
   - model: %[1]s
     versions:
@@ -40,20 +41,27 @@ func AllPolicies(backend string) string {
     timeout: {default: 15s, max: 60s}
     limits: {in_flight: 4096}
     breaker: {failure_ratio: 0.5, min_calls: 20, consecutive: 5, open_for: 5s, max_open_for: 60s}
-`, payload.Model, backend)
+`, payload.Model, site.Backend)
+}
+
+// shadowed is AllPolicies with a third version that gets copies.
+func shadowed(site Site) string {
+	route := AllPolicies(site)
+	route = strings.Replace(route, "    weights:", fmt.Sprintf("      - {name: c, endpoints: [%q]}\n    weights:", site.Copies), 1)
+	return route + "    shadow: [{version: c, percent: 10}]\n"
 }
 
 // onePlain is the shortest route there is.
-func onePlain(backend string) string {
-	return fmt.Sprintf("routes:\n  - model: %s\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", payload.Model, backend)
+func onePlain(site Site) string {
+	return fmt.Sprintf("routes:\n  - model: %s\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", payload.Model, site.Backend)
 }
 
 // manyRoutes is AllPolicies among 10,000 routes.
-func manyRoutes(backend string) string {
+func manyRoutes(site Site) string {
 	var b strings.Builder
-	b.WriteString(AllPolicies(backend))
+	b.WriteString(AllPolicies(site))
 	for i := range 9_999 {
-		fmt.Fprintf(&b, "  - model: other-%04d\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", i, backend)
+		fmt.Fprintf(&b, "  - model: other-%04d\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", i, site.Backend)
 	}
 	return b.String()
 }

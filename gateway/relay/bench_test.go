@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -23,6 +24,15 @@ var tracedRequest = []hpack.HeaderField{
 	{Name: "grpc-timeout", Value: "14998711u"},
 	{Name: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 	{Name: "x-request-id", Value: "6ba7b810-9dad-11d1-80b4-00c04fd430c8"},
+}
+
+// TestCallFitsItsSizeClass keeps a call, of which every request makes one, from growing into the
+// next size that the runtime allocates unnoticed. Sizes are those of 64-bit machines.
+func TestCallFitsItsSizeClass(t *testing.T) {
+	const class = 1792
+	if size := unsafe.Sizeof(Call{}); size > class {
+		t.Errorf("a call takes %d bytes, want at most %d: 2,048 are allocated instead, and cleared", size, class)
+	}
 }
 
 func BenchmarkFrameHeader(b *testing.B) {

@@ -25,6 +25,16 @@ type Call struct {
 	// in Opened.
 	Inspect bool
 
+	// Small fields stand together, and the storage of fields has room for what clients
+	// usually send: see TestCallFitsItsSizeClass.
+	keepBody    bool
+	bodyEnded   bool
+	begun       bool
+	sentAnswer  bool // HEADERS of the answer are in the client's write queue
+	answered    bool // the answer is complete, though maybe not delivered
+	done        bool
+	captureLost bool // a limit on copies was passed
+
 	mu    sync.Mutex
 	relay *Relay
 
@@ -36,32 +46,24 @@ type Call struct {
 
 	req        request
 	fields     []hpack.HeaderField
-	fieldsBuf  [16]hpack.HeaderField
+	fieldsBuf  [12]hpack.HeaderField
 	opened     time.Time
 	deadline   time.Time    // zero: none
 	progressAt atomic.Int64 // see Relay.since
 	due        int64        // when Due is to be asked, see Relay.since; 0: never
 
-	body      chunks // the request from its first byte, while keepBody
-	keepBody  bool
-	bodyLen   int64 // bytes let out by the policy
-	received  int64 // bytes of DATA received
-	returned  int64 // and bytes of DATA of the answer that were passed on
-	bodyEnded bool
-	requests  messageMeter // where the policy does not look at them
-	parked    *parked      // an answer that is kept while the policy waits
-	capture   *Capture     // nil: no copy is wanted, or no longer possible
-	refusal   *Status      // of a request that is no gRPC call; see refuseAtEnd
+	body     chunks       // the request from its first byte, while keepBody
+	bodyLen  int64        // bytes let out by the policy
+	received int64        // bytes of DATA received
+	returned int64        // and bytes of DATA of the answer that were passed on
+	requests messageMeter // where the policy does not look at them
+	parked   *parked      // an answer that is kept while the policy waits
+	capture  *Capture     // nil: no copy is wanted, or no longer possible
+	refusal  *Status      // of a request that is no gRPC call; see refuseAtEnd
 
-	begun      bool
-	attempts   int  // sent
-	dispatches int  // asked for
-	sentAnswer bool // HEADERS of the answer are in the client's write queue
-	answered   bool // the answer is complete, though maybe not delivered
+	attempts   int // sent
+	dispatches int // asked for
 	result     Outcome
-	done       bool
-
-	captureLost bool // a limit on copies was passed
 }
 
 // attempt is one try of a call at an upstream.
@@ -80,7 +82,7 @@ type attempt struct {
 	heldBack bool  // and wait for DATA or trailers
 	answers  messageMeter
 	answer   []hpack.HeaderField
-	buf      [8]hpack.HeaderField
+	buf      [6]hpack.HeaderField
 	started  time.Time
 	first    time.Time
 }
