@@ -218,7 +218,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
 	if g.cfg.Telemetry != nil {
-		for _, read := range []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge} {
+		readers := []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge}
+		if g.cfg.Drift != nil {
+			readers = append(readers, driftGauges{g.cfg.Drift})
+		}
+		for _, read := range readers {
 			if err := g.cfg.Telemetry.Registry().Register(read); err != nil {
 				return fmt.Errorf("metrics: %w", err)
 			}

@@ -14,6 +14,8 @@ import (
 
 	"sluice/gateway"
 	"sluice/routing"
+	"sluice/routing/memstore"
+	"sluice/routing/stores"
 )
 
 // docs/metrics.md names every metric of the gateway's with its labels, and no other.
@@ -55,7 +57,7 @@ func exposedMetrics(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gw, err := gateway.New(gateway.Config{Listen: "127.0.0.1:0", Admin: "off", DrainDelay: -1, Logger: log, Telemetry: tel}, routing.NewRouter())
+	gw, err := gateway.New(gateway.Config{Listen: "127.0.0.1:0", Admin: "off", DrainDelay: -1, Logger: log, Telemetry: tel, Drift: newDrift(memstore.New(memstore.Config{}), stores.Memory, log)}, routing.NewRouter())
 	if err != nil {
 		t.Fatal(err)
 	}

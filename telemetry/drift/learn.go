@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -84,7 +85,7 @@ func (c *Column) ofCategories(name string) *driftv1.Feature {
 	for _, s := range names {
 		n := c.categories[s]
 		f.Rows += n
-		if len(cells.Names) < MaxCategories && len(s) <= maxCategoryName {
+		if len(cells.Names) < MaxCategories && len(s) <= maxCategoryName && utf8.ValidString(s) {
 			cells.Names = append(cells.Names, s)
 			f.Counts = append(f.Counts, n)
 			continue

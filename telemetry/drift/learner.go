@@ -16,16 +16,14 @@ func newLearner(want int) *learner {
 }
 
 // learn takes the values of one call as far as they are not known already, and reports that there are enough.
-func (l *learner) learn(values []value, known *reference) bool {
+func (l *learner) learn(values []value) bool {
 	if l.want == 0 || l.rows >= l.want {
 		return false
 	}
 	l.rows++
 	for _, v := range values {
-		if known != nil {
-			if _, ok := known.byName[v.feature]; ok {
-				continue
-			}
+		if v.at >= 0 {
+			continue
 		}
 		c := l.columns[v.feature]
 		if c == nil {

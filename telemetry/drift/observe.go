@@ -25,6 +25,7 @@ const (
 // value is what one call says of one feature.
 type value struct {
 	feature string
+	at      int // in the reference; -1 if it is not there
 	number  float64
 	text    []byte // of a category; then number means nothing
 }
@@ -36,12 +37,15 @@ type layout struct {
 	names      []string // of columns, or of summaries
 	directions stat.Directions
 	room       []float64
+	ref        *reference // by which at was looked up
+	at         []int      // where names are in the reference, -1 if they are not
 }
 
 // observer turns tensors into values. It belongs to one goroutine.
 type observer struct {
 	columns map[string][]string // names of columns, by tensor
-	layouts map[string]*layout  // by side, tensor and width
+	layouts map[string]*layout  // by side and tensor
+	ref     *reference
 	values  []value
 }
 
@@ -50,8 +54,10 @@ func newObserver(columns map[string][]string) *observer {
 }
 
 // look returns the values of one row of a call, chosen by pick: rows of one call are too much alike to count as
-// several samples. What is returned is valid until the next look.
-func (o *observer) look(inputs, outputs []tensor.Tensor, pick uint64) []value {
+// several samples. ref, if there is one, says where features are counted. What is returned is valid until the
+// next look.
+func (o *observer) look(inputs, outputs []tensor.Tensor, ref *reference, pick uint64) []value {
+	o.ref = ref
 	o.values = o.values[:0]
 	for i := range inputs {
 		o.input(&inputs[i], pick)
@@ -117,6 +123,9 @@ func rowOf(t *tensor.Tensor, columns int, pick uint64) (row, width int) {
 func (o *observer) layout(side string, t *tensor.Tensor, width int) *layout {
 	key := side + t.Name
 	if l := o.layouts[key]; l != nil && l.width == width {
+		if l.ref != o.ref {
+			l.find(o.ref)
+		}
 		return l
 	} else if l == nil && (len(o.layouts) >= maxTensors || len(key) > maxNameBytes-32) {
 		return nil
@@ -137,8 +146,23 @@ func (o *observer) layout(side string, t *tensor.Tensor, width int) *layout {
 	default:
 		l.names = columnNames(key, width, o.columns[key])
 	}
+	l.find(o.ref)
 	o.layouts[key] = l
 	return l
+}
+
+// find looks up where the features are in a reference.
+func (l *layout) find(ref *reference) {
+	l.ref, l.at = ref, make([]int, len(l.names))
+	for i, name := range l.names {
+		l.at[i] = -1
+		if ref == nil {
+			continue
+		}
+		if at, ok := ref.byName[name]; ok {
+			l.at[i] = at
+		}
+	}
 }
 
 // columnNames are the route's names as far as it has them, else the tensor's name with the column's number.
@@ -160,7 +184,7 @@ func columnNames(tensor string, width int, given []string) []string {
 func (o *observer) texts(l *layout, t *tensor.Tensor, row int) {
 	texts := t.Strings()[row*l.width:]
 	for i, name := range l.names {
-		o.values = append(o.values, value{feature: name, text: texts[i]})
+		o.values = append(o.values, value{feature: name, at: l.at[i], text: texts[i]})
 	}
 }
 
@@ -168,7 +192,7 @@ func (o *observer) numbers(l *layout, t *tensor.Tensor, row int) {
 	l.room = l.room[:l.width]
 	t.Floats(l.room, row*l.width)
 	for i, name := range l.names {
-		o.values = append(o.values, value{feature: name, number: l.room[i]})
+		o.values = append(o.values, value{feature: name, at: l.at[i], number: l.room[i]})
 	}
 }
 
@@ -189,7 +213,7 @@ func (o *observer) summaries(l *layout, t *tensor.Tensor, row int) {
 	numbers := []float64{mean, math.Sqrt(max(0, square/n-mean*mean)), zeros / n, math.Sqrt(square)}
 	numbers = l.directions.Project(numbers, l.room)
 	for i, name := range l.names {
-		o.values = append(o.values, value{feature: name, number: numbers[i]})
+		o.values = append(o.values, value{feature: name, at: l.at[i], number: numbers[i]})
 	}
 }
 
@@ -219,9 +243,9 @@ func (o *observer) scores(l *layout, t *tensor.Tensor, row int) {
 			numbers[i] = math.NaN()
 		}
 	}
-	o.values = append(o.values, value{feature: l.names[0], number: numbers[0], text: className(numbers[0])})
+	o.values = append(o.values, value{feature: l.names[0], at: l.at[0], number: numbers[0], text: className(numbers[0])})
 	for i, name := range l.names[1:] {
-		o.values = append(o.values, value{feature: name, number: numbers[i+1]})
+		o.values = append(o.values, value{feature: name, at: l.at[i+1], number: numbers[i+1]})
 	}
 }
 

@@ -41,7 +41,7 @@ func rates(f *feature, c *counts) []Rate {
 	rows := n + uint64(c.absent) + uint64(c.nan) + uint64(c.inf)
 	all := make([]Rate, rateKinds)
 	for k := range rateKinds {
-		all[k] = Rate{Kind: k, Count: c.rate(f, k), Rows: rows, Bound: f.rateBound(k)}
+		all[k] = Rate{Kind: k, Count: c.rate(f, k), Rows: rows, Bound: f.bounds[k]}
 	}
 	return all
 }
@@ -111,7 +111,7 @@ func newWatch(r *reference, steps float64) watch {
 	limit := steps * float64(len(r.features)) * float64(rateKinds)
 	for i, f := range r.features {
 		for k := range rateKinds {
-			w[i][k], _ = change.NewESR(f.rateBound(k), max(limit, 2), change.RareFactors)
+			w[i][k], _ = change.NewESR(f.bounds[k], max(limit, 2), change.RareFactors)
 		}
 	}
 	return w

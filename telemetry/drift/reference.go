@@ -43,6 +43,7 @@ type feature struct {
 	names  map[string]int      // of categories: cells
 	others map[uint64]struct{} // and the rest of them
 	groups stat.Groups         // what PSI and its kin are computed on
+	bounds [rateKinds]float64  // what the reference allows for
 	null   struct{ wasserstein, jensenShannon stat.Null }
 }
 
@@ -123,6 +124,9 @@ func newFeature(doc *driftv1.Feature) (*feature, error) {
 		return nil, fmt.Errorf("rows: got %d, want the sum of %d counts (at least 1), %d missing and %d infinite", doc.GetRows(), n, doc.GetMissing(), doc.GetInfinite())
 	}
 	f.groups = groupsOf(f, doc.GetCounts())
+	for k := range rateKinds {
+		f.bounds[k] = f.rateBound(k)
+	}
 	f.null.wasserstein, f.null.jensenShannon = nullFrom(doc.GetWasserstein()), nullFrom(doc.GetJensenShannon())
 	return f, nil
 }

@@ -156,8 +156,8 @@ func (v *Version) count(id uint64, s Sample) {
 	defer v.mu.Unlock()
 	v.advance(time.Now())
 	v.sampled.Add(1)
-	values := v.observer.look(inputs, outputs, mix(id))
-	if v.learner.learn(values, v.ref) {
+	values := v.observer.look(inputs, outputs, v.ref, mix(id))
+	if v.learner.learn(values) {
 		v.mon.learnt(v.key)
 	}
 	if v.ref == nil {
@@ -171,8 +171,8 @@ func (v *Version) tally(values []value) {
 	v.open.samples++
 	clear(v.present)
 	for _, val := range values {
-		i, ok := v.ref.byName[val.feature]
-		if !ok || v.present[i] {
+		i := val.at
+		if i < 0 || v.present[i] {
 			continue
 		}
 		v.present[i] = true

@@ -1,0 +1,265 @@
+package drift
+
+import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"gonum.org/v1/gonum/stat/distuv"
+	"google.golang.org/protobuf/proto"
+
+	"sluice/proto/inference"
+	"sluice/proto/inference/tensor"
+	driftv1 "sluice/proto/sluice/drift/v1"
+)
+
+// learntFrom makes a reference of n rows of standard normal columns.
+func learntFrom(t testing.TB, rng *rand.Rand, columns, n int) *reference {
+	t.Helper()
+	doc := new(driftv1.Reference)
+	for i := range columns {
+		var c Column
+		for range n {
+			c.Number(rng.NormFloat64())
+		}
+		f, _ := c.Feature(fmt.Sprint("f", i))
+		doc.Features = append(doc.Features, f)
+	}
+	r, err := newReference(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Of windows in which nothing moves, at most the promised share has any suspect feature, even if the smallest change
+// were to matter. Every trial learns a reference of its own, since that is a sample, too.
+func TestWithoutDriftSuspectWindowsAreAsRareAsPromised(t *testing.T) {
+	t.Parallel()
+	const trials, columns, promised = 400, 4, 0.02
+	rng := rand.New(rand.NewPCG(21, 0))
+	p := Policy{Window: time.Hour, ExpectedRun: 50 * time.Hour}
+	var suspects int
+	for range trials {
+		r := learntFrom(t, rng, columns, 2000)
+		w := newTally(r)
+		for i := range columns {
+			for range 1000 {
+				w.features[i].number(r.features[i], rng.NormFloat64())
+			}
+		}
+		for _, f := range judge(r, w, p) {
+			if f.State == Suspect {
+				suspects++
+				break
+			}
+		}
+	}
+	lower := 0.0
+	if suspects > 0 {
+		lower = distuv.Beta{Alpha: float64(suspects), Beta: float64(trials - suspects + 1)}.Quantile(0.001)
+	}
+	t.Logf("%d of %d windows are suspect, at least %.4f with a confidence of 99.9 %%; promised are %.4f", suspects, trials, lower, promised)
+	if p.Level() != promised || lower > promised {
+		t.Errorf("%d of %d windows are suspect, want at most a share of %v", suspects, trials, promised)
+	}
+}
+
+// Six months of slots in which 1 in 200 values is missing, as in the reference: one alarm is expected in 100 years of
+// slots, so there is none.
+func TestRatesThatStayRaiseNoAlarm(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(22, 0))
+	r := learntFrom(t, rng, 1, 2000)
+	r.features[0].doc.Missing, r.features[0].doc.Rows = 10, 2010
+	r, err := newReference(r.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWatch(r, 30*24*12)
+	slot := newTally(r)
+	alarms := 0
+	for range 6 * 30 * 24 * 12 {
+		slot.reset()
+		for range 20 {
+			if rng.IntN(200) == 0 {
+				slot.features[0].nan++
+				continue
+			}
+			slot.features[0].number(r.features[0], rng.NormFloat64())
+		}
+		w.next(r, slot, func(int, Rate) { alarms++ })
+	}
+	if alarms > 0 {
+		t.Errorf("%d alarms of rates that have not grown, want none", alarms)
+	}
+}
+
+// What is kept of a feature beside its reference: the open slot, the window under way, the last one, detectors.
+func TestAFeatureTakesAtMostSixKilobytes(t *testing.T) {
+	r := learntFrom(t, rand.New(rand.NewPCG(23, 0)), 200, 2000)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	v := newVersion(New(Config{}), Key{"m", "v"})
+	v.configure(Settings{Policy: Policy{Window: time.Hour, ExpectedRun: time.Hour * 720}}, "", time.Now())
+	v.setReference(r, []byte("stored"), time.Now())
+	v.closed = append(v.closed, closedSlot{tally: newTally(r)})
+	v.findings = judge(r, v.window, v.settings.Policy)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	perFeature := int64(after.HeapAlloc-before.HeapAlloc) / 200
+	t.Logf("%d bytes for each feature", perFeature)
+	if perFeature > 6<<10 {
+		t.Errorf("%d bytes for each feature, want at most 6144", perFeature)
+	}
+	runtime.KeepAlive(v)
+}
+
+// Whatever a stranger sends is counted or refused, in bounded time and memory.
+func FuzzObserve(f *testing.F) {
+	request := func(datatype string, shape []int64, c *inference.InferTensorContents, raw ...[]byte) []byte {
+		data, err := proto.Marshal(&inference.ModelInferRequest{
+			Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "x", Datatype: datatype, Shape: shape, Contents: c}}, RawInputContents: raw,
+		})
+		if err != nil {
+			f.Fatal(err)
+		}
+		return data
+	}
+	nan := bytes.Repeat([]byte{0, 0, 0xc0, 0x7f}, 3)
+	f.Add(request("FP32", []int64{1, 3}, nil, nan), uint64(1))
+	f.Add(request("FP32", []int64{1 << 40, 1 << 40}, nil, nan), uint64(2))
+	f.Add(request("FP32", []int64{0, 3}, nil, nil), uint64(3))
+	f.Add(request("BYTES", []int64{2}, &inference.InferTensorContents{BytesContents: [][]byte{{0xff}, nil}}), uint64(4))
+	f.Add(request("INT64", []int64{3}, &inference.InferTensorContents{Fp32Contents: []float32{1}}), uint64(5))
+	f.Add(request("FP64", []int64{1, 100}, nil, make([]byte, 800)), uint64(6))
+	f.Fuzz(func(t *testing.T, data []byte, pick uint64) {
+		req := new(inference.ModelInferRequest)
+		if proto.Unmarshal(data, req) != nil {
+			return
+		}
+		tensors, err := tensor.Inputs(req)
+		if err != nil {
+			return
+		}
+		o := newObserver(map[string][]string{"x": {"a", "b", "c"}})
+		l := newLearner(2)
+		for range 2 {
+			// The same tensors as an answer, too: those are looked at in another way.
+			l.learn(o.look(tensors, tensors, nil, pick))
+		}
+		if len(l.columns) > MaxFeatures {
+			t.Fatalf("%d columns are learnt, want at most %d", len(l.columns), MaxFeatures)
+		}
+		features := l.features(nil)
+		if len(features) == 0 {
+			return
+		}
+		r, err := newReference(&driftv1.Reference{Features: features})
+		if err != nil {
+			t.Fatalf("what was learnt cannot be used: %v", err)
+		}
+		v := newVersion(New(Config{}), Key{"m", "v"})
+		v.configure(Settings{Policy: Policy{Window: time.Hour, ExpectedRun: time.Hour * 720}}, "", time.Now())
+		v.setReference(r, data, time.Now())
+		v.tally(o.look(tensors, tensors, r, pick+1))
+		for _, c := range v.open.features {
+			cells, n := c.wide()
+			if n+uint64(c.absent+c.nan+c.inf) != 1 {
+				t.Errorf("counted %v, %d absent, %d nan, %d infinite, want one in all", cells, c.absent, c.nan, c.inf)
+			}
+		}
+	})
+}
+
+func TestFilesTellNumbersFromCategories(t *testing.T) {
+	var file strings.Builder
+	w := csv.NewWriter(&file)
+	rows := [][]string{{"age", "city", "id"}, {"31", "Bonn", "1"}, {"NA", "Köln", "2"}, {"40.5", "Bonn", "x"}, {" 31 ", "", "3"}}
+	if err := w.WriteAll(rows); err != nil {
+		t.Fatal(err)
+	}
+	features, err := FromCSV(strings.NewReader(file.String()), []string{"city", "age"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	age, city := features[0], features[1]
+	if age.GetNumbers() == nil || age.GetRows() != 4 || age.GetMissing() != 1 || !age.GetNumbers().GetDiscrete() {
+		t.Errorf("age = %v, want three numbers of two values and one missing", age)
+	}
+	if names := city.GetCategories().GetNames(); len(names) != 2 || names[0] != "Bonn" || city.GetCounts()[0] != 2 || city.GetMissing() != 1 {
+		t.Errorf("city = %v, want Bonn twice, Köln once and one missing", city)
+	}
+	for _, bad := range []struct{ file, want string }{
+		{"", "header"}, {"a,b\n1,2\n", `no column "c"`}, {"c\n\"\"\n", "no value"}, {"c,d\n1\n", "line 2"},
+	} {
+		if _, err := FromCSV(strings.NewReader(bad.file), []string{"c"}); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("FromCSV(%q) = %v, want an error with %q", bad.file, err, bad.want)
+		}
+	}
+}
+
+func TestReferencesThatCannotBeUsedAreRefused(t *testing.T) {
+	good := func() *driftv1.Reference {
+		return proto.CloneOf(learntFrom(t, rand.New(rand.NewPCG(24, 0)), 2, 100).doc)
+	}
+	if err := Check(good()); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*driftv1.Reference){
+		"no features": func(r *driftv1.Reference) { r.Features = nil },
+		"names twice": func(r *driftv1.Reference) { r.Features[0].Name = r.Features[1].Name },
+		"edges":       func(r *driftv1.Reference) { r.Features[0].GetNumbers().Edges[3] = -9 },
+		"counts":      func(r *driftv1.Reference) { r.Features[0].Counts = r.Features[0].Counts[1:] },
+		"rows":        func(r *driftv1.Reference) { r.Features[0].Rows++ },
+		"cells":       func(r *driftv1.Reference) { r.Features[0].Cells = nil },
+	} {
+		r := good()
+		if spoil(r); Check(r) == nil {
+			t.Errorf("a reference with wrong %s was taken", name)
+		}
+	}
+}
+
+// One numeric value, from a tensor to its cell: per value of rows with 16 columns.
+func BenchmarkValue(b *testing.B) {
+	r := learntFrom(b, rand.New(rand.NewPCG(25, 0)), 16, 10_000)
+	v := newVersion(New(Config{}), Key{"m", "v"})
+	names := make([]string, 16)
+	row := make([]float64, 16)
+	for i := range names {
+		names[i], row[i] = fmt.Sprint("f", i), float64(i)/8-1
+	}
+	v.configure(Settings{Policy: Policy{Window: time.Hour, ExpectedRun: time.Hour * 720}, Columns: map[string][]string{"x": names}}, "", time.Now())
+	v.setReference(r, []byte("stored"), time.Now())
+	in, err := tensor.Inputs(&inference.ModelInferRequest{Inputs: []*inference.ModelInferRequest_InferInputTensor{{
+		Name: "x", Datatype: "FP64", Shape: []int64{1, 16}, Contents: &inference.InferTensorContents{Fp64Contents: row},
+	}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		v.tally(v.observer.look(in, nil, r, 1))
+		n += 16
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/value")
+}
+
+// What a call costs that is not sampled.
+func BenchmarkWants(b *testing.B) {
+	v := newVersion(New(Config{}), Key{"m", "v"})
+	v.gate.seen.Store(1_000_000)
+	v.gate.adjust(50, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		v.Wants(rand.Uint64())
+	}
+}
