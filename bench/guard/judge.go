@@ -26,7 +26,7 @@ func slowerBenchmarks(text string, margin float64) (slower []string, err error) 
 		if err != nil {
 			return nil, fmt.Errorf("benchstat: %w", err)
 		}
-		// Titles are like ",sec/op,CI,sec/op,CI,vs base,P", figures like
+		// Titles are like ",base,,tree,,," and ",sec/op,CI,sec/op,CI,vs base,P", figures like
 		// "WriteData/bytes=400,1.2e-08,2%,1.5e-08,1%,+25.00%,p=0.002 n=6".
 		if len(row) < 7 {
 			continue
@@ -35,8 +35,8 @@ func slowerBenchmarks(text string, margin float64) (slower []string, err error) 
 			unit = row[1]
 			continue
 		}
-		if row[0] == "geomean" || row[1] == "" || row[3] == "" {
-			continue // an average, or a benchmark that only one of the two has
+		if row[0] == "" || row[0] == "geomean" || row[1] == "" || row[3] == "" {
+			continue // a title, an average, or a benchmark that only one of the two has
 		}
 		compared++
 		if row[5] == "~" || unit != "sec/op" && unit != "allocs/op" && unit != "B/op" {

@@ -12,21 +12,21 @@ import (
 const csvReport = `goos: linux
 goarch: amd64
 pkg: sluice/gateway/relay
-,base,,tree
+,base,,tree,,,
 ,sec/op,CI,sec/op,CI,vs base,P
 WriteData/bytes=400,1.2e-08,2%,1.5e-08,1%,+25.00%,p=0.002 n=6
 WriteData/bytes=4096,1.2e-08,2%,1.5e-08,40%,~,p=0.310 n=6
 FrameHeader,1.2e-08,2%,6e-09,1%,-50.00%,p=0.002 n=6
 RequestHeaders,1.00e-08,2%,1.03e-08,1%,+3.00%,p=0.002 n=6
-Chunks,,,6e-09,1%
-geomean,1.2e-08,,1.3e-08,,+8.00%
+Chunks,,,6e-09,1%,,
+geomean,1.2e-08,,1.3e-08,,+8.00%,
 
-,base,,tree
+,base,,tree,,,
 ,allocs/op,CI,allocs/op,CI,vs base,P
 WriteData/bytes=400,0,0%,1,0%,?,p=0.002 n=6
 FrameHeader,2,0%,2,0%,~,p=1.000 n=6
 
-,base,,tree
+,base,,tree,,,
 ,B/s,CI,B/s,CI,vs base,P
 WriteData/bytes=400,1e9,0%,2e9,0%,+100.00%,p=0.002 n=6
 `
@@ -40,7 +40,7 @@ func TestSlowerBenchmarksAreThoseBeyondChanceAndMargin(t *testing.T) {
 	if got, err := slowerBenchmarks(csvReport, 0.02); err != nil || len(got) != 3 {
 		t.Errorf("with a margin of 2 %%: %q, %v, want RequestHeaders too", got, err)
 	}
-	if _, err := slowerBenchmarks(",base,,tree\n,sec/op,CI,sec/op,CI,vs base,P\nA,,,1,0%\n", 0.05); err == nil {
+	if _, err := slowerBenchmarks(",base,,tree,,,\n,sec/op,CI,sec/op,CI,vs base,P\nA,,,1,0%,,\n", 0.05); err == nil {
 		t.Error("a comparison of nothing succeeded")
 	}
 }
