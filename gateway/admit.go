@@ -98,7 +98,7 @@ func (s *call) fallBack(reason string) bool {
 	if !ok {
 		return false
 	}
-	s.target = s.snap.targets[s.route.Fallback[step]]
+	s.target = s.snap.targets.get(s.route.Fallback[step])
 	s.step = step + 1
 	s.last, s.fallbackReason = nil, reason
 	return true

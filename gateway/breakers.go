@@ -10,20 +10,20 @@ import (
 // time.
 func (g *Gateway) Guard(v *routing.Version) *breaker.Version {
 	s := g.director.snapshot.Load()
-	if s == nil || s.targets[v] == nil {
+	if s == nil || s.targets.get(v) == nil {
 		return nil
 	}
-	return s.targets[v].guard
+	return s.targets.get(v).guard
 }
 
 // Budget returns what a version of the current table may spend on second attempts,
 // together with the others of its route; nil if it is not in there.
 func (g *Gateway) Budget(v *routing.Version) *breaker.Budget {
 	s := g.director.snapshot.Load()
-	if s == nil || s.targets[v] == nil {
+	if s == nil || s.targets.get(v) == nil {
 		return nil
 	}
-	return s.targets[v].budget
+	return s.targets.get(v).budget
 }
 
 // SubscribeBreakers begins to collect changes of breakers, at most room of them

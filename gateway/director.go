@@ -129,7 +129,7 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	}
 	s.forced = choice.Reason == routing.Forced
 	s.record.Choice = choice.Reason.String()
-	s.primary = s.snap.targets[choice.Version]
+	s.primary = s.snap.targets.get(choice.Version)
 	s.target = s.primary
 	if r := s.forceFallback(); r != nil {
 		return d.refuse(c, r)

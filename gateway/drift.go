@@ -22,24 +22,30 @@ func (t *targets) watchData(r *routing.Route, v *routing.Version) *drift.Version
 	if t.drift == nil || r.Drift == nil {
 		return nil
 	}
-	return t.drift.Watch(drift.Key{Model: v.Model, Version: v.Name}, drift.Settings{
+	key := drift.Key{Model: v.Model, Version: v.Name}
+	t.data[key] = v
+	return t.drift.Watch(key, drift.Settings{
 		PerSecond: r.Drift.PerSecond, Learn: r.Drift.Learn, Columns: r.Drift.Columns,
 		Policy: drift.Policy{Window: r.Drift.Window, ExpectedRun: r.Drift.ExpectedRun, Effect: r.Drift.Effect},
 	}, v.Provenance.Data)
 }
 
-// retainData forgets the versions that no route watches any more.
-func (t *targets) retainData() {
-	if t.drift == nil {
-		return
-	}
-	watched := make(map[drift.Key]bool)
-	for v, tg := range t.last.targets {
-		if tg.data != nil {
-			watched[drift.Key{Model: v.Model, Version: v.Name}] = true
+// retainData forgets the versions of routes that are gone, unless the routes in their
+// places watch them, too.
+func (t *targets) retainData(gone []*routing.Route) {
+	forgotten := false
+	for _, r := range gone {
+		for _, v := range r.Versions {
+			key := drift.Key{Model: v.Model, Version: v.Name}
+			if t.data[key] == v {
+				delete(t.data, key)
+				forgotten = true
+			}
 		}
 	}
-	t.drift.Retain(func(k drift.Key) bool { return watched[k] })
+	if forgotten {
+		t.drift.Retain(func(k drift.Key) bool { return t.data[k] != nil })
+	}
 }
 
 // sampleData asks for a copy of a call that its version's data is to be read from.

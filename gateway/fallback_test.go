@@ -131,12 +131,12 @@ func TestRetryPassesEndpointsThatAreNotThere(t *testing.T) {
 func TestUnreachableEndpointsEarnNothing(t *testing.T) {
 	r := start(t, routesOf(version("v7", closedPort(t), closedPort(t), closedPort(t), serve(t, nil).addr)))
 	budget := func() float64 {
-		for _, tg := range r.director.snapshot.Load().targets {
+		for _, tg := range r.director.snapshot.Load().targets.all() {
 			return tg.budget.Status(time.Now()).Left
 		}
 		return 0
 	}
-	for _, tg := range r.director.snapshot.Load().targets {
+	for _, tg := range r.director.snapshot.Load().targets.all() {
 		for tg.budget.Take(time.Now()) { // empty it
 		}
 	}

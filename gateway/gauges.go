@@ -80,7 +80,7 @@ func (c gauges) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	for r := range snap.table.Routes() {
 		for i, v := range r.Versions {
-			t := snap.targets[v]
+			t := snap.targets.get(v)
 			if i == 0 {
 				b := t.budget.Status(now)
 				out.gauge(descBudgetLeft, b.Left, r.Model)

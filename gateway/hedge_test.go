@@ -56,7 +56,7 @@ func startPair(t *testing.T, more string, first, next http.HandlerFunc) *pair {
 const hedgeSoon = "    hedge: {delay: 20ms}\n"
 
 func (r *rig) taken() uint64 {
-	for _, tg := range r.director.snapshot.Load().targets {
+	for _, tg := range r.director.snapshot.Load().targets.all() {
 		return tg.budget.Status(time.Now()).Taken
 	}
 	return 0
@@ -217,7 +217,7 @@ func TestWhatIsNeverHedged(t *testing.T) {
 		t.Errorf("one endpoint: got %v after %s attempts", a.code, a.one("sluice-attempts"))
 	}
 	p = startPair(t, hedgeSoon, late, late)
-	for _, tg := range p.director.snapshot.Load().targets {
+	for _, tg := range p.director.snapshot.Load().targets.all() {
 		for tg.budget.Take(time.Now()) {
 		}
 	}

@@ -260,7 +260,7 @@ routes:
 		for _, e := range r.director.snapshot.Load().endpoints() {
 			n += int(e.inFlight.Load())
 		}
-		for _, tg := range r.director.snapshot.Load().targets {
+		for _, tg := range r.director.snapshot.Load().targets.all() {
 			n += tg.guard.InFlight()
 			if repeated := tg.guard.Status(time.Now()).Repeated; repeated > 0 {
 				t.Fatalf("%d permits were settled twice", repeated)

@@ -127,7 +127,7 @@ func TestEndpointsComeAndGoAlone(t *testing.T) {
 		s := r.director.snapshot.Load()
 		route, _ := s.table.Route("fraud")
 		v, _ := route.Version(name)
-		return *s.targets[v].group.list.Load()
+		return *s.targets.get(v).group.list.Load()
 	}
 	kept := of("v7")[1]
 	if kept == of("v8")[0] || kept.breaker == of("v8")[0].breaker {
@@ -149,7 +149,7 @@ func TestEndpointsComeAndGoAlone(t *testing.T) {
 
 // guardOf returns the breaker of a version in the current routes.
 func (d *director) guardOf(id string) (*breaker.Version, bool) {
-	for v, t := range d.snapshot.Load().targets {
+	for v, t := range d.snapshot.Load().targets.all() {
 		if v.ID == id {
 			return t.guard, true
 		}

@@ -36,11 +36,11 @@ type EndpointStatus struct {
 // called at any time.
 func (g *Gateway) Endpoints(v *routing.Version) []EndpointStatus {
 	s := g.director.snapshot.Load()
-	if s == nil || s.targets[v] == nil {
+	if s == nil || s.targets.get(v) == nil {
 		return nil
 	}
 	now := time.Now()
-	group := s.targets[v].group
+	group := s.targets.get(v).group
 	var all []EndpointStatus
 	for _, e := range *group.list.Load() {
 		all = append(all, e.status(now, time.Duration(group.slowStart.Load())))

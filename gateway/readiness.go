@@ -60,7 +60,7 @@ func (l *local) ModelReady(ctx context.Context, _ *pb.ModelReadyRequest) (*pb.Mo
 // well reports whether an endpoint of a version can be reached and is not known to be
 // unhealthy.
 func (s *snapshot) well(v *routing.Version) bool {
-	for _, e := range *s.targets[v].group.list.Load() {
+	for _, e := range *s.targets.get(v).group.list.Load() {
 		if usable(e, nil) && !e.unhealthy.Load() {
 			return true
 		}

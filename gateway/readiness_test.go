@@ -17,7 +17,7 @@ const modelReadyPath = "/inference.GRPCInferenceService/ModelReady"
 
 // well makes all endpoints of a version well, or not.
 func (r *rig) makeWell(version string, well bool) {
-	for v, t := range r.director.snapshot.Load().targets {
+	for v, t := range r.director.snapshot.Load().targets.all() {
 		for _, e := range *t.group.list.Load() {
 			if v.Name == version {
 				e.unhealthy.Store(!well)

@@ -84,7 +84,7 @@ func start(t testing.TB, routes string, change ...func(*Config)) *rig {
 				t.Errorf("endpoint %s: %d calls were never given back", e.addr, n)
 			}
 		}
-		for v, tg := range r.director.snapshot.Load().targets {
+		for v, tg := range r.director.snapshot.Load().targets.all() {
 			if n := tg.guard.InFlight(); n != 0 {
 				t.Errorf("version %s: %d permits were never given back", v.ID, n)
 			}
@@ -96,7 +96,7 @@ func start(t testing.TB, routes string, change ...func(*Config)) *rig {
 // endpoints returns all endpoints of all versions.
 func (s *snapshot) endpoints() []*endpoint {
 	var all []*endpoint
-	for _, t := range s.targets {
+	for _, t := range s.targets.all() {
 		all = append(all, *t.group.list.Load()...)
 	}
 	return all

@@ -20,10 +20,10 @@ type ShadowStatus struct {
 // the version is none. It may be called at any time.
 func (g *Gateway) Shadow(v *routing.Version) (ShadowStatus, bool) {
 	s := g.director.snapshot.Load()
-	if s == nil || s.targets[v] == nil || g.shadows == nil {
+	if s == nil || s.targets.get(v) == nil || g.shadows == nil {
 		return ShadowStatus{}, false
 	}
-	m := g.shadows.of(s.targets[v].group.key)
+	m := g.shadows.of(s.targets.get(v).group.key)
 	if m == nil {
 		return ShadowStatus{}, false
 	}

@@ -42,12 +42,12 @@ func newShadows() shadows {
 }
 
 // shadowsOf returns a route's shadows, whose mirrors are made if there are none.
-func (s *shadows) shadowsOf(r *routing.Route, targets map[*routing.Version]*target, table uint64, now time.Time) []*shadowed {
+func (s *shadows) shadowsOf(r *routing.Route, targets *targetSet, table uint64, now time.Time) []*shadowed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]*shadowed, 0, len(r.Shadows))
 	for _, sh := range r.Shadows {
-		t := targets[sh.Version]
+		t := targets.get(sh.Version)
 		settings := versionSettings(r, sh.Version)
 		settings.Limits = breaker.Limits{InFlight: shadow.DefaultLimits().InFlight}
 		guard := s.breakers.Update(sh.Version.ID, settings, now)

@@ -27,7 +27,7 @@ type target struct {
 // snapshot is everything a call reads of the routing state.
 type snapshot struct {
 	table    *routing.Table
-	targets  map[*routing.Version]*target
+	targets  *targetSet
 	shadows  map[*routing.Route][]*shadowed // in the order of Route.Shadows
 	revision hpack.HeaderField              // sluice-revision
 }

@@ -94,7 +94,7 @@ func TestChangeOfOneRouteLeavesTheOthersAlone(t *testing.T) {
 	for r := range after.table.Routes() {
 		old, _ := before.table.Route(r.Model)
 		for i, v := range r.Versions {
-			was, is := before.targets[old.Versions[i]], after.targets[v]
+			was, is := before.targets.get(old.Versions[i]), after.targets.get(v)
 			if changed := r.Model == "model-3"; (was == is) == changed {
 				t.Errorf("%s: target kept = %v, want %v", v.ID, was == is, !changed)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -30,8 +31,12 @@ type targets struct {
 	ctx       context.Context // of everything it starts
 	spawn     func(func())
 
-	last   *snapshot
+	last *snapshot
+	// routes are those of last by model; shadowed those of them that have shadows.
+	routes, shadowed map[string]*routing.Route
+
 	groups map[groupKey]*liveGroup
+	data   map[drift.Key]*routing.Version // whose data is watched
 	shadows
 	tables uint64 // how many there have been
 }
@@ -39,7 +44,8 @@ type targets struct {
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	t := &targets{
 		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
-		last: new(snapshot), groups: make(map[groupKey]*liveGroup), shadows: newShadows(),
+		last: &snapshot{targets: new(targetSet)}, routes: make(map[string]*routing.Route), shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
+		data: make(map[drift.Key]*routing.Version), shadows: newShadows(),
 	}
 	if !cfg.askNobody {
 		t.checker = health.New(ctx, spawn)
@@ -55,66 +61,115 @@ type groupKey struct {
 	tls     routing.TLS
 }
 
+func keyOf(v *routing.Version) groupKey {
+	key := groupKey{version: v.ID}
+	if v.TLS != nil {
+		key.secure, key.tls = true, *v.TLS
+	}
+	return key
+}
+
 type liveGroup struct {
 	*group
-	key   groupKey
-	table uint64 // the number of the latest table that has it
+	key groupKey
 }
 
 // prepare builds the snapshot of a table and returns what has to happen once it
 // is in use: groups that no version refers to any more are closed. Tables share
-// the routes that have not changed, so their targets are taken over as they are.
+// the routes that have not changed, so their targets are taken over as they are; looking
+// at thousands of those, it lets calls that wait for a processor go first.
 func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	t.tables++
 	s = &snapshot{
 		table:    table,
-		targets:  make(map[*routing.Version]*target, len(t.last.targets)),
 		shadows:  make(map[*routing.Route][]*shadowed),
 		revision: hpack.HeaderField{Name: "sluice-revision", Value: table.RevisionText()},
 	}
 	now := time.Now()
+	added := make(map[*routing.Version]*target)
+	var gone []*routing.Route
+	looked := 0
 	for r := range table.Routes() {
-		for _, v := range r.Versions {
-			tg := t.last.targets[v]
-			if tg == nil {
-				guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
-				tg = newTarget(v, t.groupFor(r, v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
-				t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
-				tg.data = t.watchData(r, v)
-			}
-			tg.group.table = t.tables
-			s.targets[v] = tg
+		if looked++; looked%yieldEvery == 0 {
+			runtime.Gosched()
 		}
+		old := t.routes[r.Model]
+		if old == r {
+			continue
+		}
+		if old != nil {
+			gone = append(gone, old)
+		}
+		t.routes[r.Model] = r
+		delete(t.shadowed, r.Model)
 		if len(r.Shadows) > 0 {
-			s.shadows[r] = t.shadowsOf(r, s.targets, t.tables, now)
+			t.shadowed[r.Model] = r
 		}
+		for _, v := range r.Versions {
+			added[v] = t.targetFor(r, v, now)
+		}
+	}
+	if len(t.routes) > table.Len() {
+		for model, r := range t.routes {
+			if _, ok := table.Route(model); !ok {
+				gone = append(gone, r)
+				delete(t.routes, model)
+				delete(t.shadowed, model)
+			}
+		}
+	}
+	s.targets = t.last.targets.without(gone, added)
+	for _, r := range t.shadowed {
+		s.shadows[r] = t.shadowsOf(r, s.targets, t.tables, now)
 	}
 	t.last = s
 	return s, func() {
-		t.closeOthers()
+		t.closeGroups(gone)
 		t.shadows.closeOthers(t.tables, t.spawn)
-		t.retainData()
+		t.retainData(gone)
 	}
 }
 
-// closeOthers closes the groups that the latest table does not have, and forgets
-// their breakers.
-func (t *targets) closeOthers() {
-	if len(t.groups) == len(t.last.targets) {
-		return // one for each version
-	}
-	table := t.last.table
-	for key, g := range t.groups {
-		if g.table != t.tables {
-			delete(t.groups, key)
-			g.close()
+// yieldEvery is a number of routes that takes some ten microseconds to look at.
+const yieldEvery = 128
+
+// targetFor makes the target of a version that is new or otherwise.
+func (t *targets) targetFor(r *routing.Route, v *routing.Version, now time.Time) *target {
+	guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
+	tg := newTarget(v, t.groupFor(r, v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
+	t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
+	tg.data = t.watchData(r, v)
+	return tg
+}
+
+// closeGroups closes the groups of routes that are gone, but for those that the routes
+// in their places have too, and forgets their breakers.
+func (t *targets) closeGroups(gone []*routing.Route) {
+	closed := false
+	for _, r := range gone {
+		kept := make(map[groupKey]bool)
+		if now := t.routes[r.Model]; now != nil {
+			for _, v := range now.Versions {
+				kept[keyOf(v)] = true
+			}
 		}
+		for _, v := range r.Versions {
+			key := keyOf(v)
+			if g := t.groups[key]; g != nil && !kept[key] {
+				delete(t.groups, key)
+				g.close()
+				closed = true
+			}
+		}
+	}
+	if !closed {
+		return
 	}
 	versions := make(map[string]bool, len(t.groups))
 	for key := range t.groups {
 		versions[key.version] = true
 	}
-	routed := func(model string) bool { _, ok := table.Route(model); return ok }
+	routed := func(model string) bool { return t.routes[model] != nil }
 	t.breakers.Retain(func(id string) bool { return versions[id] }, routed)
 	t.telemetry.Retain(func(model, version string) bool {
 		return routed(model) && (version == "" || versions[model+" "+version])
@@ -123,10 +178,7 @@ func (t *targets) closeOthers() {
 
 // groupFor returns the version's group, with the endpoints it has now.
 func (t *targets) groupFor(r *routing.Route, v *routing.Version, guard *breaker.Version) *liveGroup {
-	key := groupKey{version: v.ID}
-	if v.TLS != nil {
-		key.secure, key.tls = true, *v.TLS
-	}
+	key := keyOf(v)
 	g := t.groups[key]
 	if g == nil {
 		g = &liveGroup{key: key, group: newGroup(guard, t.opener(v.TLS), t.follow)}
