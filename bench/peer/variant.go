@@ -28,7 +28,8 @@ func Variants() []Variant {
 }
 
 // AllPolicies is a route that has what a careful operator sets: two versions that share the
-// calls, sticky keys, fallback and so a copy of each request, breaker, limits, deadlines.
+// calls, sticky keys, fallback with its part of the deadline and so a copy of each request, hedging
+// that never comes about, breaker, limits, priorities, deadlines.
 func AllPolicies(site Site) string {
 	return fmt.Sprintf(`routes:
   - model: %[1]s
@@ -37,9 +38,11 @@ func AllPolicies(site Site) string {
       - {name: b, endpoints: ["%[2]s"], server: triton}
     weights: {a: 95, b: 5}
     sticky: {metadata: x-user-id}
-    fallback: {to: [a], on: [UNAVAILABLE, INTERNAL]}
+    fallback: {to: [a], on: [UNAVAILABLE, INTERNAL, DEADLINE_EXCEEDED], reserve: 1s}
+    hedge: {delay: 2s}
     timeout: {default: 15s, max: 60s}
-    limits: {in_flight: 4096}
+    limits: {in_flight: 4096, reserve: 64}
+    priority: {metadata: x-priority}
     breaker: {failure_ratio: 0.5, min_calls: 20, consecutive: 5, open_for: 5s, max_open_for: 60s}
 `, payload.Model, site.Backend)
 }
