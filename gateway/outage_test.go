@@ -93,3 +93,46 @@ routes:
 		})
 	}
 }
+
+// BenchmarkDeadCanary makes calls, 32 at a time, of which a tenth are for a version whose
+// only server is broken or gone. It fails if callers notice more than the breaker's
+// threshold and what was under way by then.
+func BenchmarkDeadCanary(b *testing.B) {
+	const callers, threshold = 32, 5
+	for name, kill := range map[string]func(*server){
+		"errors":      func(s *server) { s.turn(b, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Unavailable}) },
+		"unreachable": func(s *server) { s.stop() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			v1, v2 := startServer(b, "v1"), startServer(b, "v2")
+			client := startGateway(b, fmt.Sprintf(`
+routes:
+  - model: penguins
+    versions: [{name: v1, endpoints: [%q]}, {name: v2, endpoints: [%q]}]
+    weights: {v1: 90, v2: 10}
+    fallback: {to: [v1], on: [UNAVAILABLE]}
+    breaker: {consecutive: %d, open_for: 5s}
+`, v1.addr, v2.addr, threshold))
+			kill(v2)
+			var left, failed atomic.Int64
+			left.Store(int64(b.N))
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range callers {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						if infer(client).code != codes.OK {
+							failed.Add(1)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(failed.Load()), "failures")
+			b.ReportMetric(float64(v2.Counters().Begun), "attempts-at-the-dead")
+			if n := failed.Load(); n > threshold+callers {
+				b.Errorf("callers saw %d failures, want at most %d", n, threshold+callers)
+			}
+		})
+	}
+}

@@ -27,9 +27,10 @@ type server struct {
 	*sample.Server
 	knobs *sample.Knobs
 	addr  string
+	stop  func()
 }
 
-func startServer(t *testing.T, version string) *server {
+func startServer(t testing.TB, version string) *server {
 	t.Helper()
 	model, err := sample.Load(version)
 	if err != nil {
@@ -40,20 +41,21 @@ func startServer(t *testing.T, version string) *server {
 		t.Fatal(err)
 	}
 	knobs := &sample.Knobs{}
-	s := &server{sample.NewServer(model, knobs), knobs, ln.Addr().String()}
+	s := &server{Server: sample.NewServer(model, knobs), knobs: knobs, addr: ln.Addr().String()}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.Shutdown(ctx)
 		<-done
 	})
+	t.Cleanup(s.stop)
 	return s
 }
 
 // turn sets how the server behaves.
-func (s *server) turn(t *testing.T, b sample.Behaviour) {
+func (s *server) turn(t testing.TB, b sample.Behaviour) {
 	t.Helper()
 	if err := s.knobs.Set(b); err != nil {
 		t.Fatal(err)
@@ -61,7 +63,7 @@ func (s *server) turn(t *testing.T, b sample.Behaviour) {
 }
 
 // startGateway serves the routes and returns a client.
-func startGateway(t *testing.T, routes string) pb.GRPCInferenceServiceClient {
+func startGateway(t testing.TB, routes string) pb.GRPCInferenceServiceClient {
 	t.Helper()
 	doc, err := routing.Parse("test.yaml", []byte(routes))
 	if err != nil {
