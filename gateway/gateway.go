@@ -218,15 +218,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.background.Go(func() { failed <- g.relay.Serve(ln) })
 	if g.cfg.Telemetry != nil {
-		readers := []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge}
-		if g.cfg.Drift != nil {
-			readers = append(readers, driftGauges{g.cfg.Drift})
-		}
-		for _, read := range readers {
-			if err := g.cfg.Telemetry.Registry().Register(read); err != nil {
-				return fmt.Errorf("metrics: %w", err)
-			}
-			defer g.cfg.Telemetry.Registry().Unregister(read)
+		unregister, err := g.registerMetrics()
+		defer unregister()
+		if err != nil {
+			return fmt.Errorf("metrics: %w", err)
 		}
 		g.background.Go(func() { g.judge.run(helpers) })
 	}
@@ -244,6 +239,24 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.drain(lo)
 	return failure
+}
+
+// registerMetrics lets the registry read what the gateway knows, until the returned
+// function is called.
+func (g *Gateway) registerMetrics() (unregister func(), err error) {
+	registry := g.cfg.Telemetry.Registry()
+	readers := []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge}
+	if g.cfg.Drift != nil {
+		readers = append(readers, driftGauges{g.cfg.Drift})
+	}
+	for _, r := range readers {
+		err = errors.Join(err, registry.Register(r))
+	}
+	return func() {
+		for _, r := range readers {
+			registry.Unregister(r)
+		}
+	}, err
 }
 
 // listenUnlessOff listens on an address, if it is one.
