@@ -11,9 +11,10 @@ import (
 const (
 	// spanRoom is how many records may wait to become spans; a record takes about a kilobyte.
 	spanRoom = 2048
-	// A batch is sent when it has this many spans, or once it is this old.
+	// The queue is emptied this often rather than at once: waking a goroutine for each record would cost the
+	// path of calls more than the spans do. A batch is sent when it has this many spans.
+	spanDelay = 200 * time.Millisecond
 	spanBatch = 512
-	spanDelay = time.Second
 	// exportTimeout bounds one delivery, attempts to repeat it included; lastTimeout that at the end.
 	exportTimeout = 10 * time.Second
 	lastTimeout   = 3 * time.Second
@@ -51,13 +52,8 @@ func (x *spanExport) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		select {
-		case c := <-x.queue:
-			x.build.call(c)
-			if len(x.build.ended.spans) >= spanBatch {
-				x.deliver(ctx, exportTimeout)
-			}
 		case <-tick.C:
-			x.deliver(ctx, exportTimeout)
+			x.empty(ctx)
 		case <-ctx.Done():
 			x.finish(context.WithoutCancel(ctx))
 			return
@@ -65,26 +61,34 @@ func (x *spanExport) run(ctx context.Context) {
 	}
 }
 
+// empty delivers what is in the queue.
+func (x *spanExport) empty(ctx context.Context) {
+	for n := len(x.queue); n > 0; n-- {
+		x.build.call(<-x.queue)
+		if len(x.build.ended.spans) >= spanBatch {
+			x.deliver(ctx)
+		}
+	}
+	x.deliver(ctx)
+}
+
 // finish delivers what has been recorded before the end.
 func (x *spanExport) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lastTimeout)
 	defer cancel()
-	for len(x.queue) > 0 {
-		x.build.call(<-x.queue)
-	}
-	x.deliver(ctx, lastTimeout)
+	x.empty(ctx)
 	if err := x.sink.Shutdown(ctx); err != nil {
 		x.log.Debug("the exporter of traces did not end well", "error", err)
 	}
 }
 
 // deliver sends the spans that have been made; what cannot be sent is gone.
-func (x *spanExport) deliver(ctx context.Context, timeout time.Duration) {
+func (x *spanExport) deliver(ctx context.Context) {
 	spans := x.build.ended.take()
 	if len(spans) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, exportTimeout)
 	defer cancel()
 	err := x.sink.ExportSpans(ctx, spans)
 	switch {

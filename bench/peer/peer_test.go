@@ -107,7 +107,7 @@ func TestVariantsDiffer(t *testing.T) {
 	for _, v := range append(Variants(), Variant{Name: "sluice"}) {
 		s := &Sluice{Binary: "/bin/sluice", Variant: v}
 		launch := s.Launch(site)
-		text := launch.Command.String() + launch.Files[0].Content
+		text := launch.Command.String() + launch.Files[0].Content + strings.Join(launch.Command.Env, " ")
 		if other, ok := seen[text]; ok {
 			t.Errorf("%s and %s are the same", v.Name, other)
 		}

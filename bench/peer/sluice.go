@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sluice/bench/process"
@@ -79,7 +80,7 @@ func (s *Sluice) Launch(site Site) Launch {
 			Args: append(args, s.Variant.Args...),
 			// Its own state folder: what a run leaves behind must not be what
 			// the next one, or the user's own gateway, starts from.
-			Env: append([]string{"XDG_STATE_HOME=" + site.Folder}, s.Env...),
+			Env: slices.Concat([]string{"XDG_STATE_HOME=" + site.Folder}, s.Variant.Env, s.Env),
 		},
 	}
 }

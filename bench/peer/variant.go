@@ -14,6 +14,7 @@ type Variant struct {
 	About  string
 	Routes func(Site) string // the file of routes
 	Args   []string          // further ones of sluice serve
+	Env    []string          // "KEY=value"
 }
 
 // Variants are what the gateway is measured as, beside its full form: each leaves
@@ -23,8 +24,16 @@ func Variants() []Variant {
 		{Name: "sluice-plain", About: "one version, defaults, no telemetry", Routes: onePlain, Args: []string{"--telemetry", "off"}},
 		{Name: "sluice-quiet", About: "all policies, no telemetry", Args: []string{"--telemetry", "off"}},
 		{Name: "sluice-shadow", About: "all policies, and copies of 10 % of the calls to a shadow", Routes: shadowed},
+		{Name: "sluice-unsampled", About: "traces on, no call sampled", Env: traces("0")},
+		{Name: "sluice-sampled", About: "traces on, 1 % of calls sampled", Env: traces("0.01")},
 		{Name: "sluice-10k", About: "all policies, and 9,999 other routes", Routes: manyRoutes},
 	}
+}
+
+// traces export the spans of a share of calls to a collector at the usual port, such as
+// bench/collector. Metrics stay where they are asked for.
+func traces(ratio string) []string {
+	return []string{"OTEL_TRACES_EXPORTER=otlp", "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" + ratio}
 }
 
 // AllPolicies is a route that has what a careful operator sets: two versions that share the
