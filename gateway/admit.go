@@ -41,6 +41,7 @@ type denial struct {
 
 var (
 	errCutOff   = errors.New("operators have cut off all of its endpoints")
+	errUnwell   = errors.New("all of its endpoints are unhealthy")
 	errGone     = errors.New("it has just been taken out of the routes")
 	errBudget   = errors.New("no budget for a second attempt")
 	errDeadline = errors.New("the deadline passed before the call could be sent")
@@ -117,6 +118,25 @@ func (s *call) nextFallback() (step int, ok bool) {
 	return 0, false
 }
 
+// hasWellFallback reports whether a version that is still to come in the plan may be
+// called and is not all unhealthy. While there is none, the one that is asked now is
+// called all the same: no answer is certain if nobody is asked.
+func (s *call) hasWellFallback(now time.Time) bool {
+	step, ok := s.nextFallback()
+	if !ok {
+		return false
+	}
+	for _, v := range s.route.Fallback[step:] {
+		if v == s.primary.version {
+			continue
+		}
+		if t := s.snap.targets.get(v); t.guard.Breaker().Ready(now) && s.snap.well(v) {
+			return true
+		}
+	}
+	return false
+}
+
 // admit asks for an attempt at the current version: its breaker and its limit,
 // then an endpoint with its own breaker, then the budget, which pays only for
 // second attempts that are really sent.
@@ -131,6 +151,10 @@ func (d *director) admit(c *relay.Call, s *call, now time.Time, free bool) denia
 		return denial{guardReason(err), t, err}
 	}
 	e, bypass := t.group.pick(now, s.last)
+	if e != nil && e.unhealthy.Load() && t.group.unhealthy() && s.hasWellFallback(now) {
+		s.version.Done(breaker.Result{At: now})
+		return denial{reasonNoEndpoint, t, errUnwell}
+	}
 	if e == nil {
 		s.version.Done(breaker.Result{At: now})
 		if !t.group.closed() {

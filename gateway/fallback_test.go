@@ -75,6 +75,65 @@ func TestRefusalIsAboutTheChosenVersion(t *testing.T) {
 	}
 }
 
+// A version all of whose endpoints are known to be unhealthy costs no attempt where
+// another version can answer. Where none can, it is asked all the same.
+func TestUnhealthyVersionIsPassedOverForOneThatIsWell(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		unwell   []string
+		open     string
+		fields   []string
+		version  string
+		fallback string
+	}{
+		{name: "nobody was asked yet", version: "v8"},
+		{name: "unhealthy", unwell: []string{"v8"}, version: "v7", fallback: "v8 NO_ENDPOINT"},
+		{name: "the fallback is unhealthy, too", unwell: []string{"v8", "v7"}, version: "v8"},
+		{name: "the fallback is cut off", unwell: []string{"v8"}, open: "fraud v7", version: "v8"},
+		{name: "asked for by name", unwell: []string{"v8"}, fields: []string{"sluice-version", "v8"}, version: "v8"},
+		{name: "only the fallback is unhealthy", unwell: []string{"v7"}, version: "v8"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v8, v7 := serve(t, nil), serve(t, nil)
+			r := start(t, withFallback(v8.addr, v7.addr))
+			for _, v := range c.unwell {
+				r.makeWell(v, false)
+			}
+			if c.open != "" {
+				r.open(t, c.open)
+			}
+			a := r.call(modelInfer, infer("fraud", ""), c.fields...)
+			if a.code != codes.OK || a.one("sluice-version") != c.version || a.one("sluice-fallback") != c.fallback || a.one("sluice-attempts") != "1" {
+				t.Errorf("got %v %q, fields %v, want %s", a.code, a.message, a.header, c.version)
+			}
+			if n := len(v8.calls()) + len(v7.calls()); n != 1 {
+				t.Errorf("the servers got %d calls, want 1", n)
+			}
+		})
+	}
+}
+
+// While one endpoint is well there is no reason to leave the version.
+func TestVersionWithOneEndpointThatIsWellIsAsked(t *testing.T) {
+	v8, v7 := serve(t, nil), serve(t, nil)
+	r := start(t, strings.Replace(withFallback(v8.addr, v7.addr), fmt.Sprintf("[%q]", v8.addr), fmt.Sprintf("[%q, \"192.0.2.1:1\"]", v8.addr), 1))
+	r.makeWell("v8", false)
+	for _, e := range r.director.snapshot.Load().endpoints() {
+		if e.addr == v8.addr {
+			e.unhealthy.Store(false)
+		}
+	}
+	for range 20 {
+		if a := r.call(modelInfer, infer("fraud", "")); a.one("sluice-version") != "v8" {
+			t.Fatalf("got %v %q, fields %v, want v8", a.code, a.message, a.header)
+		}
+	}
+	r.makeWell("v8", false)
+	if a := r.call(modelInfer, infer("fraud", "")); a.one("sluice-fallback") != "v8 NO_ENDPOINT" {
+		t.Errorf("got %v %q, fields %v, want the fallback", a.code, a.message, a.header)
+	}
+}
+
 // Managing one version's server is no business of another's.
 func TestManagementDoesNotFallBack(t *testing.T) {
 	v7 := serve(t, nil)

@@ -136,6 +136,18 @@ func (g *group) panics(list []*endpoint, now time.Time) bool {
 	return 2*out > reachable
 }
 
+// unhealthy reports whether asking has shown every endpoint of a group to be unhealthy.
+// Those that were not asked yet, or cannot be, are as good as well.
+func (g *group) unhealthy() bool {
+	list := *g.list.Load()
+	for _, e := range list {
+		if !e.unhealthy.Load() {
+			return false
+		}
+	}
+	return len(list) > 0
+}
+
 // hasOther reports whether another endpoint than e can be reached and does not hang.
 func (g *group) hasOther(e *endpoint) bool {
 	for _, o := range *g.list.Load() {
