@@ -181,6 +181,9 @@ func TestCancelledCallsEndEverywhere(t *testing.T) {
 		// Clients that cancel nearly everything at once are cut off. So many
 		// connections stay below that limit, which is not what is tested here.
 		connections = 40
+		// How long a cancellation may take to arrive, on a machine that is busy with
+		// other things: one that is lost leaves its stream open for minutes.
+		patience = 5 * time.Second
 	)
 	c := &cancellations{at: make([]atomic.Int64, calls)}
 	v1 := startBackend(t, "v1", c.options()...)
@@ -207,7 +210,7 @@ func TestCancelledCallsEndEverywhere(t *testing.T) {
 	started := time.Now()
 	answered := c.storm(t, calls, conns)
 	took := time.Since(started)
-	eventually(t, time.Second, "everything has ended after the last cancellation", ended)
+	eventually(t, patience, "everything has ended after the last cancellation", ended)
 
 	begun, finished, cancelled, failed := c.begun.Load(), c.finished.Load(), c.cancelled.Load(), c.failed.Load()
 	slowest := time.Duration(c.slowest.Load())
@@ -219,8 +222,8 @@ func TestCancelledCallsEndEverywhere(t *testing.T) {
 	if finished < answered {
 		t.Errorf("clients have %d answers, the model server finished %d calls", answered, finished)
 	}
-	if slowest > time.Second {
-		t.Errorf("a call was cancelled at the model server %v after its client, want at most 1 s", slowest)
+	if slowest > patience {
+		t.Errorf("a call was cancelled at the model server %v after its client, want at most %v", slowest, patience)
 	}
 	if answered == 0 || cancelled < calls/10 {
 		t.Errorf("got %d answers and %d calls cancelled at the model server: the random points do not test much", answered, cancelled)

@@ -144,29 +144,31 @@ func BenchmarkStoppedServer(b *testing.B) {
 }
 
 // A lone endpoint is never ejected, however unhealthy: its version's breaker opens instead.
+// The gateway ends the calls, by its own deadline: a client's own would arrive as its
+// cancellation as often as not, which is nobody's fault.
 func TestLoneHungServerIsLeftToItsVersionsBreaker(t *testing.T) {
 	t.Parallel()
 	lone := startBackend(t, "v1")
+	lone.turn(t, sample.Behaviour{HangProbes: true})
 	g := startGateway(t, routeTo(lone.addr)+`
-    breaker: {open_for: 1m}
+    timeout: {max: 500ms}
+    breaker: {consecutive: 5, open_for: 1m, slow_call: 1ms}
     health: {interval: 100ms, timeout: 100ms}
 `)
-	lone.turn(t, sample.Behaviour{HangProbes: true})
 	eventually(t, 10*time.Second, "unhealthy", func() error { return g.log.has("endpoint unhealthy", lone.addr) })
-	cc := dial(t, g.addr)
-	if a := infer(within(t, 10*time.Second), cc, sample.NewRequest(model, heldBack()[0].Measurements)); a.err != nil {
-		t.Errorf("the only endpoint, unhealthy and serving: got %v, want it called", a.err)
+	client := dial(t, g.addr)
+	call := func() error {
+		return infer(within(t, 10*time.Second), client, sample.NewRequest(model, heldBack()[0].Measurements)).err
 	}
+	// One answer will do: on a busy machine one may take longer than its deadline.
+	eventually(t, 10*time.Second, "the only endpoint, unhealthy and serving, is called", call)
 	lone.turn(t, sample.Behaviour{Hang: true, HangProbes: true})
-	got := make(map[codes.Code]int)
-	for range 30 {
-		a := infer(within(t, 200*time.Millisecond), cc, sample.NewRequest(model, heldBack()[0].Measurements))
-		got[status.Code(a.err)]++
+	for i := range 5 {
+		if err := call(); status.Code(err) != codes.DeadlineExceeded {
+			t.Fatalf("call %d to the hung server: got %v, want its deadline", i+1, err)
+		}
 	}
-	if got[codes.DeadlineExceeded] == 0 || got[codes.Unavailable] == 0 {
-		t.Errorf("got %v, want a few deadlines and then a breaker that is open", got)
-	}
-	checkRefusal(t, infer(within(t, time.Second), cc, sample.NewRequest(model, heldBack()[0].Measurements)).err, codes.Unavailable, "BREAKER_OPEN", "")
+	checkRefusal(t, call(), codes.Unavailable, "BREAKER_OPEN", "")
 }
 
 // While most endpoints say that they are not ready, all get calls; when half of them are, the others get none.
