@@ -11,8 +11,8 @@ import (
 const (
 	// spanRoom is how many records may wait to become spans; a record takes about a kilobyte.
 	spanRoom = 2048
-	// The queue is emptied this often rather than at once: waking a goroutine for each record would cost the
-	// path of calls more than the spans do. A batch is sent when it has this many spans.
+	// The queue is emptied this often rather than at once, so that the path of a call wakes nobody. A batch
+	// is sent when it has this many spans.
 	spanDelay = 200 * time.Millisecond
 	spanBatch = 512
 	// exportTimeout bounds one delivery, attempts to repeat it included; lastTimeout that at the end.
