@@ -113,20 +113,25 @@ func TestUnhealthyVersionIsPassedOverForOneThatIsWell(t *testing.T) {
 	}
 }
 
-// While one endpoint is well there is no reason to leave the version.
+// While one endpoint is well there is no reason to leave the version, though in a panic
+// the unhealthy ones get calls, too.
 func TestVersionWithOneEndpointThatIsWellIsAsked(t *testing.T) {
-	v8, v7 := serve(t, nil), serve(t, nil)
-	r := start(t, strings.Replace(withFallback(v8.addr, v7.addr), fmt.Sprintf("[%q]", v8.addr), fmt.Sprintf("[%q, \"192.0.2.1:1\"]", v8.addr), 1))
+	well, sick, sicker, v7 := serve(t, nil), serve(t, nil), serve(t, nil), serve(t, nil)
+	all := fmt.Sprintf("[%q, %q, %q]", well.addr, sick.addr, sicker.addr)
+	r := start(t, strings.Replace(withFallback(well.addr, v7.addr), fmt.Sprintf("[%q]", well.addr), all, 1))
 	r.makeWell("v8", false)
 	for _, e := range r.director.snapshot.Load().endpoints() {
-		if e.addr == v8.addr {
+		if e.addr == well.addr {
 			e.unhealthy.Store(false)
 		}
 	}
-	for range 20 {
+	for range 50 {
 		if a := r.call(modelInfer, infer("fraud", "")); a.one("sluice-version") != "v8" {
 			t.Fatalf("got %v %q, fields %v, want v8", a.code, a.message, a.header)
 		}
+	}
+	if len(sick.calls())+len(sicker.calls()) == 0 {
+		t.Error("the unhealthy ones got no calls: this shows nothing")
 	}
 	r.makeWell("v8", false)
 	if a := r.call(modelInfer, infer("fraud", "")); a.one("sluice-fallback") != "v8 NO_ENDPOINT" {
