@@ -97,7 +97,7 @@ func TestModelServerStoppedInMidCall(t *testing.T) {
 		t.Fatal(a.err)
 	}
 	l := startLoad("birds", 4, cc, dial(t, g.addr))
-	victim.signal(t, syscall.SIGSTOP)
+	victim.pause(t)
 	const deadline = 500 * time.Millisecond
 	var calls sync.WaitGroup
 	for range 100 {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -57,6 +58,23 @@ func startRole(t testing.TB, name string, env ...string) *process {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it fails for one that has ended, which is fine
 	<-p.ended
+}
+
+// pause stops the process and returns once all its threads stand still: until then it may
+// answer what comes.
+func (p *process) pause(t testing.TB) {
+	t.Helper()
+	p.signal(t, syscall.SIGSTOP)
+	eventually(t, patience, "it stands still", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		for _, file := range threads {
+			stat, _ := os.ReadFile(file) // a thread may have ended
+			if !strings.Contains(string(stat), ") T ") {
+				return fmt.Errorf("%s: %.40s", file, stat)
+			}
+		}
+		return err
+	})
 }
 
 func (p *process) signal(t testing.TB, s os.Signal) {
