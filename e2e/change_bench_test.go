@@ -14,13 +14,16 @@ import (
 
 // BenchmarkCallsWhileRoutesChange compares, round by round in one run, the latency
 // of calls while nothing changes with that while one of 10,000 routes changes
-// every second. Use -benchtime=1x: an iteration is all the rounds.
+// ten times per second, and every second. Use -benchtime=1x: an iteration is all the
+// rounds.
 func BenchmarkCallsWhileRoutesChange(b *testing.B) {
-	const (
-		rounds = 12
-		half   = 3 * time.Second
-		every  = time.Second
-	)
+	b.Run("every=100ms", func(b *testing.B) { callsWhileRoutesChange(b, 700*time.Millisecond, 100*time.Millisecond) })
+	b.Run("every=1s", func(b *testing.B) { callsWhileRoutesChange(b, 3*time.Second, time.Second) })
+}
+
+// callsWhileRoutesChange compares halves of rounds, without and with a change every so often.
+func callsWhileRoutesChange(b *testing.B, half, every time.Duration) {
+	const rounds = 12
 	v1, v2 := startBackend(b, "v1"), startBackend(b, "v2")
 	var doc strings.Builder
 	doc.WriteString(split(v1, v2, 1, 1000))
