@@ -31,9 +31,8 @@ type targets struct {
 	ctx       context.Context // of everything it starts
 	spawn     func(func())
 
-	last *snapshot
-	// routes are those of last by model; shadowed those of them that have shadows.
-	routes, shadowed map[string]*routing.Route
+	last     *snapshot
+	shadowed map[string]*routing.Route // those of last that have shadows, by model
 
 	groups map[groupKey]*liveGroup
 	data   map[drift.Key]*routing.Version // whose data is watched
@@ -44,7 +43,7 @@ type targets struct {
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	t := &targets{
 		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
-		last: &snapshot{targets: new(targetSet)}, routes: make(map[string]*routing.Route), shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
+		last: &snapshot{table: new(routing.Table), targets: new(targetSet)}, shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
 		data: make(map[drift.Key]*routing.Version), shadows: newShadows(),
 	}
 	if !cfg.askNobody {
@@ -76,8 +75,8 @@ type liveGroup struct {
 
 // prepare builds the snapshot of a table and returns what has to happen once it
 // is in use: groups that no version refers to any more are closed. Tables share
-// the routes that have not changed, so their targets are taken over as they are; looking
-// at thousands of those, it lets calls that wait for a processor go first.
+// the routes that have not changed, so their targets are taken over as they are. Where
+// thousands have changed, it lets calls that wait for a processor go first.
 func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	t.tables++
 	s = &snapshot{
@@ -89,33 +88,23 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	added := make(map[*routing.Version]*target)
 	var gone []*routing.Route
 	looked := 0
-	for r := range table.Routes() {
+	for model := range table.ChangedSince(t.last.table) {
 		if looked++; looked%yieldEvery == 0 {
 			runtime.Gosched()
 		}
-		old := t.routes[r.Model]
-		if old == r {
-			continue
-		}
-		if old != nil {
+		if old, ok := t.last.table.Route(model); ok {
 			gone = append(gone, old)
 		}
-		t.routes[r.Model] = r
-		delete(t.shadowed, r.Model)
+		delete(t.shadowed, model)
+		r, ok := table.Route(model)
+		if !ok {
+			continue
+		}
 		if len(r.Shadows) > 0 {
-			t.shadowed[r.Model] = r
+			t.shadowed[model] = r
 		}
 		for _, v := range r.Versions {
 			added[v] = t.targetFor(r, v, now)
-		}
-	}
-	if len(t.routes) > table.Len() {
-		for model, r := range t.routes {
-			if _, ok := table.Route(model); !ok {
-				gone = append(gone, r)
-				delete(t.routes, model)
-				delete(t.shadowed, model)
-			}
 		}
 	}
 	s.targets = t.last.targets.without(gone, added)
@@ -130,8 +119,8 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	}
 }
 
-// yieldEvery is a number of routes that takes some ten microseconds to look at.
-const yieldEvery = 128
+// yieldEvery is a number of routes whose targets take some ten microseconds to make.
+const yieldEvery = 4
 
 // targetFor makes the target of a version that is new or otherwise.
 func (t *targets) targetFor(r *routing.Route, v *routing.Version, now time.Time) *target {
@@ -148,7 +137,7 @@ func (t *targets) closeGroups(gone []*routing.Route) {
 	closed := false
 	for _, r := range gone {
 		kept := make(map[groupKey]bool)
-		if now := t.routes[r.Model]; now != nil {
+		if now, ok := t.last.table.Route(r.Model); ok {
 			for _, v := range now.Versions {
 				kept[keyOf(v)] = true
 			}
@@ -169,7 +158,10 @@ func (t *targets) closeGroups(gone []*routing.Route) {
 	for key := range t.groups {
 		versions[key.version] = true
 	}
-	routed := func(model string) bool { return t.routes[model] != nil }
+	routed := func(model string) bool {
+		_, ok := t.last.table.Route(model)
+		return ok
+	}
 	t.breakers.Retain(func(id string) bool { return versions[id] }, routed)
 	t.telemetry.Retain(func(model, version string) bool {
 		return routed(model) && (version == "" || versions[model+" "+version])

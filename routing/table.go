@@ -9,11 +9,12 @@ import (
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
 
-// Table is an immutable routing state: all routes as of one revision.
+// Table is an immutable routing state: all routes as of one revision. The zero value
+// has none.
 type Table struct {
 	revision     uint64
 	revisionText string
-	byModel      map[string]*Route
+	byModel      shards
 	byService    map[string]*Route
 	models       []string // sorted
 }
@@ -37,16 +38,17 @@ func newTable(routes []*Route, revision uint64) *Table {
 	t := &Table{
 		revision:     revision,
 		revisionText: strconv.FormatUint(revision, 10),
-		byModel:      make(map[string]*Route, len(routes)),
 		byService:    make(map[string]*Route),
 	}
+	byModel := make(map[string]*Route, len(routes))
 	for _, r := range routes {
-		t.byModel[r.Model] = r
+		byModel[r.Model] = r
 		for _, s := range r.Services {
 			t.byService[s] = r
 		}
 	}
-	t.models = slices.Sorted(maps.Keys(t.byModel))
+	t.byModel = t.byModel.with(byModel)
+	t.models = slices.Sorted(maps.Keys(byModel))
 	return t
 }
 
@@ -63,33 +65,49 @@ func (t *Table) with(changed map[string]*Route, revision uint64) *Table {
 	if len(changed) == 0 {
 		return next
 	}
-	next.byModel, next.byService = maps.Clone(t.byModel), maps.Clone(t.byService)
+	next.byModel, next.byService = t.byModel.with(changed), maps.Clone(t.byService)
 	sameModels := true
 	for model, r := range changed {
-		old := t.byModel[model]
+		old := t.byModel.get(model)
 		sameModels = sameModels && (old == nil) == (r == nil)
-		if old != nil {
-			delete(next.byModel, model)
-			for _, s := range old.Services {
-				if next.byService[s] == old {
-					delete(next.byService, s)
-				}
+		if old == nil {
+			continue
+		}
+		for _, s := range old.Services {
+			if next.byService[s] == old {
+				delete(next.byService, s)
 			}
 		}
 	}
-	for model, r := range changed {
+	for _, r := range changed {
 		if r == nil {
 			continue
 		}
-		next.byModel[model] = r
 		for _, s := range r.Services {
 			next.byService[s] = r
 		}
 	}
 	if !sameModels {
-		next.models = slices.Sorted(maps.Keys(next.byModel))
+		next.models = t.modelsWith(changed)
 	}
 	return next
+}
+
+// modelsWith returns the names of the models after a change.
+func (t *Table) modelsWith(changed map[string]*Route) []string {
+	models := make([]string, 0, len(t.models)+len(changed))
+	for _, model := range t.models {
+		if _, ok := changed[model]; !ok {
+			models = append(models, model)
+		}
+	}
+	for model, r := range changed {
+		if r != nil {
+			models = append(models, model)
+		}
+	}
+	slices.Sort(models)
+	return models
 }
 
 // Revision returns the number of this routing state. It is 0 until a state has
@@ -104,15 +122,15 @@ func (t *Table) Len() int { return len(t.models) }
 
 // Route returns the route of a model, compared byte for byte.
 func (t *Table) Route(model string) (*Route, bool) {
-	r, ok := t.byModel[model]
-	return r, ok
+	r := t.byModel.get(model)
+	return r, r != nil
 }
 
 // RouteBytes is [Table.Route] for a name that still lies in a receive buffer;
 // it does not allocate.
 func (t *Table) RouteBytes(model []byte) (*Route, bool) {
-	r, ok := t.byModel[string(model)]
-	return r, ok
+	r := t.byModel.getBytes(model)
+	return r, r != nil
 }
 
 // RouteForService returns the route that lists the full gRPC service name,
@@ -126,9 +144,14 @@ func (t *Table) RouteForService(service string) (*Route, bool) {
 func (t *Table) Routes() iter.Seq[*Route] {
 	return func(yield func(*Route) bool) {
 		for _, m := range t.models {
-			if !yield(t.byModel[m]) {
+			if !yield(t.byModel.get(m)) {
 				return
 			}
 		}
 	}
 }
+
+// ChangedSince yields the models whose routes are not those of another table: changed,
+// new or gone, in no order. Between a table and the one it was made from by a change
+// that takes about as long as the change is large, however many routes there are.
+func (t *Table) ChangedSince(from *Table) iter.Seq[string] { return t.byModel.differing(&from.byModel) }

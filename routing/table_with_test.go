@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -16,6 +17,7 @@ func TestTablesByChangeEqualTablesByDocument(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		docs := map[string]*routingv1.Route{}
 		table := newTable(nil, 0)
+		first := table
 		free := []string{"pkg.A", "pkg.B", "pkg.C"}
 		for revision := range uint64(rapid.IntRange(1, 8).Draw(rt, "changes")) {
 			changed := map[string]*Route{}
@@ -42,6 +44,11 @@ func TestTablesByChangeEqualTablesByDocument(t *testing.T) {
 			if after := fmt.Sprint(contents(table)); after != before {
 				rt.Fatalf("the table before became %s, was %s", after, before)
 			}
+			for _, from := range []*Table{table, first, next, new(Table)} {
+				if got, want := slices.Sorted(next.ChangedSince(from)), otherwise(next, from); !slices.Equal(got, want) {
+					rt.Fatalf("changed since revision %s: %q, want %q", from.RevisionText(), got, want)
+				}
+			}
 			table = next
 			var all []*Route
 			for _, doc := range docs {
@@ -52,6 +59,19 @@ func TestTablesByChangeEqualTablesByDocument(t *testing.T) {
 			}
 		}
 	})
+}
+
+// otherwise returns the models whose routes differ, sorted, by looking at all.
+func otherwise(a, b *Table) []string {
+	models := map[string]bool{}
+	for _, pair := range [][2]*Table{{a, b}, {b, a}} {
+		for r := range pair[0].Routes() {
+			if other, ok := pair[1].Route(r.Model); !ok || other != r {
+				models[r.Model] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(models))
 }
 
 // contents is what a table says, in comparable form.
