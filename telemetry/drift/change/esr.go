@@ -79,3 +79,13 @@ func (d *ESR) Reach() float64 {
 	}
 	return max(0, min(1, math.Log(max(1, sum/float64(len(d.logR))))/math.Log(d.limit)))
 }
+
+// RateBefore is what a rate may have been of which events were seen in n outcomes, with a confidence of 99 %: the upper
+// end of the one-sided score interval (E. B. Wilson, 1927), at most the largest base that [NewESR] takes. A detector
+// with this base keeps its promise in 99 of 100 cases.
+func RateBefore(events, n uint64) float64 {
+	const z = 2.3263478740408408 // of 0.99
+	x, m := float64(events), float64(n)
+	p := (x + z*z/2 + z*math.Sqrt(x*(m-x)/m+z*z/4)) / (m + z*z)
+	return min(p, math.Nextafter(maxRate, 0))
+}
