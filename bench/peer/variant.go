@@ -26,7 +26,8 @@ func Variants() []Variant {
 		{Name: "sluice-shadow", About: "all policies, and copies of 10 % of the calls to a shadow", Routes: shadowed},
 		{Name: "sluice-unsampled", About: "traces on, no call sampled", Env: traces("0")},
 		{Name: "sluice-sampled", About: "traces on, 1 % of calls sampled", Env: traces("0.01")},
-		{Name: "sluice-10k", About: "all policies, and 9,999 other routes", Routes: manyRoutes},
+		{Name: "sluice-10", About: "all policies, and 9 other routes", Routes: amongRoutes(10)},
+		{Name: "sluice-10k", About: "all policies, and 9,999 other routes", Routes: amongRoutes(10_000)},
 	}
 }
 
@@ -68,12 +69,14 @@ func onePlain(site Site) string {
 	return fmt.Sprintf("routes:\n  - model: %s\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", payload.Model, site.Backend)
 }
 
-// manyRoutes is AllPolicies among 10,000 routes.
-func manyRoutes(site Site) string {
-	var b strings.Builder
-	b.WriteString(AllPolicies(site))
-	for i := range 9_999 {
-		fmt.Fprintf(&b, "  - model: other-%04d\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", i, site.Backend)
+// amongRoutes is AllPolicies among n routes.
+func amongRoutes(n int) func(Site) string {
+	return func(site Site) string {
+		var b strings.Builder
+		b.WriteString(AllPolicies(site))
+		for i := range n - 1 {
+			fmt.Fprintf(&b, "  - model: other-%04d\n    versions: [{name: a, endpoints: [%q]}]\n    weights: {a: 100}\n", i, site.Backend)
+		}
+		return b.String()
 	}
-	return b.String()
 }
