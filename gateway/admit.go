@@ -26,7 +26,7 @@ type attempt struct {
 
 	rewriter identify.Rewriter
 	dispatch relay.Dispatch
-	request  [4]hpack.HeaderField
+	request  [5]hpack.HeaderField
 	answer   [7]hpack.HeaderField
 }
 
@@ -215,8 +215,11 @@ func (s *call) attemptEnd(c *relay.Call, now time.Time) time.Time {
 	return end.Add(-min(reserve, end.Sub(now)/2))
 }
 
-// traceparentField is of W3C Trace Context.
-const traceparentField = "traceparent"
+// The fields of W3C Trace Context.
+const (
+	traceparentField = "traceparent"
+	tracestateField  = "tracestate"
+)
 
 // prepare fills in the dispatch of the attempt that has been admitted.
 func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, now time.Time) {
@@ -230,6 +233,10 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, no
 	}
 	if parent := s.record.BeginAttempt(&s.trail, &s.parent); parent != "" {
 		s.dispatch.Request = append(s.dispatch.Request, hpack.HeaderField{Name: traceparentField, Value: parent, Sensitive: true})
+		if s.meta.Tracestate && !s.record.Trace.Parent.IsValid() {
+			// It belongs to a trace that the caller did not name, or not properly.
+			s.dispatch.Request = append(s.dispatch.Request, hpack.HeaderField{Name: tracestateField})
+		}
 	}
 	if s.struck = false; s.target.faults != nil {
 		s.strike(now)

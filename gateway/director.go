@@ -208,11 +208,11 @@ func (d *director) Over(c *relay.Call, o relay.Outcome) {
 		d.recordUnseen(c, o) // refused by the relay before it was looked at
 		return
 	}
-	if s.copyTo != 0 || s.sampled {
-		s.handOutCopy(c, o)
-	}
 	s.settle(c, o)
 	d.recordCall(c, s, o)
+	if s.copyTo != 0 || s.sampled {
+		s.handOutCopy(c, o) // with a link to the call's span, which is kept or not by now
+	}
 	d.hold(s, 0)
 	c.Data = nil
 	s.free()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -13,12 +14,14 @@ import (
 	"sluice/routing"
 	"sluice/shadow"
 	"sluice/shadow/compare"
+	"sluice/telemetry"
 )
 
 // shadows are the mirrors of all routes. They outlive tables, as groups do: what they
 // have learned stays while their versions do.
 type shadows struct {
-	breakers *breaker.Group // their own: what a copy brings says nothing to callers
+	breakers  *breaker.Group // their own: what a copy brings says nothing to callers
+	telemetry *telemetry.Telemetry
 
 	mu  sync.Mutex // for those who look; tables are prepared one after the other
 	all map[groupKey]*liveMirror
@@ -28,6 +31,7 @@ type liveMirror struct {
 	*shadow.Mirror
 	model, version string
 	guard          *breaker.Version
+	target         *shadowTarget
 	table          uint64 // the number of the latest table that has it
 }
 
@@ -37,8 +41,8 @@ type shadowed struct {
 	mirror *shadow.Mirror
 }
 
-func newShadows() shadows {
-	return shadows{breakers: breaker.NewGroup(), all: make(map[groupKey]*liveMirror)}
+func newShadows(t *telemetry.Telemetry) shadows {
+	return shadows{breakers: breaker.NewGroup(), telemetry: t, all: make(map[groupKey]*liveMirror)}
 }
 
 // shadowsOf returns a route's shadows, whose mirrors are made if there are none.
@@ -54,9 +58,12 @@ func (s *shadows) shadowsOf(r *routing.Route, targets *targetSet, table uint64, 
 		m := s.all[t.group.key]
 		if m == nil {
 			m = &liveMirror{model: r.Model, version: sh.Version.Name, guard: guard}
-			m.Mirror = shadow.New(&shadowTarget{group: t.group, guard: guard, renames: t.renames}, shadow.Limits{}, mirrorSettings(sh))
+			m.target = &shadowTarget{guard: guard, telemetry: s.telemetry}
+			m.target.current.Store(t)
+			m.Mirror = shadow.New(m.target, shadow.Limits{}, mirrorSettings(sh))
 			s.all[t.group.key] = m
 		} else {
+			m.target.current.Store(t)
 			m.Update(mirrorSettings(sh))
 		}
 		m.table = table
@@ -200,6 +207,7 @@ func (s *call) copyToShadows(c *relay.Call, o relay.Outcome, k *relay.Capture) {
 func (s *call) shadowCopy(c *relay.Call, o relay.Outcome, k *relay.Capture) *shadow.Copy {
 	n := &shadow.Copy{
 		Path: c.Path(), RequestID: s.requestID, Encoding: s.meta.Encoding,
+		Traceparent: s.record.Link(), Revision: s.snap.table.Revision(),
 		Version: s.target.version.Name, Code: o.Code, Payload: k,
 		Latency: s.waited(o, true),
 	}
@@ -218,9 +226,9 @@ func (s *call) shadowCopy(c *relay.Call, o relay.Outcome, k *relay.Capture) *sha
 
 // shadowTarget is a version as a mirror sees it.
 type shadowTarget struct {
-	group   *liveGroup
-	guard   *breaker.Version
-	renames *renames
+	guard     *breaker.Version // of shadows
+	current   atomic.Pointer[target]
+	telemetry *telemetry.Telemetry
 }
 
 // Ready implements [shadow.Target].
@@ -250,11 +258,48 @@ var shadowKinds = [...]breaker.Kind{
 
 // Pick implements [shadow.Target].
 func (t *shadowTarget) Pick(now time.Time) (shadow.Endpoint, bool) {
-	e, _ := t.group.pick(now, nil)
+	e, _ := t.current.Load().group.pick(now, nil)
 	if e == nil {
 		return shadow.Endpoint{}, false
 	}
 	return shadow.Endpoint{Addr: e.addr, TLS: e.up.TLS()}, true
+}
+
+// Trace implements [shadow.Target].
+func (t *shadowTarget) Trace(c *shadow.Copy, e shadow.Endpoint, now time.Time) shadow.Span {
+	v := t.current.Load().version
+	s := &shadowSpan{telemetry: t.telemetry, record: telemetry.Shadow{
+		Model: v.Model, Version: v.Name, DataVersion: v.Provenance.Data, Endpoint: e.Addr,
+		RequestID: c.RequestID, Answered: c.Version, Revision: c.Revision, Started: now,
+	}}
+	var ok bool
+	if s.parent, ok = t.telemetry.BeginShadow(&s.record, c.Traceparent); !ok {
+		return nil
+	}
+	m, _ := identify.Lookup(c.Path) // known or in the routes, else there would be no copy
+	s.record.Service, s.record.Method = m.Service, m.Name
+	return s
+}
+
+// shadowSpan tells telemetry of a copy.
+type shadowSpan struct {
+	telemetry *telemetry.Telemetry
+	record    telemetry.Shadow
+	parent    string
+}
+
+// Traceparent implements [shadow.Span].
+func (s *shadowSpan) Traceparent() string { return s.parent }
+
+// End implements [shadow.Span].
+func (s *shadowSpan) End(a shadow.Attempt, failed shadow.Reason, d compare.Difference) {
+	s.record.Ended, s.record.Code = a.Ended, a.Code
+	if failed != 0 {
+		s.record.Failed = failed.String()
+	} else {
+		s.record.Verdict = d.String()
+	}
+	s.telemetry.RecordShadow(&s.record)
 }
 
 // Rewrite implements [shadow.Target].
@@ -263,7 +308,7 @@ func (t *shadowTarget) Rewrite(path string, dst, body []byte) ([]byte, bool) {
 	if !ok {
 		return dst, false
 	}
-	rename := t.renames.of(m.Scope, false)
+	rename := t.current.Load().renames.of(m.Scope, false)
 	if rename.err != nil {
 		return dst, false
 	}

@@ -317,8 +317,15 @@ func TestMirrorsOutliveTables(t *testing.T) {
 	if s := r.shadow(t, "v9"); s.Answered != 2 || s.Dropped[shadow.RateLimit] != 1 {
 		t.Errorf("counts %+v", s.Counts)
 	}
+	r.publish(3, strings.Replace(routes, "fraud_9", "fraud_10", 1))
+	r.call(modelInfer, infer("fraud", ""))
+	r.shadow(t, "v9")
+	var m pb.ModelInferRequest
+	if v9.last(t).message(t, 0, &m); m.GetModelName() != "fraud_10" {
+		t.Errorf("the shadow was asked for %q, want the name that it has now", m.GetModelName())
+	}
 	without, _, _ := strings.Cut(routes, "    shadow:")
-	r.publish(3, without)
+	r.publish(4, without)
 	if n := len(r.shadows.list()); n != 0 {
 		t.Errorf("%d mirrors are left", n)
 	}

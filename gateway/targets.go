@@ -44,7 +44,7 @@ func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Conf
 	t := &targets{
 		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: &snapshot{table: new(routing.Table), targets: new(targetSet)}, shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
-		data: make(map[drift.Key]*routing.Version), shadows: newShadows(),
+		data: make(map[drift.Key]*routing.Version), shadows: newShadows(cfg.Telemetry),
 	}
 	if !cfg.askNobody {
 		t.checker = health.New(ctx, spawn)

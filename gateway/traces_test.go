@@ -277,6 +277,114 @@ func TestSinkThatFailsCostsSpansAlone(t *testing.T) {
 	close(hold)
 }
 
+// Without a proper traceparent there is no trace to go on with, and a tracestate belongs to none.
+func TestTracestateGoesWithItsTraceparentAlone(t *testing.T) {
+	s := serve(t, nil)
+	r := start(t, routesOf(version("v7", s.addr)), tracing(t, receive(t, nil).addr, "always_off", ""))
+	for name, parents := range map[string][]string{
+		"none": nil, "broken": {"traceparent", theirParent + "0"}, "two": {"traceparent", theirParent, "traceparent", theirParent},
+	} {
+		r.call(modelInfer, infer("fraud", ""), append(parents, "tracestate", "a=1")...)
+		got := s.last(t)
+		if state, ok := got.header[tracestateField]; ok {
+			t.Errorf("%s: the server got tracestate %q", name, state)
+		}
+		if p := got.header[traceparentField]; len(p) != 1 || strings.Contains(p[0], theirTrace) {
+			t.Errorf("%s: the server got traceparent %q, want one of a new trace", name, p)
+		}
+	}
+}
+
+// A copy for a shadow is nothing that its caller waits for: it has a trace of its own, whose span is linked to
+// the call's and kept if that is.
+func TestShadowsSpansAreLinkedToTheCalls(t *testing.T) {
+	v7, v8, v9 := serve(t, says(1)), serve(t, says(1)), serve(t, says(2))
+	rc := receive(t, nil)
+	r := start(t, fmt.Sprintf(`
+routes:
+  - model: fraud
+    versions:
+      - {name: v7, endpoints: [%q]}
+      - {name: v8, endpoints: [%q]}
+      - {name: v9, endpoints: [%q], provenance: {data: "dvc:9"}}
+      - {name: gone, endpoints: ["127.0.0.1:1"]}
+    weights: {v7: 1}
+    shadow: [{version: v8, percent: 100}, {version: v9, percent: 100}, {version: gone, percent: 100}]
+`, v7.addr, v8.addr, v9.addr), tracing(t, rc.addr, "parentbased_traceidratio", "0"))
+	r.call(modelInfer, infer("fraud", ""), "x-request-id", "unsampled", "tracestate", "a=1")
+	r.call(modelInfer, infer("fraud", ""), "x-request-id", "sampled", "traceparent", theirParent, "tracestate", "a=1", "baggage", "user=7")
+	r.until(t, "the spans arrive", func() bool { return len(rc.all()) >= 5 })
+	for _, v := range []string{"v8", "v9", "gone"} {
+		r.shadow(t, v)
+	}
+	spans := rc.all()
+	if len(spans) != 5 {
+		t.Errorf("%d spans, want those of the call, its attempt and its three copies, and none of the call that is not kept", len(spans))
+	}
+	byVersion := make(map[string]*otlp.Span)
+	var call *otlp.Span
+	for _, s := range spans {
+		a := attributes(s.GetAttributes())
+		switch {
+		case s.GetKind() == otlp.Span_SPAN_KIND_SERVER:
+			call = s
+		case a["sluice.attempt.kind"] == "shadow":
+			byVersion[a["sluice.version"]] = s
+		}
+	}
+	for _, c := range []struct {
+		version string
+		server  *server // nil: not there
+		status  otlp.Status_StatusCode
+		want    map[string]string
+	}{
+		{"v8", v8, otlp.Status_STATUS_CODE_UNSET, map[string]string{"sluice.shadow.verdict": "none", "sluice.reason": "OK",
+			"rpc.response.status_code": "OK", "sluice.endpoint": v8.addr}},
+		{"v9", v9, otlp.Status_STATUS_CODE_UNSET, map[string]string{"sluice.shadow.verdict": "values", "sluice.reason": "OK",
+			"rpc.response.status_code": "OK", "sluice.endpoint": v9.addr, "sluice.data_version": "dvc:9"}},
+		{"gone", nil, otlp.Status_STATUS_CODE_ERROR, map[string]string{"sluice.shadow.verdict": "", "sluice.reason": "unreachable",
+			"rpc.response.status_code": "UNAVAILABLE", "error.type": "unreachable"}},
+	} {
+		span := byVersion[c.version]
+		if span == nil {
+			t.Fatalf("no span for the copy to %s: %v", c.version, spans)
+		}
+		for k, v := range map[string]string{"sluice.model": "fraud", "sluice.version": c.version, "sluice.shadow.answered_by": "v7",
+			"sluice.request_id": "sampled", "sluice.revision": "1", "rpc.method": "inference.GRPCInferenceService/ModelInfer"} {
+			c.want[k] = v
+		}
+		wantAttributes(t, span, c.want)
+		if span.GetStatus().GetCode() != c.status || span.GetKind() != otlp.Span_SPAN_KIND_CLIENT || span.GetEndTimeUnixNano() <= span.GetStartTimeUnixNano() {
+			t.Errorf("%s: %v", c.version, span)
+		}
+		own := fmt.Sprintf("%x", span.GetTraceId())
+		if own == theirTrace || len(span.GetParentSpanId()) != 0 {
+			t.Errorf("%s: it is in trace %s below %x, want a trace of its own", c.version, own, span.GetParentSpanId())
+		}
+		if l := span.GetLinks(); len(l) != 1 || !slices.Equal(l[0].GetTraceId(), call.GetTraceId()) || !slices.Equal(l[0].GetSpanId(), call.GetSpanId()) {
+			t.Errorf("%s: links %v, want one to the call's span", c.version, l)
+		}
+		if c.server == nil {
+			continue
+		}
+		for _, got := range c.server.calls() {
+			parent := got.one("traceparent")
+			if id := got.one("x-request-id"); id == "unsampled" {
+				if !strings.HasSuffix(parent, "-00") {
+					t.Errorf("%s: the copy of a call that is not kept has traceparent %q", c.version, parent)
+				}
+			} else if want := fmt.Sprintf("00-%s-%x-01", own, span.GetSpanId()); parent != want {
+				t.Errorf("%s got traceparent %q, want %q", c.version, parent, want)
+			} else if got.one("baggage") != "user=7" {
+				t.Errorf("%s got baggage %q", c.version, got.one("baggage"))
+			}
+			if state, ok := got.header[tracestateField]; ok {
+				t.Errorf("%s got the tracestate %q of another trace", c.version, state)
+			}
+		}
+	}
+}
+
 // Without a collector, a caller's trace passes through as it is.
 func TestTracesOffPassThrough(t *testing.T) {
 	s := serve(t, nil)

@@ -21,6 +21,10 @@ type Copy struct {
 	Path      string // /package.Service/Method
 	Authority string
 	RequestID string
+	// Traceparent names the call's span, for [Target.Trace]; empty if it has none.
+	Traceparent string
+	// Revision is of the routing state that decided.
+	Revision uint64
 	// Metadata are the request's fields, names and values in turn, pseudo-fields left
 	// out.
 	Metadata []string

@@ -129,7 +129,7 @@ func TestWhateverAShadowDoesIsCounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, c.addr, Limits{Deadline: 1500 * time.Millisecond}, Settings{})
-			r.offer(Copy{}, []byte("request"), good)
+			r.offer(Copy{Traceparent: parent}, []byte("request"), good)
 			s := r.idle()
 			failed := uint64(0)
 			if c.want != 0 {
@@ -143,6 +143,9 @@ func TestWhateverAShadowDoesIsCounted(t *testing.T) {
 			}
 			if len(r.attempts) != 1 || r.attempts[0].Kind != c.kind || r.attempts[0].Ended.IsZero() {
 				t.Errorf("attempts %+v, want one of kind %v", r.attempts, c.kind)
+			}
+			if want := (ending{r.attempts[0], c.want, c.differ}); len(r.followed) != 1 || r.followed[0] != want {
+				t.Errorf("its span was told %+v, want %+v", r.followed, want)
 			}
 		})
 	}
@@ -242,7 +245,8 @@ func TestShadowGetsTheCallWithoutItsCredentials(t *testing.T) {
 		"content-type", "application/grpc", "te", "trailers", "user-agent", "grpc-go", "grpc-timeout", "1S",
 		"authorization", "Bearer secret", "cookie", "secret", "x-api-key", "allowed", "sluice-version", "v7", "x-request-id", "theirs",
 		"x-tenant", "a", "x-tenant", "b", "trace-bin", "AQI", "bad-bin", "%",
-	}}, []byte("request"), []byte("request"))
+		"traceparent", "theirs", "tracestate", "theirs=1", "baggage", "user=7",
+	}, Traceparent: parent}, []byte("request"), []byte("request"))
 	s := r.idle()
 	if s.Answered != 1 || s.Mismatched != 0 {
 		t.Fatalf("status %+v", s)
@@ -250,6 +254,7 @@ func TestShadowGetsTheCallWithoutItsCredentials(t *testing.T) {
 	one := func(key string) string { return strings.Join(got.md[key], "|") }
 	for key, want := range map[string]string{
 		":authority": "models.example:8001-shadow", "x-api-key": "allowed", "x-tenant": "a|b", "x-request-id": "r-1", "trace-bin": "\x01\x02",
+		"traceparent": parent, "tracestate": "", "baggage": "user=7",
 		"authorization": "", "cookie": "", "sluice-version": "", "bad-bin": "", "content-type": "application/grpc+proto",
 	} {
 		if one(key) != want {

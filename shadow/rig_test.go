@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"sluice/proto/inference"
+	"sluice/shadow/compare"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -101,6 +102,7 @@ type rig struct {
 
 	mu       sync.Mutex
 	attempts []Attempt
+	followed []ending
 	payloads []*payload
 }
 
@@ -113,6 +115,27 @@ func newRig(t testing.TB, addr string, l Limits, s Settings) *rig {
 		r.whole()
 	})
 	return r
+}
+
+// parent is what spans of copies are known by.
+const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+// ending is what the span of a copy was told.
+type ending struct {
+	Attempt
+	failed Reason
+	differ compare.Difference
+}
+
+// follower is a copy's span.
+type follower struct{ *rig }
+
+func (f follower) Traceparent() string { return parent }
+
+func (f follower) End(a Attempt, failed Reason, d compare.Difference) {
+	f.rig.mu.Lock()
+	defer f.rig.mu.Unlock()
+	f.followed = append(f.followed, ending{a, failed, d})
 }
 
 // version is the rig as the mirror's target.
@@ -134,6 +157,13 @@ func (v version) Admit(time.Time) (func(Attempt), bool) {
 }
 
 func (v version) Pick(time.Time) (Endpoint, bool) { return Endpoint{Addr: v.addr}, v.addr != "" }
+
+func (v version) Trace(c *Copy, _ Endpoint, _ time.Time) Span {
+	if c.Traceparent == "" {
+		return nil
+	}
+	return follower(v)
+}
 
 func (v version) Rewrite(path string, dst, body []byte) ([]byte, bool) {
 	return append(dst, body...), path != "/no/rename"

@@ -3,6 +3,8 @@ package shadow
 import (
 	"crypto/tls"
 	"time"
+
+	"sluice/shadow/compare"
 )
 
 // Target is the version that a mirror sends to, as its owner knows it. The methods
@@ -15,6 +17,9 @@ type Target interface {
 	Admit(now time.Time) (settle func(Attempt), ok bool)
 	// Pick returns where an attempt goes.
 	Pick(now time.Time) (Endpoint, bool)
+	// Trace is told of a copy that is about to be sent. The [Span] that it returns is told
+	// of its end; nil if there are no traces.
+	Trace(c *Copy, e Endpoint, now time.Time) Span
 	// Rewrite appends the messages of body, of a call of that path and uncompressed,
 	// to dst, renamed for the version. It reports false if that cannot be done.
 	Rewrite(path string, dst, body []byte) ([]byte, bool)
@@ -34,6 +39,15 @@ type Attempt struct {
 	Had     time.Duration
 	Latency time.Duration
 	Ended   time.Time
+}
+
+// Span follows a copy that is sent. One goroutine uses it.
+type Span interface {
+	// Traceparent is what the shadow gets in place of the caller's.
+	Traceparent() string
+	// End is called once: with how the attempt ended, and either why it counts as failed
+	// or, if it was answered (failed is 0), how its answer differs.
+	End(a Attempt, failed Reason, d compare.Difference)
 }
 
 // AttemptKind says how an attempt ended, below gRPC.

@@ -59,13 +59,20 @@ func (w *worker) handle(j job) {
 		call.request = append(call.request, outgoing{shared, at + prefixSize, at + prefixSize + n})
 		at += prefixSize + n
 	}
-	call.send(m, endpoint, now)
+	span := m.target.Trace(c, endpoint, now)
+	call.send(m, endpoint, span, now)
 	settle(call.attempt)
+	difference := compare.None
+	if call.failed == 0 {
+		difference = w.judge(c, &call)
+	}
+	if span != nil {
+		span.End(call.attempt, call.failed, difference)
+	}
 	if call.failed != 0 {
 		m.counts.by[call.failed].Add(1)
 		return
 	}
-	w.judge(c, &call)
 	m.counts.answered.Add(1)
 }
 
@@ -111,8 +118,8 @@ func (w *worker) prepare(c *Copy) (body *[]byte, lengths []int, why Reason) {
 	return body, lengths, 0
 }
 
-// judge compares the answers.
-func (w *worker) judge(c *Copy, s *call) {
+// judge compares the answers, and says how they differ.
+func (w *worker) judge(c *Copy, s *call) compare.Difference {
 	w.answer = c.Payload.AppendAnswer(w.answer[:0])
 	var r compare.Result
 	caller, err := expand(w.answer, c.Payload.AnswerEncoding(), 4*len(w.answer)+answerSpare)
@@ -131,6 +138,7 @@ func (w *worker) judge(c *Copy, s *call) {
 	if cap(w.answer) > largeScratch {
 		w.answer = nil
 	}
+	return r.Difference
 }
 
 // call is one call of a shadow.
@@ -151,13 +159,16 @@ type call struct {
 const authoritySuffix = "-shadow"
 
 // send makes the call and notes how it ended.
-func (s *call) send(m *Mirror, e Endpoint, now time.Time) {
+func (s *call) send(m *Mirror, e Endpoint, span Span, now time.Time) {
 	s.attempt = Attempt{Had: m.limits.Deadline}
 	ctx, cancel := context.WithTimeout(context.Background(), m.limits.Deadline)
 	defer cancel()
 	md := passedOn(s.c.Metadata, m.settings.Load().Metadata)
 	if s.c.RequestID != "" {
 		md["x-request-id"] = []string{s.c.RequestID}
+	}
+	if span != nil {
+		md["traceparent"] = []string{span.Traceparent()}
 	}
 	cc, err := m.conns.to(e, now)
 	var stream grpc.ClientStream

@@ -20,10 +20,16 @@ const (
 	lastTimeout   = 3 * time.Second
 )
 
+// spanned is a record that spans are made of.
+type spanned interface {
+	count() int
+	build(b *spanBuilder)
+}
+
 // spanExport turns records into spans and delivers them. Its goroutine may be held up by a sink as long as
 // the sink likes: meanwhile the queue fills up, and what finds no room is dropped.
 type spanExport struct {
-	queue   chan *Call
+	queue   chan spanned
 	sink    sdktrace.SpanExporter
 	build   *spanBuilder
 	metrics *metrics
@@ -33,16 +39,16 @@ type spanExport struct {
 
 func newSpanExport(e *Export, m *metrics, log *slog.Logger) *spanExport {
 	return &spanExport{
-		queue: make(chan *Call, spanRoom), sink: e.Spans, build: newSpanBuilder(e.Resource), metrics: m, log: log,
+		queue: make(chan spanned, spanRoom), sink: e.Spans, build: newSpanBuilder(e.Resource), metrics: m, log: log,
 	}
 }
 
 // offer takes a record that nobody will change any more, if there is room.
-func (x *spanExport) offer(c *Call) {
+func (x *spanExport) offer(s spanned) {
 	select {
-	case x.queue <- c:
+	case x.queue <- s:
 	default:
-		x.metrics.drop(signalSpans, dropQueueFull, 1+len(c.Attempts()))
+		x.metrics.drop(signalSpans, dropQueueFull, s.count())
 	}
 }
 
@@ -64,7 +70,7 @@ func (x *spanExport) run(ctx context.Context) {
 // empty delivers what is in the queue.
 func (x *spanExport) empty(ctx context.Context) {
 	for n := len(x.queue); n > 0; n-- {
-		x.build.call(<-x.queue)
+		(<-x.queue).build(x.build)
 		if len(x.build.ended.spans) >= spanBatch {
 			x.deliver(ctx)
 		}

@@ -30,6 +30,8 @@ const (
 	attrKept        = attribute.Key("sluice.kept")
 	attrRequest     = attribute.Key("sluice.request.bytes")
 	attrAnswer      = attribute.Key("sluice.answer.bytes")
+	attrAnswered    = attribute.Key("sluice.shadow.answered_by")
+	attrVerdict     = attribute.Key("sluice.shadow.verdict")
 	attrResetCode   = attribute.Key("http2.error_code")
 )
 
@@ -85,8 +87,11 @@ func (idsFromContext) NewSpanID(ctx context.Context, _ trace.TraceID) trace.Span
 	return i.span
 }
 
-// call makes the spans of a call: its own, and one below it for each attempt.
-func (b *spanBuilder) call(c *Call) {
+// count is how many spans build makes.
+func (c *Call) count() int { return 1 + len(c.Attempts()) }
+
+// build makes the spans of a call: its own, and one below it for each attempt.
+func (c *Call) build(b *spanBuilder) {
 	ctx := context.Background()
 	if c.Trace.Parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
@@ -168,11 +173,13 @@ func flagReason(c *Call) attribute.KeyValue {
 }
 
 // methodOf is the method in full; one that a client made up is _OTHER.
-func methodOf(c *Call) string {
-	if c.Service == "" {
+func methodOf(c *Call) string { return fullMethod(c.Service, c.Method) }
+
+func fullMethod(service, method string) string {
+	if service == "" {
 		return other
 	}
-	return c.Service + "/" + c.Method
+	return service + "/" + method
 }
 
 func spanName(c *Call) string {

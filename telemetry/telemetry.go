@@ -195,7 +195,7 @@ func (t *Telemetry) Record(c *Call) {
 	c.why = c.worthKeeping()
 	if c.why > keptSampled && !t.tail.allow(c.Ended) {
 		c.why = notKept
-		t.metrics.drop(signalSpans, dropRate, 1+len(c.Attempts()))
+		t.metrics.drop(signalSpans, dropRate, c.count())
 	}
 	c.Series.call(c)
 	if failed {

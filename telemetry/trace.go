@@ -36,12 +36,17 @@ func (s *Sampling) begin(id uint64, traceparent string) (t Trace) {
 		sampled = t.Flags.IsSampled()
 	}
 	if !fromCaller {
-		binary.NativeEndian.PutUint64(t.ID[:8], rand.Uint64())
-		binary.NativeEndian.PutUint64(t.ID[8:], rand.Uint64()|1) // never zero
+		t.ID = newTraceID()
 	}
 	t.Span = newSpanID()
 	t.Flags = t.Flags.WithSampled(sampled)
 	return t
+}
+
+func newTraceID() (id trace.TraceID) {
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64()|1) // never zero
+	return id
 }
 
 func newSpanID() (id trace.SpanID) {

@@ -20,6 +20,8 @@ type Metadata struct {
 	Encoding     string // grpc-encoding
 	// Traceparent is traceparent; several name no trace, and are no traceparent together.
 	Traceparent string
+	// Tracestate reports whether there is a tracestate.
+	Tracestate bool
 	// ForceFallback is the token of sluice-fallback-force.
 	ForceFallback string
 
@@ -47,6 +49,8 @@ func (m *Metadata) Add(name, value string) error {
 			value = "several"
 		}
 		m.Traceparent = value
+	case "tracestate":
+		m.Tracestate = true
 	case "x-request-id":
 		if m.RequestID == "" && usableRequestID(value) {
 			m.RequestID = value

@@ -294,7 +294,9 @@ func (c *Call) encodeRequest(w *worker, a *attempt, uc *conn, end bool) {
 		uc.encode(f)
 	}
 	for _, f := range a.d.Request {
-		uc.encode(f)
+		if f.Value != "" {
+			uc.encode(f)
+		}
 	}
 	if end, ok := c.endOf(a); ok {
 		uc.encode(hpack.HeaderField{Name: "grpc-timeout", Value: formatTimeout(end.Sub(w.now)), Sensitive: true})

@@ -86,7 +86,7 @@ func Later(after time.Duration) Verdict { return Verdict{kind: verdictLater, aft
 type Dispatch struct {
 	Upstream *Upstream
 	// Request holds fields set on the request; incoming fields of the same names
-	// are not forwarded. Fields with Sensitive set are never put into a
+	// are not forwarded, and that is all that one without a value is for. Fields with Sensitive set are never put into a
 	// compression table: use it for values that are new with every call.
 	Request []hpack.HeaderField
 	// Answer holds fields added to the first HEADERS block of the answer.
