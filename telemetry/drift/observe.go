@@ -70,7 +70,7 @@ func (o *observer) look(inputs, outputs []tensor.Tensor, ref *reference, pick ui
 
 func (o *observer) input(t *tensor.Tensor, pick uint64) {
 	row, width := rowOf(t, len(o.columns[t.Name]), pick)
-	if width == 0 || width > maxWidth {
+	if width == 0 {
 		return
 	}
 	l := o.layout("", t, width)
@@ -88,7 +88,7 @@ func (o *observer) input(t *tensor.Tensor, pick uint64) {
 // output looks at an answer: a single number or string as such, and more numbers as the scores of classes.
 func (o *observer) output(t *tensor.Tensor, pick uint64) {
 	row, width := rowOf(t, 0, pick)
-	if width == 0 || width > maxWidth {
+	if width == 0 {
 		return
 	}
 	l := o.layout(outputPrefix, t, width)
@@ -106,17 +106,13 @@ func (o *observer) output(t *tensor.Tensor, pick uint64) {
 // outputPrefix begins the names of answers' features.
 const outputPrefix = "output."
 
-// rowOf returns which row of a tensor to look at, and how many elements it has. The first size of a shape is the
-// number of rows; a shape of one size is a single row if the route names as many columns.
+// rowOf returns which row of a tensor to look at, and how many elements it has, 0 if there is nothing to look at.
 func rowOf(t *tensor.Tensor, columns int, pick uint64) (row, width int) {
-	rows := 1
-	if len(t.Shape) > 0 && !(len(t.Shape) == 1 && columns > 1 && t.Shape[0] == int64(columns)) {
-		rows = int(min(t.Shape[0], int64(t.Len())))
-	}
-	if rows == 0 || t.Len() == 0 {
+	rows, width := t.Rows(columns)
+	if rows == 0 || width > maxWidth {
 		return 0, 0
 	}
-	return int(pick % uint64(rows)), t.Len() / rows
+	return int(pick % uint64(rows)), width
 }
 
 // layout returns what is looked at in a tensor, nil if there are too many different ones.

@@ -63,5 +63,5 @@ func (d Datatype) IsFloat() bool { return d >= FP16 && d <= FP64 }
 // IsNumber reports a datatype whose elements are numbers, truth values among them.
 func (d Datatype) IsNumber() bool { return d >= Bool && d <= FP64 }
 
-// signed reports an integer datatype with a sign.
-func (d Datatype) signed() bool { return d >= Int8 && d <= Int64 }
+// IsSigned reports an integer datatype with a sign.
+func (d Datatype) IsSigned() bool { return d >= Int8 && d <= Int64 }

@@ -23,6 +23,20 @@ type Tensor struct {
 // Len is the number of elements.
 func (t *Tensor) Len() int { return t.n }
 
+// Rows says how many rows the tensor has, and how many elements each: the first size of a shape is the number of
+// rows. A shape of one size is a single row if it is known to have as many columns, more than one; 0 if that is not
+// known. Both are 0 for a tensor without elements.
+func (t *Tensor) Rows(columns int) (rows, width int) {
+	rows = 1
+	if len(t.Shape) > 0 && !(len(t.Shape) == 1 && columns > 1 && t.Shape[0] == int64(columns)) {
+		rows = int(min(t.Shape[0], int64(t.n)))
+	}
+	if rows == 0 || t.n == 0 {
+		return 0, 0
+	}
+	return rows, t.n / rows
+}
+
 // Floats reads elements as numbers into dst, beginning with the element at from, and
 // returns how many there were: len(dst), or what is left. BOOL counts as 0 and 1, and
 // 64-bit integers are rounded. It is for datatypes that are numbers, and reads nothing
@@ -88,7 +102,7 @@ func (t *Tensor) rawFloats(dst []float64, from int) {
 			dst[i] = fromBF16(binary.LittleEndian.Uint16(raw[2*i:]))
 		}
 	default:
-		signed := t.Datatype.signed()
+		signed := t.Datatype.IsSigned()
 		for i := range dst {
 			b := t.rawBits(raw, i)
 			if dst[i] = float64(b); signed {
