@@ -24,6 +24,7 @@ func Variants() []Variant {
 		{Name: "sluice-plain", About: "one version, defaults, no telemetry", Routes: onePlain, Args: []string{"--telemetry", "off"}},
 		{Name: "sluice-quiet", About: "all policies, no telemetry", Args: []string{"--telemetry", "off"}},
 		{Name: "sluice-shadow", About: "all policies, and copies of 10 % of the calls to a shadow", Routes: shadowed},
+		{Name: "sluice-drift", About: "all policies, and drift watched by default settings", Routes: watched},
 		{Name: "sluice-unsampled", About: "traces on, no call sampled", Env: traces("0")},
 		{Name: "sluice-sampled", About: "traces on, 1 % of calls sampled", Env: traces("0.01")},
 		{Name: "sluice-10", About: "all policies, and 9 other routes", Routes: amongRoutes(10)},
@@ -63,6 +64,9 @@ func shadowed(site Site) string {
 	route = strings.Replace(route, "    weights:", fmt.Sprintf("      - {name: c, endpoints: [%q]}\n    weights:", site.Copies), 1)
 	return route + "    shadow: [{version: c, percent: 10}]\n"
 }
+
+// watched is AllPolicies with samples of each version compared with what is learnt of the first ones.
+func watched(site Site) string { return AllPolicies(site) + "    drift: {}\n" }
 
 // onePlain is the shortest route there is.
 func onePlain(site Site) string {
