@@ -27,7 +27,9 @@ type Store interface {
 	Load(ctx context.Context) (*State, error)
 
 	// Update makes one change, all of it or nothing, if the store's revision is
-	// the one the update expects. It fails within 2 s, however the store fails.
+	// the one the update expects. It fails within 2 s, however the store fails. It
+	// fails with ErrGap, and does nothing, while the store has lost entries that the
+	// last Load did not tell of: what the update was made for may be among them.
 	Update(ctx context.Context, u *Update) (*routingv1.Change, error)
 
 	// Watch calls deliver with every change after the given position, in order

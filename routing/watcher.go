@@ -47,6 +47,7 @@ type Watcher struct {
 	cache *cache // nil without one
 
 	mustLoad atomic.Bool // following changes is not enough
+	loading  sync.Mutex  // serialises loading; taken before mu
 
 	mu       sync.Mutex // serialises publishing; never held while the store is asked
 	local    *State     // what is published, and tombstones
@@ -180,14 +181,27 @@ func (w *Watcher) storePosition() Position {
 	return w.storeAt
 }
 
-// reload brings the published state in line with the store's whole state.
+// reload brings the published state in line with the store's whole state. Changes that
+// operators make find out about losses too, so there may be two at a time.
 func (w *Watcher) reload(ctx context.Context) error {
-	s, err := w.cfg.Store.Load(ctx)
-	if err == nil {
-		err = w.reconcile(ctx, s)
+	w.loading.Lock()
+	defer w.loading.Unlock()
+	return w.loadAgain(ctx)
+}
+
+// loadAgain is reload for those that hold w.loading.
+func (w *Watcher) loadAgain(ctx context.Context) error {
+	for {
+		before := w.position()
+		s, err := w.cfg.Store.Load(ctx)
+		if err == nil {
+			err = w.reconcile(ctx, s)
+		}
+		w.mustLoad.Store(err != nil)
+		if err == nil || w.position() == before || ctx.Err() != nil {
+			return err
+		} // a change was applied meanwhile, and what was loaded may have been too old
 	}
-	w.mustLoad.Store(err != nil)
-	return err
 }
 
 // note remembers why the store is not being followed, nil if it is, and logs it

@@ -91,7 +91,9 @@ func (w *Watcher) take(s *State) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s.Revision < w.local.Revision {
-		return fmt.Errorf("%w: the store is at revision %d, %d is published", ErrGap, s.Revision, w.local.Revision)
+		return fmt.Errorf("%s is at revision %d although its history goes on to %d, which is served here: something other than sluice "+
+			"has set it back; put its head right, or remove the head: the next change then writes back what is served",
+			w.cfg.Store, s.Revision, w.local.Revision)
 	}
 	var docs []*routingv1.Route
 	changed := make(map[string]*Route)

@@ -54,7 +54,7 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 	case err != nil:
 		return err
 	case named && s.Revision <= local.Revision:
-		return w.reload(ctx) // what names it was written after s was read
+		return w.loadAgain(ctx) // what names it was written after s was read
 	case !named:
 		if err := w.beginEpoch(ctx, s, local, lost); err != nil {
 			return err
@@ -92,7 +92,7 @@ func (w *Watcher) overrule(ctx context.Context, s *State, local Position) error 
 	c, err := w.cfg.Store.Update(ctx, u)
 	var faster *ConflictError
 	if errors.As(err, &faster) {
-		return w.reload(ctx) // another gateway has done it
+		return w.loadAgain(ctx) // another gateway has done it
 	}
 	if err != nil {
 		return fmt.Errorf("the store had lost its routing state and was seeded anew, and revision %d cannot be written back: %w",

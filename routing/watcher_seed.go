@@ -21,7 +21,7 @@ func (w *Watcher) seed(ctx context.Context, empty *State) error {
 	c, err := w.cfg.Store.Update(ctx, u)
 	var faster *ConflictError
 	if errors.As(err, &faster) {
-		return w.reload(ctx) // another gateway has seeded it
+		return w.loadAgain(ctx) // another gateway has seeded it
 	}
 	if err != nil {
 		return fmt.Errorf("seed an empty store: %w", err)

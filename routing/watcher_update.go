@@ -35,7 +35,27 @@ func (w *Watcher) Update(ctx context.Context, u *Update) (*routingv1.Change, err
 	return c, nil
 }
 
+// update restores and makes the change; again if the store turns out to have lost
+// something that has not been noticed here, which has to be dealt with first.
 func (w *Watcher) update(ctx context.Context, u *Update) (*routingv1.Change, error) {
+	c, err := w.restoreAndUpdate(ctx, u)
+	if !errors.Is(err, ErrGap) && !w.isBehind(err) {
+		return c, err
+	}
+	if err := w.reload(ctx); err != nil {
+		return nil, err
+	}
+	return w.restoreAndUpdate(ctx, u)
+}
+
+// isBehind reports whether an update has failed because the store is at a lower
+// revision than what is served here.
+func (w *Watcher) isBehind(err error) bool {
+	var conflict *ConflictError
+	return errors.As(err, &conflict) && conflict.Current < w.position().Revision
+}
+
+func (w *Watcher) restoreAndUpdate(ctx context.Context, u *Update) (*routingv1.Change, error) {
 	u, err := w.restore(ctx, u)
 	if err != nil {
 		return nil, err

@@ -11,12 +11,14 @@ import (
 
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
+	"sluice/routing/redisstore"
 	"sluice/routing/storetest"
 )
 
 // TestVanishedKeysAreNoDeletion removes keys behind the replicas' backs. What is
 // served stays and the status says why; the next change by an operator writes
-// everything back; another replica and a new one then agree.
+// everything back, also if it comes before anybody has noticed; another replica and a
+// new one then agree, and undoing that change brings back what was served.
 func TestVanishedKeysAreNoDeletion(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -27,50 +29,83 @@ func TestVanishedKeysAreNoDeletion(t *testing.T) {
 		"DEL head":    {[]string{"DEL", "{sluice}:head"}, "has lost its routing state"},
 		"DEL routes":  {[]string{"DEL", "{sluice}:routes"}, "lacks 2 routes that nobody has deleted (m, n)"},
 		"HDEL":        {[]string{"HDEL", "{sluice}:routes", "n"}, "lacks 1 routes that nobody has deleted (n)"},
+		"HDEL m":      {[]string{"HDEL", "{sluice}:routes", "m"}, "lacks 1 routes that nobody has deleted (m)"},
 		"DEL changes": {[]string{"DEL", "{sluice}:changes"}, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server := storetest.StartRedis(t)
-			a, b := startReplica(t, server.URL(), ""), startReplica(t, server.URL(), "")
-			a.mustSet(storetest.Route("m", "v1"))
-			a.mustSet(storetest.Route("n", "v1"))
-			a.mustSet(storetest.Route("gone", "v1"))
-			c, err := a.Update(t.Context(), &routing.Update{Expected: 3, Delete: []string{"gone"}, Actor: "operator"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			at := fmt.Sprint(" at ", c.GetRevision())
-			b.await("n", "v1"+at)
-
-			server.Do(test.do...)
-			for _, r := range []*replica{a, b} {
-				if test.problem != "" {
-					r.awaitProblem(test.problem)
-				}
-				for _, model := range []string{"m", "n"} {
-					if got := r.serving(model); got != "v1"+at {
-						t.Errorf("serving %s: %s, want v1%s", model, got, at)
+		for _, noticed := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/noticed=%v", name, noticed), func(t *testing.T) {
+				t.Parallel()
+				server := storetest.StartRedis(t)
+				patience := func(cfg *redisstore.Config) {
+					if !noticed {
+						cfg.Poll = time.Hour
 					}
 				}
-			}
-			back := a.mustSet(storetest.Route("m", "v2"))
-			if back.GetRevision() <= c.GetRevision() {
-				t.Errorf("revision %d after %d", back.GetRevision(), c.GetRevision())
-			}
-			if was := back.GetRoutes()[0].GetBefore().GetVersions(); len(was) != 1 || was[0].GetName() != "v1" {
-				t.Errorf("the change says that the versions were %v, want v1, which was served: undoing it must not delete the route", was)
-			}
-			fresh := startReplica(t, server.URL(), "")
-			at = fmt.Sprint(" at ", back.GetRevision())
-			for _, r := range []*replica{a, b, fresh} {
-				r.await("m", "v2"+at)
-				r.await("n", "v1"+at)
-				r.await("gone", "nothing"+at)
-				r.awaitWell()
-			}
-		})
+				a, b := startReplica(t, server.URL(), "", patience), startReplica(t, server.URL(), "", patience)
+				a.mustSet(storetest.Route("m", "v1"))
+				a.mustSet(storetest.Route("n", "v1"))
+				a.mustSet(storetest.Route("gone", "v1"))
+				c, err := a.Update(t.Context(), &routing.Update{Expected: 3, Delete: []string{"gone"}, Actor: "operator"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				at := fmt.Sprint(" at ", c.GetRevision())
+				b.await("n", "v1"+at)
+
+				server.Do(test.do...)
+				for _, r := range []*replica{a, b} {
+					if noticed && test.problem != "" {
+						r.awaitProblem(test.problem)
+					}
+					for _, model := range []string{"m", "n"} {
+						if got := r.serving(model); got != "v1"+at {
+							t.Errorf("serving %s: %s, want v1%s", model, got, at)
+						}
+					}
+				}
+				back := a.mustSet(storetest.Route("m", "v2"))
+				if back.GetRevision() <= c.GetRevision() {
+					t.Errorf("revision %d after %d", back.GetRevision(), c.GetRevision())
+				}
+				if was := back.GetRoutes()[0].GetBefore().GetVersions(); len(was) != 1 || was[0].GetName() != "v1" {
+					t.Errorf("the change says that the versions were %v, want v1, which was served: undoing it must not delete the route", was)
+				}
+				fresh := startReplica(t, server.URL(), "")
+				at = fmt.Sprint(" at ", back.GetRevision())
+				for _, r := range []*replica{a, b, fresh} {
+					r.await("m", "v2"+at)
+					r.await("n", "v1"+at)
+					r.await("gone", "nothing"+at)
+					r.awaitWell()
+				}
+			})
+		}
 	}
+}
+
+// TestLossStaysVisible: a gateway that never knew the lost route cannot write it back,
+// and its change must not make the others believe that all is there.
+func TestLossStaysVisible(t *testing.T) {
+	t.Parallel()
+	server := storetest.StartRedis(t)
+	a := startReplica(t, server.URL(), "")
+	a.mustSet(storetest.Route("m", "v1"))
+	a.mustSet(storetest.Route("lost", "v1"))
+	server.Do("HDEL", "{sluice}:routes", "lost")
+	b := startReplica(t, server.URL(), "")
+	b.awaitProblem("lacks 1 entries that something other than sluice has removed")
+	c := b.mustSet(storetest.Route("m", "v2"))
+	at := fmt.Sprint(" at ", c.GetRevision())
+	a.await("m", "v2"+at)
+	a.awaitProblem("lacks 1 routes that nobody has deleted (lost)")
+	b.awaitProblem("lacks 1 entries that something other than sluice has removed")
+	if got := a.serving("lost"); got != "v1"+at {
+		t.Errorf("serving %s, want v1%s", got, at)
+	}
+	a.mustSet(storetest.Route("m", "v3"))
+	b.await("lost", fmt.Sprint("v1 at ", a.router.Current().Revision()))
+	a.awaitWell()
+	b.awaitWell()
 }
 
 // TestLostRoutesCanBeDeleted: what the store has lost is deleted as what it was,
@@ -89,8 +124,9 @@ func TestLostRoutesCanBeDeleted(t *testing.T) {
 		if taken {
 			other := storetest.Route("other", "v1")
 			other.Services = lost.GetServices()
-			b := open(t, server.URL()) // no gateway that knows the lost route
-			c := storetest.Set(t, b, other)
+			b := startReplica(t, server.URL(), "") // which never knew the lost route
+			c := b.mustSet(other)
+			b.stop()
 			a.await("m", fmt.Sprint("v1 at ", c.GetRevision()))
 		}
 		c, err := a.Update(t.Context(), &routing.Update{

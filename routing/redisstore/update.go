@@ -129,6 +129,9 @@ func (s *Store) readBasis(ctx context.Context, tx *redis.Tx, u *routing.Update) 
 	if u.Expected != b.Revision {
 		return b, nil // a conflict, which needs no documents
 	}
+	if s.hasLostEntries(b.head) {
+		return b, fmt.Errorf("%s: %d of %d entries are gone: %w", s.name, b.entries-b.found, b.entries, routing.ErrGap)
+	}
 	if err := s.readEntries(ctx, tx, u, b); err != nil {
 		return b, err
 	}
@@ -197,7 +200,8 @@ func (s *Store) makeRoom(ctx context.Context, tx *redis.Tx, b *basis, c *routing
 		b.streamTop, b.Revision)}
 }
 
-// write is the transaction.
+// write is the transaction. It does not make the number of entries that there should be
+// smaller where some are missing: a gateway that has not noticed yet is to notice.
 func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.Change) error {
 	entry, err := encodeChange(c)
 	if err != nil {
@@ -213,7 +217,7 @@ func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.
 	}
 	cmds, err := tx.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.HSet(ctx, s.keys.head, "revision", c.GetRevision(), "id", c.GetId(), "epoch", c.GetEpoch(),
-			"time", c.GetTime().AsTime().Format(time.RFC3339Nano), "entries", b.found+int64(added))
+			"time", c.GetTime().AsTime().Format(time.RFC3339Nano), "entries", max(b.entries, b.found+int64(added)))
 		if len(fields) > 0 {
 			p.HSet(ctx, s.keys.routes, fields...)
 		}
