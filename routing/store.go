@@ -192,6 +192,6 @@ type Health struct {
 	WriteErr error
 	// Since is when Err became so; zero before the store was first asked.
 	Since time.Time
-	// Answered is when the store last answered; zero if it never has.
+	// Answered is when the store last did what it was asked; zero if it never has.
 	Answered time.Time
 }

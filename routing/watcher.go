@@ -30,6 +30,9 @@ type WatcherConfig struct {
 	StartTimeout time.Duration
 	// SaveEvery is the least time between two writes of the cache. Default 1 s.
 	SaveEvery time.Duration
+	// ConfirmEvery is the time between two notes beside the cache that the store still
+	// says the same. Default 10 s.
+	ConfirmEvery time.Duration
 }
 
 // Watcher is the one writer of a [Router]: it follows a [Store] and publishes
@@ -54,7 +57,7 @@ type Watcher struct {
 	storeAt  Position   // what the store was last seen to hold
 	known    bool       // storeAt says so
 	source   Source
-	taken    time.Time // when the store last confirmed local, unless it is being followed
+	taken    time.Time // when the store last confirmed local, but for answers while it is being followed
 	refused  map[string]Refusal
 	orphans  map[string]bool // entries of local that the store does not mention
 	removed  int             // entries that the store should have
@@ -75,6 +78,9 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	}
 	if cfg.SaveEvery == 0 {
 		cfg.SaveEvery = time.Second
+	}
+	if cfg.ConfirmEvery == 0 {
+		cfg.ConfirmEvery = 10 * time.Second
 	}
 	w := &Watcher{
 		cfg:     cfg,
@@ -219,8 +225,12 @@ func (w *Watcher) note(err error) {
 
 // remember keeps why the store is not being followed and returns what was kept.
 func (w *Watcher) remember(err error) (before error) {
+	health := w.cfg.Store.Health()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.failure == nil && err != nil {
+		w.taken = w.confirmed(health) // from now on the store's answers say nothing about it
+	}
 	before, w.failure = w.failure, err
 	w.count(OpFollow, err)
 	if err == nil && before != nil {

@@ -99,19 +99,28 @@ func (w *Watcher) takeCached(stored *routingv1.StoredState) error {
 		w.recent.add(c)
 	}
 	w.source, w.taken, w.known = FromCache, stored.GetConfirmed().AsTime(), false
+	if at := w.cache.readConfirmed(w.local.Position); at.After(w.taken) {
+		w.taken = at
+	}
 	return nil
 }
 
 // saveWhenChanged writes the cache until ctx ends, never twice within the least
-// time.
+// time, and notes now and then that it is still up to date: after a crash, a quiet
+// week is not to look like a week without the store.
 func (w *Watcher) saveWhenChanged(ctx context.Context) {
 	if w.cache == nil {
 		return
 	}
+	confirm := time.NewTicker(w.cfg.ConfirmEvery)
+	defer confirm.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-confirm.C:
+			w.saveConfirmed()
+			continue
 		case <-w.cache.changed:
 			w.save()
 		}
@@ -146,7 +155,18 @@ func (w *Watcher) save() {
 	w.mu.Unlock()
 	stored := state.Stored()
 	stored.Changes, stored.Confirmed = changes, timestamppb.New(status.ConfirmedAt)
-	err := w.cache.dir.Write(stored)
+	w.saved(w.cache.dir.Write(stored))
+}
+
+// saveConfirmed notes when the store last said that its state is the one kept.
+func (w *Watcher) saveConfirmed() {
+	if s := w.Status(); s.Following {
+		w.saved(w.cache.writeConfirmed(s.Position, s.ConfirmedAt))
+	}
+}
+
+// saved remembers and says how writing went.
+func (w *Watcher) saved(err error) {
 	w.mu.Lock()
 	before := w.cache.err
 	w.cache.err = err
@@ -154,6 +174,29 @@ func (w *Watcher) save() {
 	if err != nil && !sameError(err, before) {
 		w.cfg.Logger.Warn("the last good state cannot be kept", "error", err)
 	}
+}
+
+// confirmedFile holds the id of a change and when the store last said that its state is
+// the one after it.
+const confirmedFile = "confirmed"
+
+func (c *cache) writeConfirmed(p Position, at time.Time) error {
+	return c.dir.WriteFile(confirmedFile, fmt.Appendf(nil, "%s %s\n", p.ID, at.UTC().Format(time.RFC3339Nano)))
+}
+
+// readConfirmed returns when a position was confirmed last, the zero time if that is
+// not known: the file is of no use for another position, or if it is damaged.
+func (c *cache) readConfirmed(p Position) time.Time {
+	text, err := os.ReadFile(filepath.Join(c.dir.Path(), confirmedFile))
+	if err != nil {
+		return time.Time{}
+	}
+	id, when, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	at, err := time.Parse(time.RFC3339Nano, when)
+	if err != nil || id != p.ID || at.After(time.Now()) {
+		return time.Time{}
+	}
+	return at
 }
 
 // maxLostFiles bounds the files of lost documents that are kept.

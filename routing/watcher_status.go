@@ -95,8 +95,8 @@ func (w *Watcher) Status() Status {
 		Missing:     w.missing(),
 		SeedDiffers: w.seedDiff,
 	}
-	if s.Following && health.Answered.After(w.taken) {
-		s.ConfirmedAt = health.Answered
+	if w.failure == nil {
+		s.ConfirmedAt = w.confirmed(health)
 	}
 	for _, model := range slices.Sorted(maps.Keys(w.refused)) {
 		s.Refused = append(s.Refused, w.refused[model])
@@ -106,6 +106,15 @@ func (w *Watcher) Status() Status {
 	}
 	s.Err = w.problems(s)
 	return s
+}
+
+// confirmed returns when the store last said that the published state is its own, while
+// it is being followed: with every answer that brings nothing new. w.mu is held.
+func (w *Watcher) confirmed(h Health) time.Time {
+	if w.known && w.storeAt == w.local.Position && h.Answered.After(w.taken) {
+		return h.Answered
+	}
+	return w.taken
 }
 
 // problems says all that is wrong. w.mu is held.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/routing"
+	"sluice/routing/redisstore"
 	"sluice/routing/storetest"
 )
 
@@ -76,6 +77,37 @@ func TestRedisGoneAndBack(t *testing.T) {
 		}
 		c := a.mustSet(storetest.Route("m", outage.name))
 		b.await("m", fmt.Sprint(outage.name, " at ", c.GetRevision()))
+	}
+}
+
+// TestAgeCountsFromTheLastAnswer, not from the last change: after a quiet time, the
+// state of a gateway whose store has just gone is not old, nor that of one that is
+// started from what another has left when it crashed.
+func TestAgeCountsFromTheLastAnswer(t *testing.T) {
+	t.Parallel()
+	const quiet = 4 * time.Second
+	server := storetest.StartRedis(t, durable...)
+	cache, crashed := filepath.Join(t.TempDir(), "cache"), filepath.Join(t.TempDir(), "crashed")
+	often := func(cfg *routing.WatcherConfig) { cfg.ConfirmEvery = 50 * time.Millisecond }
+	a := startReplicaWith(t, server.URL(), cache, often, func(cfg *redisstore.Config) { cfg.Block = 50 * time.Millisecond })
+	a.mustSet(storetest.Route("m", "v1"))
+	time.Sleep(quiet)
+	if err := os.CopyFS(crashed, os.DirFS(cache)); err != nil {
+		t.Fatal(err)
+	}
+	gone := time.Now()
+	server.Kill()
+	storetest.Eventually(t, "the store is missed", func() bool { return !a.Status().Following })
+	b := startReplica(t, server.URL(), crashed)
+	for what, s := range map[string]routing.Status{"running": a.Status(), "started from a crashed one's cache": b.Status()} {
+		if before := gone.Sub(s.ConfirmedAt); before > quiet/2 || s.ConfirmedAt.After(time.Now()) {
+			t.Errorf("%s: confirmed %v before the store went, want the time of its last answer", what, before)
+		}
+	}
+	confirmed := a.Status().ConfirmedAt
+	time.Sleep(100 * time.Millisecond)
+	if again := a.Status().ConfirmedAt; !again.Equal(confirmed) {
+		t.Errorf("confirmed at %v and then at %v, without a store", confirmed, again)
 	}
 }
 

@@ -130,7 +130,7 @@ func (s *Store) answered(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bad := errors.As(err, &unavailable) || errors.As(err, &refused)
-	if unavailable == nil {
+	if !bad {
 		s.health.Answered = now
 	}
 	if bad != (s.health.Err != nil) || s.health.Since.IsZero() {
