@@ -190,6 +190,9 @@ type Health struct {
 	Err error
 	// WriteErr says why the store refused a change; nil once it has taken one.
 	WriteErr error
+	// Late says why changes are seen late, by asking now and then; nil while the store
+	// tells of them at once.
+	Late error
 	// Since is when Err became so; zero before the store was first asked.
 	Since time.Time
 	// Answered is when the store last did what it was asked; zero if it never has.

@@ -63,6 +63,7 @@ type Watcher struct {
 	removed  int             // entries that the store should have
 	recent   ring
 	failure  error // why the store is not being followed
+	late     bool  // changes are seen late, and that has been logged
 	counts   StoreCounts
 	seedDiff []string
 	waiters  chan struct{} // closed and replaced when something is published

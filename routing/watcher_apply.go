@@ -14,8 +14,13 @@ import (
 
 // apply publishes one change. Only the routes it names are built.
 func (w *Watcher) apply(c *routingv1.Change) error {
+	late := w.cfg.Store.Health().Late
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if late != nil && !w.late {
+		w.cfg.Logger.Warn("changes are seen seconds late, by polling", "store", w.cfg.Store.String(), "error", late)
+	}
+	w.late = late != nil
 	if c.GetPredecessorRevision() != w.local.Revision || c.GetPredecessorId() != w.local.ID || c.GetRevision() <= w.local.Revision {
 		return ErrGap
 	}

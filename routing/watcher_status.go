@@ -129,6 +129,9 @@ func (w *Watcher) problems(s Status) error {
 	if e := s.Health.WriteErr; e != nil && !sameError(e, s.Health.Err) && !sameError(e, w.failure) {
 		all = append(all, e)
 	}
+	if e := s.Health.Late; e != nil {
+		all = append(all, fmt.Errorf("changes are seen seconds late, by polling: %w", e))
+	}
 	if w.vanished() {
 		all = append(all, fmt.Errorf("%s has lost its routing state: it is empty, and nobody has deleted the routes; "+
 			"revision %d stays, and the next change made through this gateway writes it back", s.Store, s.Revision))

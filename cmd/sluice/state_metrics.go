@@ -18,6 +18,8 @@ var (
 		"When the routing state was changed last, in Unix time.", nil, nil)
 	stateFollowing = prometheus.NewDesc("sluice_state_following",
 		"1 while changes in the store are seen.", nil, nil)
+	stateLate = prometheus.NewDesc("sluice_state_late",
+		"1 while changes in the store are seen seconds late, by polling alone.", nil, nil)
 	stateRefused = prometheus.NewDesc("sluice_state_refused_routes",
 		"Routes in the store that are not served, because their documents cannot be.", nil, nil)
 	storeUp = prometheus.NewDesc("sluice_store_up",
@@ -34,7 +36,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (m stateMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{stateAge, stateChanged, stateFollowing, stateRefused, stateMissing, storeUp, storeErrors, storeReconnects, storeLost} {
+	for _, d := range []*prometheus.Desc{stateAge, stateChanged, stateFollowing, stateLate, stateRefused, stateMissing, storeUp, storeErrors, storeReconnects, storeLost} {
 		ch <- d
 	}
 }
@@ -52,6 +54,7 @@ func (m stateMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(stateChanged, float64(s.ChangedAt.UnixNano())/float64(time.Second))
 	}
 	gauge(stateFollowing, oneIf(s.Following))
+	gauge(stateLate, oneIf(s.Health.Late != nil))
 	gauge(stateRefused, float64(len(s.Refused)))
 	gauge(storeUp, oneIf(s.Health.Err == nil))
 	gauge(stateMissing, float64(len(s.Missing)))

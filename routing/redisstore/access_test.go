@@ -67,7 +67,7 @@ func TestDocumentedPermissionsSuffice(t *testing.T) {
 }
 
 // TestPollingSufficesWhereStreamsAreForbidden: a user without XREAD sees changes,
-// only later.
+// only later, and it shows; once allowed to, it reads the stream.
 func TestPollingSufficesWhereStreamsAreForbidden(t *testing.T) {
 	t.Parallel()
 	server := storetest.StartRedis(t)
@@ -77,6 +77,13 @@ func TestPollingSufficesWhereStreamsAreForbidden(t *testing.T) {
 	a.await("m", "v1 at 1")
 	b.mustSet(storetest.Route("m", "v2"))
 	a.await("m", "v2 at 2")
+	a.awaitProblem("changes are seen seconds late, by polling")
+	a.awaitProblem("NOPERM")
+	if s := a.Status(); !s.Following || !strings.Contains(a.log.String(), "changes are seen seconds late") {
+		t.Errorf("status %+v, want it to follow nevertheless, and the log to say how", s)
+	}
+	server.Do("ACL", "SETUSER", "gw", "+xread")
+	a.awaitWell() // the stream was read, which is what clears it
 }
 
 func TestClusterIsAStoreLikeAnyOther(t *testing.T) {

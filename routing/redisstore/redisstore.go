@@ -153,6 +153,13 @@ func (s *Store) noteWrite(err error) {
 	}
 }
 
+// noteLate remembers why the stream cannot be waited for, nil if it can.
+func (s *Store) noteLate(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.health.Late = err
+}
+
 // head is what {sluice}:head says, and how many entries there really are.
 type head struct {
 	routing.Position

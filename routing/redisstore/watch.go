@@ -51,8 +51,10 @@ func (f *follower) step(ctx context.Context) error {
 		return err
 	}
 	if !time.Now().Before(f.nextPoll) {
-		mean := f.store.cfg.Poll
+		s := f.store
+		mean := s.cfg.Poll
 		f.nextPoll = time.Now().Add(mean/2 + rand.N(mean))
+		f.polling = s.cfg.PollOnly // it may be allowed to read the stream by now
 		return f.poll(ctx)
 	}
 	if f.polling {
@@ -108,20 +110,23 @@ func (f *follower) read(ctx context.Context) error {
 		Block:   s.cfg.Block,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
+		s.noteLate(nil)
 		return s.answered(nil)
 	}
 	if isCut(err) {
 		f.nextPoll = time.Time{} // perhaps it was too much at once; polling takes it in pieces
 		return nil
 	}
+	var refused *routing.RefusedError
+	if errors.As(s.translate(err), &refused) && refused.Reason == "NOPERM" {
+		f.polling = true // which says whether that is all that is wrong
+		s.noteLate(refused)
+		return nil
+	}
 	if err = s.answered(err); err != nil {
-		var refused *routing.RefusedError
-		f.polling = errors.As(err, &refused) && refused.Reason == "NOPERM"
-		if f.polling {
-			return nil // polling says whether that is all that is wrong
-		}
 		return err
 	}
+	s.noteLate(nil)
 	for _, st := range streams {
 		changes, err := s.continuing(st.Messages, f.at)
 		if err != nil {
