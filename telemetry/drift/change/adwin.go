@@ -1,6 +1,9 @@
 package change
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 const (
 	// adwinRow is how many buckets of one size there are before two become one of twice the size: M of the paper.
@@ -78,10 +81,8 @@ func (a *ADWIN) insert(b bucket) {
 		if i == len(a.rows) {
 			a.rows = append(a.rows, make([]bucket, 0, adwinRow+1))
 		}
-		row := append(a.rows[i], bucket{})
-		copy(row[1:], row)
-		row[0] = b
-		a.rows[i] = row
+		a.rows[i] = slices.Insert(a.rows[i], 0, b)
+		row := a.rows[i]
 		if len(row) <= adwinRow {
 			return
 		}

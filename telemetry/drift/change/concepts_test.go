@@ -80,8 +80,12 @@ func TestConceptDriftIsFound(t *testing.T) {
 	}
 	newADWIN := func(uint64) change.Detector { return change.NewADWIN(0.002) }
 	newPageHinkley := func(uint64) change.Detector { return change.NewPageHinkley(0.005, 50) }
-	toSEA := func(rng *rand.Rand, changed bool) bool { return sea(rng, map[bool]float64{false: 8, true: 9}[changed], 8) }
-	toStagger := func(rng *rand.Rand, changed bool) bool { return stagger(rng, map[bool]int{false: 0, true: 1}[changed], 0) }
+	toSEA := func(rng *rand.Rand, changed bool) bool {
+		return sea(rng, map[bool]float64{false: 8, true: 9}[changed], 8)
+	}
+	toStagger := func(rng *rand.Rand, changed bool) bool {
+		return stagger(rng, map[bool]int{false: 0, true: 1}[changed], 0)
+	}
 	for _, tt := range []struct {
 		name   string
 		detect func(errors uint64) change.Detector
