@@ -299,7 +299,7 @@ func (c *Call) encodeRequest(w *worker, a *attempt, uc *conn, end bool) {
 		}
 	}
 	if end, ok := c.endOf(a); ok {
-		uc.encode(hpack.HeaderField{Name: "grpc-timeout", Value: formatTimeout(end.Sub(w.now)), Sensitive: true})
+		uc.encodeTimeout(end.Sub(w.now))
 	}
 	if c.attempts > 1 {
 		uc.encode(hpack.HeaderField{Name: "grpc-previous-rpc-attempts", Value: strconv.Itoa(c.attempts - 1)})

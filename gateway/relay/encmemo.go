@@ -14,7 +14,7 @@ import (
 // compares pointers, which is sound since it holds the strings, and misses for
 // equal text elsewhere cost nothing but the search.
 type encMemo struct {
-	sets [32][2]encEntry
+	sets [memoSets][2]encEntry
 }
 
 type encEntry struct {
@@ -23,17 +23,27 @@ type encEntry struct {
 	b           [3]byte
 }
 
-// set returns the two places where f may be.
-func (m *encMemo) set(f *hpack.HeaderField) *[2]encEntry {
+// memoSets is how many sets of two places a memo of fields has.
+const memoSets = 32
+
+// memoSet is where a field belongs in a memo.
+func memoSet(f *hpack.HeaderField) uint64 {
 	p := uintptr(unsafe.Pointer(unsafe.StringData(f.Value)))
 	q := uintptr(unsafe.Pointer(unsafe.StringData(f.Name)))
 	h := uint64(p^q<<1^uintptr(len(f.Value))) * 0x9E3779B97F4A7C15 // Fibonacci hashing
-	return &m.sets[h>>59]
+	return h >> 59
 }
 
+// sameString reports whether two strings are the very same memory.
+func sameString(a, b string) bool {
+	return unsafe.StringData(a) == unsafe.StringData(b) && len(a) == len(b)
+}
+
+// set returns the two places where f may be.
+func (m *encMemo) set(f *hpack.HeaderField) *[2]encEntry { return &m.sets[memoSet(f)] }
+
 func (e *encEntry) is(f *hpack.HeaderField) bool {
-	return unsafe.StringData(e.value) == unsafe.StringData(f.Value) && len(e.value) == len(f.Value) &&
-		unsafe.StringData(e.name) == unsafe.StringData(f.Name) && len(e.name) == len(f.Name) && e.n > 0
+	return sameString(e.value, f.Value) && sameString(e.name, f.Name) && e.n > 0
 }
 
 // append appends the remembered encoding of f.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -326,16 +327,28 @@ func (c *conn) endBlock(w *worker, id uint32, end bool) {
 	c.appended(w)
 }
 
+// encodeTimeout adds grpc-timeout.
+func (c *conn) encodeTimeout(d time.Duration) {
+	const name = "grpc-timeout"
+	var room [len("99999999H")]byte // a string would be allocated for every call
+	value := appendTimeout(room[:0], d)
+	if c.resized {
+		c.encode(hpack.HeaderField{Name: name, Value: string(value), Sensitive: true})
+		return
+	}
+	c.encBuf.b = appendLiteral(c.encBuf.b, name, value)
+}
+
 // appendLiteral encodes a field as a literal that is never indexed, name and
 // value as plain strings (RFC 7541, 6.2.3): what arrived as never indexed has to
 // stay so, and for what is merely volatile it does as well.
-func appendLiteral(b []byte, name, value string) []byte {
+func appendLiteral[T string | []byte](b []byte, name string, value T) []byte {
 	b = append(b, 0x10)
 	b = appendHpackString(b, name)
 	return appendHpackString(b, value)
 }
 
-func appendHpackString(b []byte, s string) []byte {
+func appendHpackString[T string | []byte](b []byte, s T) []byte {
 	n := uint64(len(s))
 	if n < 127 {
 		b = append(b, byte(n))

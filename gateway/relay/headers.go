@@ -3,6 +3,7 @@ package relay
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ type headerBlock struct {
 type fieldList struct {
 	maxBytes, maxFields int
 	dropHopByHop        bool // instead of finding fault: in answers
+	sound               soundFields
 
 	fields  []hpack.HeaderField
 	size    int
@@ -55,29 +57,45 @@ func (l *fieldList) add(f hpack.HeaderField) {
 		l.tooBig = true
 		return
 	}
-	if l.dropHopByHop && (hopByHop(f.Name) || f.Name == "te") {
+	sound := l.sound.has(&f)
+	if !sound {
+		if l.dropHopByHop && (hopByHop(f.Name) || f.Name == "te") {
+			return
+		}
+		f.Sensitive = f.Sensitive || volatile(f.Name)
+	}
+	l.fields = append(l.fields, f)
+	if l.problem != "" {
 		return
 	}
-	f.Sensitive = f.Sensitive || volatile(f.Name)
-	l.fields = append(l.fields, f)
-	if l.problem == "" {
-		l.problem = l.check(f)
+	if l.problem = l.checkPlace(&f); l.problem != "" || sound {
+		return
+	}
+	if l.problem = check(&f); l.problem == "" && !f.Sensitive {
+		l.sound.learn(&f)
 	}
 }
 
-// check applies RFC 9113, 8.2: what makes a message malformed whatever its kind.
-func (l *fieldList) check(f hpack.HeaderField) string {
-	if strings.HasPrefix(f.Name, ":") {
-		if l.pseudo {
-			return "pseudo-field " + f.Name + " after a regular field"
-		}
-		for _, g := range l.fields[:len(l.fields)-1] {
-			if g.Name == f.Name {
-				return "duplicate " + f.Name
-			}
-		}
-	} else {
+// checkPlace finds fault with where a field stands (RFC 9113, 8.3).
+func (l *fieldList) checkPlace(f *hpack.HeaderField) string {
+	if !strings.HasPrefix(f.Name, ":") {
 		l.pseudo = true
+		return ""
+	}
+	if l.pseudo {
+		return "pseudo-field " + f.Name + " after a regular field"
+	}
+	for i := range l.fields[:len(l.fields)-1] {
+		if l.fields[i].Name == f.Name {
+			return "duplicate " + f.Name
+		}
+	}
+	return ""
+}
+
+// check applies RFC 9113, 8.2: what makes a message malformed whatever its kind.
+func check(f *hpack.HeaderField) string {
+	if !strings.HasPrefix(f.Name, ":") {
 		if !validName(f.Name) {
 			return fmt.Sprintf("invalid field name %q", f.Name)
 		}
@@ -238,31 +256,22 @@ func parseTimeout(s string) (time.Duration, bool) {
 // protocol's 99999999H would overflow.
 const maxTimeout = 100 * 365 * 24 * time.Hour
 
-// formatTimeout writes d as grpc-timeout, rounding up in the finest unit that
+// appendTimeout writes d as grpc-timeout, rounding up in the finest unit that
 // needs at most eight digits.
-func formatTimeout(d time.Duration) string {
+func appendTimeout(b []byte, d time.Duration) []byte {
 	if d <= 0 {
-		return "0n"
+		return append(b, "0n"...)
 	}
 	units := [...]struct {
 		unit time.Duration
 		name byte
 	}{{time.Nanosecond, 'n'}, {time.Microsecond, 'u'}, {time.Millisecond, 'm'}, {time.Second, 'S'}, {time.Minute, 'M'}, {time.Hour, 'H'}}
-	var b [9]byte
 	for _, u := range units {
-		n := (d + u.unit - 1) / u.unit
-		if n > 99999999 {
-			continue
+		if n := (d + u.unit - 1) / u.unit; n <= 99999999 {
+			return append(strconv.AppendInt(b, int64(n), 10), u.name)
 		}
-		i := len(b) - 1
-		b[i] = u.name
-		for ; n > 0; n /= 10 {
-			i--
-			b[i] = byte('0' + n%10)
-		}
-		return string(b[i:])
 	}
-	return "99999999H"
+	return append(b, "99999999H"...)
 }
 
 // --- receiving header blocks

@@ -199,24 +199,24 @@ func TestFormattedTimeoutsRoundUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		bits := rapid.IntRange(0, 62).Draw(t, "bits")
 		d := min(time.Duration(rapid.Int64Range(0, 1<<bits).Draw(t, "d")), maxTimeout)
-		s := formatTimeout(d)
+		s := string(appendTimeout(nil, d))
 		if len(s) < 2 || len(s) > 9 {
-			t.Fatalf("formatTimeout(%d) = %q: one to eight digits and a unit are allowed", d, s)
+			t.Fatalf("appendTimeout(%d) = %q: one to eight digits and a unit are allowed", d, s)
 		}
 		back, ok := parseTimeout(s)
 		if !ok || back < d {
-			t.Fatalf("formatTimeout(%d) = %q, which is %d", d, s, back)
+			t.Fatalf("appendTimeout(%d) = %q, which is %d", d, s, back)
 		}
 		if float64(back-d) > 1e-4*float64(d) {
-			t.Fatalf("formatTimeout(%d) = %q, which is %d: too coarse", d, s, back)
+			t.Fatalf("appendTimeout(%d) = %q, which is %d: too coarse", d, s, back)
 		}
 	})
 }
 
 func TestFormatTimeoutOfNothing(t *testing.T) {
 	for _, d := range []time.Duration{0, -1, -time.Hour} {
-		if got := formatTimeout(d); got != "0n" {
-			t.Errorf("formatTimeout(%v) = %q, want 0n", d, got)
+		if got := string(appendTimeout(nil, d)); got != "0n" {
+			t.Errorf("appendTimeout(%v) = %q, want 0n", d, got)
 		}
 	}
 }
