@@ -201,7 +201,7 @@ func (c *Call) trailers(w *worker, a *attempt, ans *answer, fields []hpack.Heade
 		return
 	}
 	if code != 0 && !c.sentAnswer {
-		v := c.relay.policy.Failed(c, o)
+		v := c.policy(w).Failed(c, o)
 		switch {
 		case v.kind == verdictRefuse:
 			c.outrun(w, a)

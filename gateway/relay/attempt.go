@@ -32,12 +32,13 @@ type attempt struct {
 func (c *Call) dispatch(w *worker, d *Dispatch) (o Outcome, failed bool) {
 	c.due, c.parked = 0, nil
 	c.att = c.newAttempt(w, d)
-	c.armUntil(w, c.att)
 	if d.NotBefore.After(w.now) {
-		c.postpone(w, c.att)
-		return Outcome{}, false
+		c.att.later = true // what comes of the request is kept as while it waits for a connection
+	} else if o, failed = c.launch(w, c.att); failed {
+		return o, true
 	}
-	return c.launch(w, c.att)
+	c.rearm(w.now)
+	return Outcome{}, false
 }
 
 // newAttempt makes what the relay keeps of an attempt.
@@ -193,7 +194,7 @@ func (c *Call) failed(w *worker, a *attempt, o Outcome) {
 	if c.received == 0 {
 		c.keepBody = true // nothing has been given away yet, and what comes may have to wait
 	}
-	v := c.relay.policy.Failed(c, o)
+	v := c.policy(w).Failed(c, o)
 	if c.Racing() && v.kind != verdictPass && v.kind != verdictRefuse {
 		c.forget(a)
 		return

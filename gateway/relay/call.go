@@ -26,7 +26,6 @@ type Call struct {
 	// usually send: see TestCallFitsItsSizeClass.
 	keepBody    bool
 	bodyEnded   bool
-	begun       bool
 	sentAnswer  bool // HEADERS of the answer are in the client's write queue
 	answered    bool // the answer is complete, though maybe not delivered
 	done        bool
@@ -40,6 +39,8 @@ type Call struct {
 	hedge *attempt // under way beside att until one of them is answered
 	first attempt  // storage of the first attempt
 	timer wheelEntry
+	armed int64 // the tick for which the timer was set and has not been heard of; 0: none
+	now   int64 // see Now and Relay.since
 
 	req        request
 	fields     []hpack.HeaderField
@@ -85,10 +86,14 @@ func (c *Call) Deadline() time.Time { return c.deadline }
 // no byte has moved for the configured idle time.
 func (c *Call) SetDeadline(t time.Time) {
 	c.deadline = t
-	if c.begun {
-		c.relay.wheel.arm(c, time.Now(), c.wakesAt())
+	if c.att != nil {
+		c.rearm(c.Now()) // else what the policy is about to say leads there
 	}
 }
+
+// Now returns the time of what the policy is asked about: when the frames arrived that led to
+// it. It is behind the clock by the little that handling them took, and costs nothing.
+func (c *Call) Now() time.Time { return c.relay.at(c.now) }
 
 // Attempts returns how many attempts have been sent.
 func (c *Call) Attempts() int { return c.attempts }
@@ -117,14 +122,18 @@ func (c *Call) Peer() net.Addr {
 
 // begin asks the policy for the first time. c.mu is held.
 func (c *Call) begin(w *worker) {
-	v := c.relay.policy.Opened(c)
-	c.begun = true
-	c.relay.wheel.arm(c, w.now, c.expiry())
+	v := c.policy(w).Opened(c)
 	if v.kind == verdictWait && c.bodyEnded && c.Inspect {
 		// A request without a body: its end came with its header fields.
-		_, v = c.relay.policy.Body(c, nil, true)
+		_, v = c.policy(w).Body(c, nil, true)
 	}
 	c.act(w, v)
+}
+
+// policy returns whom to ask, and notes when that is.
+func (c *Call) policy(w *worker) Policy {
+	c.now = c.relay.since(w.now)
+	return c.relay.policy
 }
 
 func (c *Call) expiry() time.Time {
@@ -139,6 +148,7 @@ func (c *Call) act(w *worker, v Verdict) {
 	for !c.done {
 		switch v.kind {
 		case verdictWait, verdictPass, verdictLater:
+			c.rearm(w.now)
 			return
 		case verdictRefuse:
 			c.refuse(w, v.status, Refused)
@@ -152,7 +162,7 @@ func (c *Call) act(w *worker, v Verdict) {
 			if !failed {
 				return
 			}
-			v = c.relay.policy.Failed(c, o)
+			v = c.policy(w).Failed(c, o)
 			c.att = nil
 			if v.kind != verdictTo && v.kind != verdictRefuse {
 				c.refuseAs(w, c.status(o.Kind, o.Code, o.Message), o)

@@ -149,12 +149,13 @@ func (c *conn) readLoop(w *worker) {
 			runtime.Gosched()
 		}
 		w.flush()
-		if err := c.t.read(c); err != nil {
+		err := c.t.read(c)
+		w.now = time.Now() // also for what ends with the connection
+		if err != nil {
 			c.fail(err)
 			c.release(w)
 			break
 		}
-		w.now = time.Now()
 		if err := c.process(w); err != nil {
 			c.die(w, err)
 			break

@@ -20,7 +20,7 @@ func (c *Call) refuseAtEnd(w *worker, s *Status) {
 		return
 	}
 	c.refusal, c.keepBody = s, false
-	c.relay.wheel.arm(c, w.now, c.expiry())
+	c.rearm(w.now)
 }
 
 func (c *Call) refuseAs(w *worker, s *Status, o Outcome) {
@@ -65,7 +65,7 @@ func (c *Call) finish(w *worker, o Outcome) {
 	if h := c.hedge; h != nil {
 		c.hedge = nil
 		c.leave(w, h)
-		c.relay.policy.Dropped(c, c.outcome(w, h, o.Kind, o.Code, o.Message))
+		c.policy(w).Dropped(c, c.outcome(w, h, o.Kind, o.Code, o.Message))
 	}
 	if c.att != nil {
 		c.leave(w, c.att)
@@ -91,7 +91,7 @@ func (c *Call) finish(w *worker, o Outcome) {
 		w.touch(dc)
 	}
 	dc.mu.Unlock()
-	c.relay.policy.Over(c, o)
+	c.policy(w).Over(c, o)
 	if k := c.Captured(); k != nil {
 		k.Release() // nobody has taken it
 	}
@@ -147,10 +147,11 @@ func (c *Call) expired(w *worker) {
 	if c.done {
 		return
 	}
+	c.armed = 0
 	if c.expiry().After(w.now) {
 		c.wake(w)
 		if !c.done {
-			c.relay.wheel.arm(c, w.now, c.wakesAt())
+			c.rearm(w.now)
 		}
 		return
 	}

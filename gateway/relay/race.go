@@ -50,7 +50,7 @@ func (c *Call) outrun(w *worker, a *attempt) {
 	}
 	c.att, c.hedge = a, nil
 	c.leave(w, other)
-	c.relay.policy.Dropped(c, c.outcome(w, other, Outrun, codeCanceled, "another attempt answered first"))
+	c.policy(w).Dropped(c, c.outcome(w, other, Outrun, codeCanceled, "another attempt answered first"))
 }
 
 // whole reports whether all of the request is there to be sent again.
@@ -65,18 +65,11 @@ func (c *Call) armHedge(w *worker, a *attempt) {
 	c.askLater(w, a.d.Hedge)
 }
 
-// armUntil has the call woken when a has used up its part of the deadline.
-func (c *Call) armUntil(w *worker, a *attempt) {
-	if a.until != 0 {
-		c.relay.wheel.arm(c, w.now, c.wakesAt())
-	}
-}
-
 // askLater sets when Due is asked.
 func (c *Call) askLater(w *worker, after time.Duration) {
 	at := w.now.Add(after)
 	c.due = max(c.relay.since(at), 1)
-	c.relay.wheel.arm(c, w.now, c.wakesAt())
+	c.rearm(w.now)
 }
 
 // parked is a server's answer, a status alone, that the client gets unless something
@@ -93,6 +86,16 @@ func (c *Call) park(w *worker, a *attempt, trailers []hpack.HeaderField, o Outco
 	c.att = nil
 	c.parked = &parked{a, slices.Clone(trailers), o}
 	c.askLater(w, wait)
+}
+
+// rearm sees to it that the timer wakes the call in time. A timer that is set for an earlier
+// time stays so: the call then finds nothing due and sets it anew, and nearly none lives to
+// see that.
+func (c *Call) rearm(now time.Time) {
+	t := c.wakesAt()
+	if c.armed == 0 || c.relay.wheel.dueTick(t) < c.armed {
+		c.armed = c.relay.wheel.arm(c, now, t)
+	}
 }
 
 // wakesAt is when the call's timer has something to do.
@@ -141,7 +144,7 @@ func (c *Call) ask(w *worker) {
 	switch {
 	case c.parked != nil:
 		p := c.parked
-		v := c.relay.policy.Due(c)
+		v := c.policy(w).Due(c)
 		switch v.kind {
 		case verdictTo:
 			c.act(w, v)
@@ -152,17 +155,18 @@ func (c *Call) ask(w *worker) {
 			c.pass(w, p.att, p.trailers, p.outcome)
 		}
 	case c.att != nil && c.hedge == nil && c.whole():
-		v := c.relay.policy.Due(c)
+		v := c.policy(w).Due(c)
 		if v.kind != verdictTo {
 			return
 		}
 		c.dispatches++
 		h := c.newAttempt(w, v.to)
 		c.hedge = h
-		c.armUntil(w, h)
 		if o, failed := c.place(w, h); failed {
 			c.failed(w, h, o)
+			return
 		}
+		c.rearm(w.now)
 	}
 }
 

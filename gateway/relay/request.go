@@ -33,7 +33,7 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 			return
 		}
 	} else {
-		p, v = c.relay.policy.Body(c, p, end)
+		p, v = c.policy(w).Body(c, p, end)
 		if v.kind == verdictRefuse {
 			c.refuse(w, v.status, Refused)
 			return

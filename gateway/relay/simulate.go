@@ -30,13 +30,6 @@ func (c *Call) launch(w *worker, a *attempt) (o Outcome, failed bool) {
 	return o, true
 }
 
-// postpone lets an attempt wait for its time, which the call's timer tells. What
-// comes of the request meanwhile is kept as while it waits for a connection.
-func (c *Call) postpone(w *worker, a *attempt) {
-	a.later = true
-	c.relay.wheel.arm(c, w.now, c.wakesAt())
-}
-
 // resume launches an attempt that was postponed, if it is time. c.mu is held.
 func (c *Call) resume(w *worker) {
 	a := c.att

@@ -299,6 +299,7 @@ func (u *Upstream) connect() {
 	r := u.relay
 	w := r.newWorker()
 	t, err := u.open()
+	w.now = time.Now() // that may have taken seconds
 	if err != nil {
 		u.connectFailed(w, err)
 		w.flush()

@@ -35,9 +35,13 @@ type wheelEntry struct {
 
 func (wh *wheel) tickOf(t time.Time) int64 { return wh.relay.since(t) / int64(wheelTick) }
 
-// arm sets c's timer to t, replacing an earlier one.
-func (wh *wheel) arm(c *Call, now, t time.Time) {
+// dueTick is the first tick at which t has passed for sure.
+func (wh *wheel) dueTick(t time.Time) int64 { return wh.tickOf(t) + 1 }
+
+// arm sets c's timer to t, replacing an earlier one, and returns the tick at which it acts.
+func (wh *wheel) arm(c *Call, now, t time.Time) int64 {
 	wh.mu.Lock()
+	defer wh.mu.Unlock()
 	if c.timer.armed {
 		wh.remove(c)
 	}
@@ -46,7 +50,7 @@ func (wh *wheel) arm(c *Call, now, t time.Time) {
 		wh.tick = wh.tickOf(now)
 		wh.relay.spawn(wh.run)
 	}
-	c.timer.at = max(wh.tickOf(t)+1, wh.tick+1)
+	c.timer.at = max(wh.dueTick(t), wh.tick+1)
 	c.timer.armed = true
 	slot := &wh.slots[c.timer.at%wheelSlots]
 	c.timer.next, c.timer.prev = *slot, nil
@@ -55,7 +59,7 @@ func (wh *wheel) arm(c *Call, now, t time.Time) {
 	}
 	*slot = c
 	wh.n++
-	wh.mu.Unlock()
+	return c.timer.at
 }
 
 // cancel takes c out of the wheel.

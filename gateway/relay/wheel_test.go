@@ -10,7 +10,7 @@ import (
 // expiring makes a call in a relay's wheel that records when it ends.
 func expiring(r *Relay, after time.Duration) *Call {
 	near := &conn{relay: r, streams: make(map[uint32]*stream), closed: true, side: &downstreamSide{relay: r}}
-	c := &Call{relay: r, opened: time.Now(), begun: true}
+	c := &Call{relay: r, opened: time.Now()}
 	c.down.conn, c.down.call, c.down.closed = near, c, true
 	c.deadline = time.Now().Add(after)
 	r.calls.Add(1)
