@@ -53,7 +53,7 @@ var (
 // attempt, which ends the walk.
 func (d *director) next(c *relay.Call, free bool) (relay.Verdict, denial) {
 	s := c.Data.(*call)
-	now := time.Now()
+	now := c.Now()
 	if end := c.Deadline(); !end.IsZero() && !now.Before(end) {
 		return relay.Verdict{}, denial{reasonDeadline, s.target, errDeadline}
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"math/rand/v2"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
@@ -74,7 +73,7 @@ func (d *director) Body(c *relay.Call, p []byte, end bool) ([]byte, relay.Verdic
 		return p, d.identified(c, end)
 	}
 	if end {
-		s.endedAt = time.Now()
+		s.endedAt = c.Now()
 	}
 	return p, relay.Wait()
 }

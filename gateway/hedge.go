@@ -31,7 +31,7 @@ func (d *director) Due(c *relay.Call) relay.Verdict {
 	if s.endpoint == nil {
 		return d.onward(c, false, s.target, s.fallbackReason)
 	}
-	now := time.Now()
+	now := c.Now()
 	h := s.admitHedge(now)
 	if h == nil {
 		return relay.Wait()

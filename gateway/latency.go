@@ -85,9 +85,17 @@ func (e *peakEWMA) load(now time.Time, inFlight int64) float64 {
 
 // weight is what is left of cost now. Clocks of two readers differ a little.
 func (e *peakEWMA) weight(now time.Time) float64 {
-	age := max(0, now.Sub(e.at))
-	return math.Exp(-age.Seconds() / latencyDecay.Seconds())
+	x := float64(max(0, now.Sub(e.at))) / float64(latencyDecay)
+	if x < smallAge {
+		return 1 - x + x*x/2
+	}
+	return math.Exp(-x)
 }
+
+// smallAge is up to which age, in units of latencyDecay, the first terms of the exponential
+// series do: what they leave out is less than its cube. Most endpoints are called more often
+// than every 10 ms.
+const smallAge = 1e-3
 
 func (e *peakEWMA) set(now time.Time, cost float64, known bool) {
 	e.cost, e.at, e.known = cost, now, known

@@ -49,11 +49,22 @@ const (
 )
 
 // children are the metrics of a series that differ in one thing.
-type children[K comparable, V any] struct{ known atomic.Pointer[map[K]V] }
+type children[K comparable, V any] struct {
+	known atomic.Pointer[map[K]V]
+	first atomic.Pointer[child[K, V]] // the one made first: nearly all calls end alike, and comparing is faster than hashing
+}
+
+type child[K comparable, V any] struct {
+	key   K
+	value V
+}
 
 // get returns the child of a key; one that is not known yet is made. K has few values: whoever calls
 // sees to that.
 func (c *children[K, V]) get(s *Series, k K, of func(*Series, K) V) V {
+	if f := c.first.Load(); f != nil && f.key == k {
+		return f.value
+	}
 	if m := c.known.Load(); m != nil {
 		if v, ok := (*m)[k]; ok {
 			return v
@@ -72,6 +83,9 @@ func (c *children[K, V]) get(s *Series, k K, of func(*Series, K) V) V {
 	v := of(s, k)
 	next[k] = v
 	c.known.Store(&next)
+	if old == nil {
+		c.first.Store(&child[K, V]{k, v})
+	}
 	return v
 }
 

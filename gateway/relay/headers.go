@@ -57,7 +57,7 @@ func (l *fieldList) add(f hpack.HeaderField) {
 		l.tooBig = true
 		return
 	}
-	sound := l.sound.has(&f)
+	sound := l.sound.know(&f)
 	if !sound {
 		if l.dropHopByHop && (hopByHop(f.Name) || f.Name == "te") {
 			return

@@ -58,3 +58,20 @@ func TestLongFieldsAreNotRemembered(t *testing.T) {
 		t.Errorf("%d bytes of fields are remembered, want some and at most %d", kept, most)
 	}
 }
+
+// What two clients send alike is one string once it has been seen again, whoever sent it.
+func TestRepeatedFieldsAreSharedBetweenConnections(t *testing.T) {
+	last := func() hpack.HeaderField {
+		l := &fieldList{maxBytes: 1 << 20, maxFields: 100}
+		f := hpack.HeaderField{Name: strings.Clone("x-team"), Value: strings.Clone("fraud")}
+		for range 3 {
+			l.reset()
+			l.add(f)
+		}
+		return l.fields[0]
+	}
+	a, b := last(), last()
+	if a != b || a.Value != "fraud" || !sameString(a.Name, b.Name) || !sameString(a.Value, b.Value) {
+		t.Errorf("%v and %v are not the same memory", a, b)
+	}
+}
