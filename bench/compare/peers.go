@@ -11,7 +11,7 @@ import (
 )
 
 // optional are peers that are measured only when named.
-var optional = []string{"haproxy-tcp", "relay", "sluice-plain", "sluice-quiet", "sluice-shadow", "sluice-drift", "sluice-unsampled", "sluice-sampled", "sluice-10", "sluice-10k"}
+var optional = []string{"haproxy-tcp", "relay", "datapath", "sluice-plain", "sluice-quiet", "sluice-shadow", "sluice-drift", "sluice-unsampled", "sluice-sampled", "sluice-10", "sluice-10k"}
 
 // bounds are peers that show what is possible at most, not an alternative.
 var bounds = []string{"haproxy-tcp", "direct"}
@@ -27,7 +27,7 @@ func (o *options) known(root, folder string) []peer.Peer {
 		extra.Env = o.sluiceEnv
 		peers = append(peers, extra)
 	}
-	return append(peers, peer.Bare(root, folder),
+	return append(peers, peer.Bare(root, folder), peer.DataPath(root, folder),
 		peer.Nghttpx{}, peer.HAProxy{}, peer.Envoy{Binary: o.envoy}, peer.Nginx{}, peer.GRPCGo(root, folder),
 		peer.HAProxy{TCP: true}, peer.Direct{})
 }

@@ -51,7 +51,7 @@ func runIn(ctx context.Context, t *testing.T, arguments string) (stdout, stderr 
 
 func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "samples.jsonl")
-	arguments := "-peers relay,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct -reference grpc-go -rounds 1 -seconds 0.1 -warm-up 0.1s " +
+	arguments := "-peers relay,datapath,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct -reference grpc-go -rounds 1 -seconds 0.1 -warm-up 0.1s " +
 		"-scenarios 4KiB:2x4,1KiB:2x2:tls:stream -o json -into " + file
 	stdout, stderr, err := runIn(t.Context(), t, arguments)
 	if err != nil {

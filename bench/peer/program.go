@@ -26,6 +26,11 @@ func Bare(source, folder string) Program {
 	return Program{Label: "relay", About: "Sluice's frame relay alone: no model, no policies, no telemetry", Source: source, Folder: folder}
 }
 
+// DataPath is the gateway without what watches calls and repeats them.
+func DataPath(source, folder string) Program {
+	return Program{Label: "datapath", About: "Sluice's relay with identifying and choosing: no breakers, limits, copies, telemetry", Source: source, Folder: folder}
+}
+
 // Name returns the label.
 func (p Program) Name() string { return p.Label }
 
