@@ -256,8 +256,8 @@ func TestCopiesLeakNothingUnderAStorm(t *testing.T) {
 	}
 	mu.Unlock()
 	t.Logf("%d copies, %d of them with request and answer; %d given up", copies, copied, g.Stats().CapturesLost)
-	if copied < 10 {
-		t.Errorf("only %d of %d copies hold request and answer", copied, copies)
+	if copied == 0 {
+		t.Errorf("none of %d copies holds request and answer: this shows nothing", copies)
 	}
 	g.settled()
 }
