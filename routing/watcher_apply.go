@@ -121,6 +121,11 @@ func (w *Watcher) take(s *State) error {
 		return err
 	}
 	clear(w.refused)
+	for model, err := range w.partsOf(s, refused) {
+		refused[model] = err
+		delete(built, model)
+		delete(changed, model)
+	}
 	for model, err := range refused {
 		w.refuse(model, s.Routes[model].GetRevision(), err)
 		keep(next, w.local.Routes, model)

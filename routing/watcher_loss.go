@@ -33,7 +33,7 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 		return fmt.Errorf("%s is damaged: all its %d entries were removed or cannot be read",
 			w.cfg.Store, s.Removed+len(s.Unreadable))
 	case local.Revision == 0 || local == s.Position:
-		return w.takeFirst(s)
+		return w.takeFirst(ctx, s)
 	}
 	seeded, err := w.isOnlySeeded(ctx, s, local)
 	if err != nil {
@@ -47,7 +47,7 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 		return err
 	}
 	if len(lost) == 0 {
-		return w.takeFirst(s)
+		return w.takeFirst(ctx, s)
 	}
 	named, err := w.isNamed(ctx, local)
 	switch {
@@ -61,7 +61,7 @@ func (w *Watcher) reconcile(ctx context.Context, s *State) error {
 		}
 	}
 	w.acceptLoss(s, local, lost)
-	return w.takeFirst(s)
+	return w.takeFirst(ctx, s)
 }
 
 // isOnlySeeded reports whether all that a state comes from is a file of routes, and
@@ -105,7 +105,7 @@ func (w *Watcher) overrule(ctx context.Context, s *State, local Position) error 
 	w.recent = ring{} // it led to where nobody is any more
 	w.recent.add(c)
 	w.mu.Unlock()
-	return w.takeFirst(s)
+	return w.takeFirst(ctx, s)
 }
 
 // tombstonesUnknownTo returns the deleted models that a state does not mention.
@@ -140,9 +140,13 @@ func (w *Watcher) position() Position {
 
 // takeFirst publishes a state, and compares the first one with the file of
 // routes.
-func (w *Watcher) takeFirst(s *State) error {
+func (w *Watcher) takeFirst(ctx context.Context, s *State) error {
+	begins := w.position().Revision == 0
 	if err := w.take(s); err != nil {
 		return err
+	}
+	if begins {
+		w.withholdParts(ctx, s)
 	}
 	w.compareSeed()
 	return nil

@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -64,31 +65,67 @@ func TestForeignHandsInTheStore(t *testing.T) {
 }
 
 // TestBadChangeIsRefusedWhole: what a newer version of the program may write is
-// not served by half.
+// not served by half, whoever sees it how: as a change, as a whole state while other
+// routes are served, or as the first thing ever.
 func TestBadChangeIsRefusedWhole(t *testing.T) {
 	t.Parallel()
 	server := storetest.StartRedis(t)
+	cache := filepath.Join(t.TempDir(), "cache")
+	old := startReplica(t, server.URL(), cache)
+	first, err := old.Update(t.Context(), &routing.Update{Actor: "operator", Set: []*routingv1.Route{
+		storetest.Route("m", "v1"), storetest.Route("gone", "v1"), storetest.Route("n", "v1"), storetest.Route("other", "v1"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.stop()
 	a := startReplica(t, server.URL(), "")
-	first := a.mustSet(storetest.Route("m", "v1"))
-	bad := storetest.Route("n", "v1")
+	bad := storetest.Route("n", "v2")
 	bad.Versions[0].Endpoints = []string{"nowhere"}
 	c := &routingv1.Change{
 		Revision: 2, Id: strings.Repeat("a", 32), Epoch: 1, PredecessorRevision: 1, PredecessorId: first.GetId(), Actor: "newer",
-		Routes: []*routingv1.RouteChange{{Model: "m", After: storetest.Route("m", "v2")}, {Model: "n", After: bad}},
+		Routes: []*routingv1.RouteChange{
+			{Model: "gone", Before: storetest.Route("gone", "v1")},
+			{Model: "m", Before: storetest.Route("m", "v1"), After: storetest.Route("m", "v2")},
+			{Model: "n", Before: storetest.Route("n", "v1"), After: bad},
+			{Model: "new", After: storetest.Route("new", "v2")},
+		},
 	}
 	b, err := proto.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.Do("HSET", "{sluice}:head", "revision", "2", "id", c.GetId(), "entries", "1")
-	server.Do("XADD", "{sluice}:changes", "2-0", "change", string(b))
-	a.awaitProblem(`endpoints[0]: got "nowhere", want host:port`)
-	if got := a.serving("m"); got != "v1 at 2" {
-		t.Errorf("serving %s, want v1, the last good one, at 2", got)
+	set := []string{"HSET", "{sluice}:routes"}
+	for _, r := range c.GetRoutes() {
+		entry, err := proto.Marshal(routing.EntryAfter(c, r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		set = append(set, r.GetModel(), string(entry))
 	}
-	a.mustSet(storetest.Route("m", "v3"))
-	if refused := a.Status().Refused; len(refused) != 1 || refused[0].Model != "n" {
-		t.Errorf("refused are %v, want n only", refused)
+	server.Do(set...)
+	server.Do("HSET", "{sluice}:head", "revision", "2", "id", c.GetId(), "entries", "5")
+	server.Do("XADD", "{sluice}:changes", "2-0", "change", string(b))
+
+	fresh := startReplica(t, server.URL(), "")
+	slept := startReplica(t, server.URL(), cache)
+	for name, r := range map[string]*replica{"a follower": a, "one that is new": fresh, "one that has slept": slept} {
+		r.awaitProblem(`endpoints[0]: got "nowhere", want host:port`)
+		for model, want := range map[string]string{"m": "v1", "n": "v1", "gone": "v1", "new": "nothing", "other": "v1"} {
+			if got := r.serving(model); got != want+" at 2" {
+				t.Errorf("%s serves %s: %s, want the last good one, %s, at 2", name, model, got, want)
+			}
+		}
+		if refused := r.Status().Refused; len(refused) != 4 {
+			t.Errorf("%s refuses %v, want the change's four routes", name, refused)
+		}
+	}
+	back := a.mustSet(storetest.Route("m", "v3"))
+	for _, r := range []*replica{a, fresh, slept} {
+		r.await("m", fmt.Sprint("v3 at ", back.GetRevision()))
+		if refused := r.Status().Refused; len(refused) != 3 {
+			t.Errorf("refused are %v, want all of the change but m", refused)
+		}
 	}
 }
 
