@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,6 +107,28 @@ func TestLossStaysVisible(t *testing.T) {
 	b.await("lost", fmt.Sprint("v1 at ", a.router.Current().Revision()))
 	a.awaitWell()
 	b.awaitWell()
+}
+
+// TestHeadSetBackByHand, while the history goes on to what is served: that is no
+// failover, so nobody guesses. Changes fail at once and say what to do.
+func TestHeadSetBackByHand(t *testing.T) {
+	t.Parallel()
+	server := storetest.StartRedis(t)
+	a := startReplica(t, server.URL(), "")
+	first := a.mustSet(storetest.Route("m", "v1"))
+	a.mustSet(storetest.Route("m", "v2"))
+	server.Do("HSET", "{sluice}:head", "revision", "1", "id", first.GetId())
+	if _, err := a.set(storetest.Route("m", "v3")); err == nil || !strings.Contains(err.Error(), "remove the head") {
+		t.Errorf("Update = %v, want what to do about the head", err)
+	}
+	a.awaitProblem("something other than sluice has set it back")
+	if got := a.serving("m"); got != "v2 at 2" {
+		t.Errorf("serving %s, want v2 at 2", got)
+	}
+	server.Do("DEL", "{sluice}:head")
+	c := a.mustSet(storetest.Route("m", "v3"))
+	a.await("m", fmt.Sprint("v3 at ", c.GetRevision()))
+	a.awaitWell()
 }
 
 // TestLostRoutesCanBeDeleted: what the store has lost is deleted as what it was,
