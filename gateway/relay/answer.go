@@ -182,7 +182,7 @@ func (c *Call) sendAnswerData(w *worker, a *attempt, p []byte) {
 	a.held += len(p)
 	d := &c.down
 	d.conn.mu.Lock()
-	d.send(w, p, false)
+	d.send(w, p, false, nil)
 	d.conn.mu.Unlock()
 	c.creditUp(w)
 }

@@ -134,16 +134,16 @@ func (c *Call) start(w *worker, a *attempt, uc *conn) bool {
 func (c *Call) sendBody(w *worker, a *attempt) {
 	left := c.body.n
 	if left == 0 {
-		a.send(w, nil, c.bodyEnded)
+		a.send(w, nil, c.bodyEnded, nil)
 		return
 	}
-	c.body.each(func(p []byte) {
+	c.body.eachSince(chunkPlace{}, func(p []byte, of *chunk) {
 		left -= len(p)
 		if a.d.Rewrite != nil {
 			w.scratch = a.d.Rewrite.Append(w.scratch[:0], p)
-			p = w.scratch
+			p, of = w.scratch, nil
 		}
-		a.send(w, p, c.bodyEnded && left == 0)
+		a.send(w, p, c.bodyEnded && left == 0, of)
 	})
 }
 

@@ -97,7 +97,7 @@ func BenchmarkWriteData(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				c.sendWin, s.sendWin = maxWindow, maxWindow
-				if got := c.writeData(w, s, p, false); got != n {
+				if got := c.writeData(w, s, p, false, nil); got != n {
 					b.Fatal(got)
 				}
 				c.out.b = c.out.b[:0]

@@ -15,28 +15,14 @@ const readChunk = 64 << 10
 // holds the largest frame and a record.
 const heldReadChunk = 36 << 10
 
-// byteBuf is a growable buffer that travels through a pool; the pointer keeps
-// the pool from allocating a slice header at every Put.
+// byteBuf is a buffer that travels through a pool; the pointer keeps the pool from
+// allocating a slice header at every Put.
 type byteBuf struct{ b []byte }
 
 var (
 	readBufs     = sync.Pool{New: func() any { return &byteBuf{make([]byte, readChunk)} }}
 	heldReadBufs = sync.Pool{New: func() any { return &byteBuf{make([]byte, heldReadChunk)} }}
-	writeBufs    = sync.Pool{New: func() any { return &byteBuf{make([]byte, 0, 8<<10)} }}
 )
-
-// maxPooledWrite keeps one huge burst from living in the pool for ever.
-const maxPooledWrite = 512 << 10
-
-func getWriteBuf() *byteBuf { return writeBufs.Get().(*byteBuf) }
-
-func putWriteBuf(b *byteBuf) {
-	if b == nil || cap(b.b) > maxPooledWrite {
-		return
-	}
-	b.b = b.b[:0]
-	writeBufs.Put(b)
-}
 
 // budget counts the bytes held in chunks for one purpose over all connections.
 type budget struct {
@@ -60,9 +46,10 @@ const (
 )
 
 type chunk struct {
-	next *chunk
-	r, w int
-	b    []byte
+	next    *chunk
+	r, w    int
+	b       []byte
+	holders atomic.Int32 // its queue, and batches that it has lent bytes to
 }
 
 var (
@@ -70,7 +57,20 @@ var (
 	largeChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, largeChunk)} }}
 )
 
-func putChunk(c *chunk) {
+func newChunk(pool *sync.Pool) *chunk {
+	c := pool.Get().(*chunk)
+	c.holders.Store(1)
+	return c
+}
+
+func (c *chunk) hold() { c.holders.Add(1) }
+
+// release lets go of a chunk; the last holder gives it back. Its queue has to forget it
+// before that.
+func (c *chunk) release() {
+	if c.holders.Add(-1) > 0 {
+		return
+	}
 	c.next, c.r, c.w = nil, 0, 0
 	if len(c.b) == largeChunk {
 		largeChunks.Put(c)
@@ -95,9 +95,9 @@ func (q *chunks) append(p []byte, b *budget) {
 		t := q.tail
 		if t == nil || t.w == len(t.b) {
 			if t == nil && len(p) <= smallChunk {
-				t = smallChunks.Get().(*chunk)
+				t = newChunk(&smallChunks)
 			} else {
-				t = largeChunks.Get().(*chunk)
+				t = newChunk(&largeChunks)
 			}
 			if q.tail == nil {
 				q.head = t
@@ -137,7 +137,7 @@ func (q *chunks) pop(n int, b *budget) {
 		}
 		q.charged -= len(h.b)
 		b.used.Add(-int64(len(h.b)))
-		putChunk(h)
+		h.release()
 	}
 }
 
@@ -146,6 +146,32 @@ func (q *chunks) each(f func([]byte)) {
 	for c := q.head; c != nil; c = c.next {
 		if c.r < c.w {
 			f(c.b[c.r:c.w])
+		}
+	}
+}
+
+// end is the place behind the last byte.
+func (q *chunks) end() chunkPlace {
+	if q.tail == nil {
+		return chunkPlace{}
+	}
+	return chunkPlace{q.tail, q.tail.w}
+}
+
+// chunkPlace is a place in a queue that nothing is taken from; the zero value is its start.
+type chunkPlace struct {
+	c  *chunk
+	at int
+}
+
+// eachSince calls f for every contiguous piece behind a place, and the chunk it lies in.
+func (q *chunks) eachSince(from chunkPlace, f func([]byte, *chunk)) {
+	if from.c == nil {
+		from.c = q.head
+	}
+	for c, at := from.c, from.at; c != nil; c, at = c.next, 0 {
+		if at < c.w {
+			f(c.b[at:c.w], c)
 		}
 	}
 }
@@ -180,7 +206,7 @@ func (q *chunks) take(from *chunks, theirs, own *budget) {
 func (q *chunks) free(b *budget) {
 	for c := q.head; c != nil; {
 		next := c.next
-		putChunk(c)
+		c.release()
 		c = next
 	}
 	b.used.Add(-int64(q.charged))

@@ -38,7 +38,9 @@ type conn struct {
 	err     error // why
 	ctl     []byte
 	ctlN    int // unwritten control frames that the peer has provoked
-	out     *byteBuf
+	out     *batch
+	pieces  [][]byte // of the batch that is being written; whoever writes has it
+	gathers bool     // the transport writes lent payload as fast as other
 	tail    tailFrame
 	dirty   bool // in some worker's list of connections to flush
 	writing bool // somebody is writing; others only append
@@ -103,7 +105,7 @@ func newConn(r *Relay, t transport, s side, name string) *conn {
 	}
 	c.rpool = &heldReadBufs
 	if _, ok := t.(*fdTransport); ok {
-		c.rpool = &readBufs
+		c.rpool, c.gathers = &readBufs, true
 	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.fields.maxBytes, c.fields.maxFields = r.cfg.MaxHeaderBytes, r.cfg.MaxHeaderFields
@@ -254,9 +256,9 @@ func (c *conn) frame(w *worker, h frameHeader, p []byte) error {
 // --- writing
 
 // outBuf returns the write queue; c.mu is held.
-func (c *conn) outBuf() *byteBuf {
+func (c *conn) outBuf() *batch {
 	if c.out == nil {
-		c.out = getWriteBuf()
+		c.out = newBatch()
 	}
 	return c.out
 }
@@ -276,12 +278,7 @@ func (c *conn) control(w *worker, f func([]byte) []byte) error {
 
 // queued is how many bytes wait to be written, those that the writer has taken
 // included: with a peer that does not read, they wait as long as the others.
-func (c *conn) queued() int {
-	if c.out == nil {
-		return c.taken
-	}
-	return len(c.out.b) + c.taken
-}
+func (c *conn) queued() int { return c.out.len() + c.taken }
 
 // flush writes what can be written without blocking and starts the writer for
 // the rest. The caller holds no lock.
@@ -299,13 +296,10 @@ func (c *conn) flush(w *worker) {
 			break
 		}
 		c.mu.Unlock()
-		var pending []byte
-		if out != nil {
-			pending = out.b
-		}
-		n, full, err := c.t.tryWrite(ctl, pending)
+		pieces := c.gather(ctl, out)
+		n, full, err := c.t.tryWrite(pieces)
 		if err != nil {
-			putWriteBuf(out)
+			out.release()
 			c.mu.Lock()
 			c.writing, c.dirty = false, false
 			c.mu.Unlock()
@@ -314,16 +308,16 @@ func (c *conn) flush(w *worker) {
 		}
 		if full {
 			// Whatever is left keeps its place before all that is appended later.
-			restCtl := ctl[min(n, len(ctl)):]
-			restOut := max(0, n-len(ctl))
+			rest := after(pieces, n)
 			c.mu.Lock()
 			c.dirty = false
-			c.taken = len(pending) - restOut
+			c.taken = total(rest)
 			c.mu.Unlock()
-			c.relay.spawn(func() { c.writer(restCtl, out, restOut) })
+			c.relay.spawn(func() { c.writer(rest, out) })
 			return // the writer owns the queue now
 		}
-		putWriteBuf(out)
+		out.release()
+		clear(pieces)
 		c.mu.Lock()
 		if c.ctl == nil {
 			c.ctl = ctl[:0]
@@ -338,7 +332,7 @@ func (c *conn) flush(w *worker) {
 }
 
 // takeBatch fills the queue from waiting streams and takes it. c.mu is held.
-func (c *conn) takeBatch(w *worker) (ctl []byte, out *byteBuf) {
+func (c *conn) takeBatch(w *worker) (ctl []byte, out *batch) {
 	c.schedule(w)
 	ctl, out = c.ctl, c.out
 	c.ctl, c.ctlN, c.out = nil, 0, nil
@@ -346,22 +340,28 @@ func (c *conn) takeBatch(w *worker) (ctl []byte, out *byteBuf) {
 	return ctl, out
 }
 
-// writer writes blockingly until the queue is empty, then gives up ownership.
-func (c *conn) writer(ctl []byte, out *byteBuf, from int) {
+// gather lists what takeBatch has taken, in the order in which it is written. The caller
+// is who writes.
+func (c *conn) gather(ctl []byte, out *batch) [][]byte {
+	c.pieces = c.pieces[:0]
+	if len(ctl) > 0 {
+		c.pieces = append(c.pieces, ctl)
+	}
+	c.pieces = out.appendTo(c.pieces)
+	return c.pieces
+}
+
+// writer writes blockingly until the queue is empty, then gives up ownership. It begins
+// with pieces, the rest of out.
+func (c *conn) writer(pieces [][]byte, out *batch) {
 	w := c.relay.newWorker()
 	c.mu.Lock()
 	c.stuck = w.now
 	c.mu.Unlock()
 	for {
-		err := c.t.write(ctl)
-		if err == nil {
-			var p []byte
-			if out != nil {
-				p = out.b[from:]
-			}
-			err = c.t.write(p)
-		}
-		putWriteBuf(out)
+		err := c.writeAll(pieces)
+		out.release()
+		clear(pieces)
 		c.mu.Lock()
 		if err != nil {
 			c.writing = false
@@ -371,11 +371,10 @@ func (c *conn) writer(ctl []byte, out *byteBuf, from int) {
 		}
 		c.stuck = time.Now()
 		c.taken = 0
+		var ctl []byte
 		ctl, out = c.takeBatch(w)
-		from = 0
-		if out != nil {
-			c.taken = len(out.b)
-		}
+		pieces = c.gather(ctl, out)
+		c.taken = out.len()
 		if len(ctl) == 0 && out == nil && !c.t.backlog() {
 			c.writing = false
 			c.stuck = time.Time{}
@@ -391,6 +390,19 @@ func (c *conn) writer(ctl []byte, out *byteBuf, from int) {
 		w.flush() // credit for what has just left; never this connection, whose owner we are
 	}
 	w.flush()
+}
+
+// writeAll writes pieces, waiting for the peer where that is needed.
+func (c *conn) writeAll(pieces [][]byte) error {
+	if len(pieces) == 0 {
+		return c.t.write(nil) // what the transport itself holds back
+	}
+	for _, p := range pieces {
+		if err := c.t.write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // --- ending

@@ -55,8 +55,9 @@ type progress struct {
 // --- sending; conn.mu is held by all of these
 
 // writeData puts as much of p into the write queue as the windows permit and
-// reports how much. end applies if all of p went.
-func (c *conn) writeData(w *worker, s *stream, p []byte, end bool) int {
+// reports how much. end applies if all of p went. If p lies in a chunk, which is of then,
+// it may be lent instead of being copied.
+func (c *conn) writeData(w *worker, s *stream, p []byte, end bool, of *chunk) int {
 	n := len(p)
 	n = min(n, int(max(0, min(s.sendWin, c.sendWin))))
 	if room := c.relay.cfg.WriteQueue - c.queued(); n > room {
@@ -70,7 +71,8 @@ func (c *conn) writeData(w *worker, s *stream, p []byte, end bool) int {
 	c.sendWin -= int64(n)
 	b := c.outBuf()
 	p = p[:n]
-	if c.tail.stream == s.id {
+	lends := of != nil && c.gathers && n >= lendFrom
+	if c.tail.stream == s.id && !lends {
 		// Extend the last frame.
 		have := len(b.b) - c.tail.at - frameHeaderLen
 		if k := min(len(p), c.peerFrame-have); k > 0 || len(p) == 0 {
@@ -95,25 +97,29 @@ func (c *conn) writeData(w *worker, s *stream, p []byte, end bool) int {
 		}
 		c.tail = tailFrame{s.id, len(b.b)}
 		b.b = appendFrameHeader(b.b, k, http2.FrameData, f, s.id)
-		b.b = append(b.b, p[:k]...)
+		if lends {
+			b.lend(p[:k], of)
+		} else {
+			b.b = append(b.b, p[:k]...)
+		}
 		p = p[k:]
 	}
-	if s.sentEnd {
+	if s.sentEnd || lends {
 		c.tail.stream = 0
 	}
 	w.touch(c)
 	return n
 }
 
-// send forwards p, queueing what does not fit.
-func (s *stream) send(w *worker, p []byte, end bool) {
+// send forwards p, queueing what does not fit; of is the chunk that p lies in, if it does.
+func (s *stream) send(w *worker, p []byte, end bool, of *chunk) {
 	c := s.conn
 	if s.closed || s.sentEnd {
 		return
 	}
 	// While others are in line for the connection's window, nobody passes them.
 	if s.queue.n == 0 && (c.ready.len() == 0 || len(p) == 0) {
-		n := c.writeData(w, s, p, end)
+		n := c.writeData(w, s, p, end, of)
 		if p = p[n:]; len(p) == 0 && (!end || s.sentEnd) {
 			return
 		}
@@ -171,7 +177,7 @@ func (c *conn) schedule(w *worker) {
 			p := s.queue.front()
 			p = p[:min(len(p), pieceLen-sent)]
 			last := len(p) == s.queue.n
-			n := c.writeData(w, s, p, s.endAfter && last)
+			n := c.writeData(w, s, p, s.endAfter && last, nil)
 			if n == 0 {
 				break
 			}
@@ -182,7 +188,7 @@ func (c *conn) schedule(w *worker) {
 		}
 		if s.queue.n == 0 {
 			if s.endAfter && !s.sentEnd {
-				c.writeData(w, s, nil, true)
+				c.writeData(w, s, nil, true, nil)
 			}
 			if s.hasTrailer {
 				c.writeTrailers(w, s, s.trailers)

@@ -42,6 +42,7 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 	c.bodyLen += int64(len(p))
 	c.bodyEnded = c.bodyEnded || end
 	sent := c.att != nil && c.att.sent
+	before := c.body.end()
 	if c.keepBody {
 		switch within := c.body.n+len(p) <= c.bodyLimit(v); {
 		case sent && (!within || c.relay.replay.over()):
@@ -62,6 +63,9 @@ func (c *Call) requestData(w *worker, p []byte, end bool) {
 		c.captureRequest(p)
 	}
 	switch {
+	case sent && c.keepBody && c.att.d.Rewrite == nil:
+		c.forwardKept(w, len(p), before, end)
+		c.armHedge(w, c.att)
 	case sent:
 		c.forward(w, p, end)
 		c.armHedge(w, c.att)
@@ -96,8 +100,24 @@ func (c *Call) forward(w *worker, p []byte, end bool) {
 		p = w.scratch
 	}
 	a.conn.mu.Lock()
-	a.send(w, p, end)
+	a.send(w, p, end, nil)
 	a.conn.mu.Unlock()
+}
+
+// forwardKept is forward for the last n bytes of what is kept of the request, from a place
+// on.
+func (c *Call) forwardKept(w *worker, n int, from chunkPlace, end bool) {
+	a := c.att
+	a.conn.mu.Lock()
+	defer a.conn.mu.Unlock()
+	if n == 0 {
+		a.send(w, nil, end, nil)
+		return
+	}
+	c.body.eachSince(from, func(p []byte, of *chunk) {
+		n -= len(p)
+		a.send(w, p, end && n == 0, of)
+	})
 }
 
 func (c *Call) dropBody() {

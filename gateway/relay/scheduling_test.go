@@ -43,9 +43,9 @@ func TestNewcomersDoNotPassStreamsInLine(t *testing.T) {
 	c, w := quietConn(t)
 	waiting, newcomer := quietStream(c, 1, 1000), quietStream(c, 3, 1000)
 	c.sendWin = 0
-	waiting.send(w, make([]byte, 100), false)
+	waiting.send(w, make([]byte, 100), false, nil)
 	c.sendWin = 100 // and before anybody has looked at who waits:
-	newcomer.send(w, make([]byte, 100), false)
+	newcomer.send(w, make([]byte, 100), false, nil)
 	c.schedule(w)
 	if got, gotNew := sentTo(c, 1), sentTo(c, 3); got != 100 || gotNew != 0 {
 		t.Errorf("the stream in line sent %d, the newcomer %d; want 100 and 0", got, gotNew)
@@ -60,7 +60,7 @@ func TestWindowIsSharedRoundRobin(t *testing.T) {
 	var all []*stream
 	for id := uint32(1); id < 9; id += 2 {
 		s := quietStream(c, id, 1<<20)
-		s.send(w, make([]byte, 4*pieceLen), true)
+		s.send(w, make([]byte, 4*pieceLen), true, nil)
 		all = append(all, s)
 	}
 	c.sendWin = 6 * pieceLen
@@ -81,7 +81,7 @@ func TestEndedStreamsLeaveTheLine(t *testing.T) {
 	c.sendWin = 0
 	for id := uint32(1); id < 2001; id += 2 {
 		s := quietStream(c, id, 1000)
-		s.send(w, make([]byte, 100), false)
+		s.send(w, make([]byte, 100), false, nil)
 		if id%3 == 0 {
 			s.resetLocked(w, http2.ErrCodeCancel)
 		} else {

@@ -15,10 +15,10 @@ type transport interface {
 	// read waits for bytes and appends them to c's read buffer, which it takes from
 	// the pool only once there is something to read.
 	read(c *conn) error
-	// tryWrite writes what can be written without blocking, ctl before out. It
-	// reports how much of both it took; with full set, something is left to be
-	// written by flushBlocking, in its own buffers or in the rest of the arguments.
-	tryWrite(ctl, out []byte) (n int, full bool, err error)
+	// tryWrite writes what can be written without blocking, piece after piece. It
+	// reports how many bytes it took; with full set, something is left to be written
+	// by write, in its own buffers or in the rest of the pieces.
+	tryWrite(pieces [][]byte) (n int, full bool, err error)
 	// write blocks until p, and all that was taken before, is written.
 	write(p []byte) error
 	// backlog reports bytes that wait inside the transport.
@@ -39,7 +39,7 @@ type fdTransport struct {
 	readErr error
 
 	tryFn    func(uintptr) bool
-	tryBufs  [2][]byte
+	tryBufs  [][]byte
 	tryN     int
 	tryErr   error
 	writeFn  func(uintptr) bool
@@ -92,29 +92,33 @@ func (t *fdTransport) doRead(fd uintptr) bool {
 	return true
 }
 
-func (t *fdTransport) tryWrite(ctl, out []byte) (int, bool, error) {
-	t.tryBufs, t.tryN, t.tryErr = [2][]byte{ctl, out}, 0, nil
+func (t *fdTransport) tryWrite(pieces [][]byte) (int, bool, error) {
+	t.tryBufs, t.tryN, t.tryErr = pieces, 0, nil
 	if err := t.raw.Write(t.tryFn); err != nil {
 		return 0, false, err
 	}
-	t.tryBufs = [2][]byte{}
-	return t.tryN, t.tryN < len(ctl)+len(out), t.tryErr
+	t.tryBufs = nil
+	return t.tryN, t.tryN < total(pieces), t.tryErr
 }
 
 // doTry always reports completion: the writer goroutine waits for the socket,
 // never a reader.
 func (t *fdTransport) doTry(fd uintptr) bool {
-	for _, b := range t.tryBufs {
-		for len(b) > 0 {
-			n, err := ignoringEINTR(int(fd), b, rawWrite)
-			if err != nil {
-				if err != syscall.EAGAIN {
-					t.tryErr = err
-				}
-				return true
+	skip := 0 // of the first piece
+	for rest := t.tryBufs; len(rest) > 0; {
+		n, err := rawWritev(int(fd), rest, skip)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			if err != syscall.EAGAIN {
+				t.tryErr = err
 			}
-			t.tryN += n
-			b = b[n:]
+			return true
+		}
+		t.tryN += n
+		for skip += n; len(rest) > 0 && skip >= len(rest[0]); rest = rest[1:] {
+			skip -= len(rest[0])
 		}
 	}
 	return true
@@ -176,7 +180,7 @@ func (t *pipeTransport) read(c *conn) error {
 	return err
 }
 
-func (t *pipeTransport) tryWrite(_, _ []byte) (int, bool, error) { return 0, true, nil }
+func (t *pipeTransport) tryWrite([][]byte) (int, bool, error) { return 0, true, nil }
 
 func (t *pipeTransport) write(p []byte) error {
 	if len(p) == 0 {
@@ -291,7 +295,7 @@ func (t *tlsTransport) pump() (bool, error) {
 	if len(b) == 0 {
 		return true, nil
 	}
-	n, _, err := t.q.t.tryWrite(nil, b)
+	n, _, err := t.q.t.tryWrite([][]byte{b})
 	if n < len(b) {
 		t.q.putBack(b[n:])
 		return false, err
@@ -299,10 +303,10 @@ func (t *tlsTransport) pump() (bool, error) {
 	return true, err
 }
 
-func (t *tlsTransport) tryWrite(ctl, out []byte) (int, bool, error) {
+func (t *tlsTransport) tryWrite(pieces [][]byte) (int, bool, error) {
 	done, err := t.pump()
 	n := 0
-	for _, b := range [2][]byte{ctl, out} {
+	for _, b := range pieces {
 		for len(b) > 0 && done && err == nil {
 			piece := b[:min(len(b), tlsPiece)]
 			if _, err = t.tc.Write(piece); err != nil {
