@@ -107,7 +107,7 @@ func (c *Call) answerHeaders(w *worker, s *stream, end bool, l *fieldList) {
 		a.headers = true
 		if a.d.Unary && !c.sentAnswer {
 			a.heldBack = true
-			a.answer = append(a.buf[:0], l.fields...)
+			c.holdAnswer(a, l.fields)
 			return
 		}
 		a.first = w.now

@@ -23,7 +23,6 @@ type attempt struct {
 	heldBack bool  // and wait for DATA or trailers
 	answers  messageMeter
 	answer   []hpack.HeaderField
-	buf      [6]hpack.HeaderField
 	started  time.Time
 	first    time.Time
 }

@@ -22,8 +22,7 @@ type Call struct {
 	// in Opened.
 	Inspect bool
 
-	// Small fields stand together, and the storage of fields has room for what clients
-	// usually send: see TestCallFitsItsSizeClass.
+	// Small fields stand together: see TestCallFitsItsSizeClass.
 	keepBody    bool
 	bodyEnded   bool
 	sentAnswer  bool // HEADERS of the answer are in the client's write queue
@@ -42,9 +41,9 @@ type Call struct {
 	armed int64 // the tick for which the timer was set and has not been heard of; 0: none
 	now   int64 // see Now and Relay.since
 
-	req        request
+	req        announced
 	fields     []hpack.HeaderField
-	fieldsBuf  [12]hpack.HeaderField
+	room       *fieldRoom // where fields are, mostly; nil once the call is over
 	opened     time.Time
 	deadline   time.Time    // zero: none
 	progressAt atomic.Int64 // see Relay.since
@@ -70,7 +69,7 @@ type Call struct {
 func (c *Call) Path() string { return c.req.path }
 
 // Fields returns the request's fields, pseudo-fields first. They must not be
-// changed.
+// changed, nor the slice be kept.
 func (c *Call) Fields() []hpack.HeaderField { return c.fields }
 
 // Opened returns when the call's header fields arrived.

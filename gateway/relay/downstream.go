@@ -135,8 +135,8 @@ func (s *downstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fie
 		s.abuse.early()
 		return c.resetUnknown(w, id, http2.ErrCodeProtocol)
 	}
-	call := &Call{relay: s.relay, req: req, opened: w.now, keepBody: true, bodyEnded: end}
-	call.fields = append(call.fieldsBuf[:0], f.fields...)
+	call := &Call{relay: s.relay, req: req.announced, opened: w.now, keepBody: true, bodyEnded: end}
+	call.takeFields(f.fields)
 	call.progressAt.Store(s.relay.since(w.now))
 	d := &call.down
 	d.conn, d.call, d.id, d.gotEnd = c, call, id, end

@@ -95,6 +95,7 @@ func (c *Call) finish(w *worker, o Outcome) {
 	if k := c.Captured(); k != nil {
 		k.Release() // nobody has taken it
 	}
+	c.freeFields()
 	c.relay.calls.Add(-1)
 }
 

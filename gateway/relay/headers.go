@@ -156,11 +156,17 @@ func volatile(name string) bool {
 
 // request is what a call's header fields say to the relay itself.
 type request struct {
-	method, scheme, path, authority, contentType string
-	timeout                                      time.Duration // 0: none
-	hasTimeout                                   bool
-	badTimeout                                   string // what stands in its place, if it is none
-	contentLength                                int64  // -1: not announced
+	announced
+	method, contentType string
+	badTimeout          string // what stands in the timeout's place, if it is none
+}
+
+// announced is the part of a request that matters for as long as the call lasts.
+type announced struct {
+	path          string
+	timeout       time.Duration // 0: none
+	hasTimeout    bool
+	contentLength int64 // -1: not announced
 }
 
 // parseRequest checks a request's pseudo-fields (RFC 9113, 8.3.1). It returns a
@@ -177,11 +183,10 @@ func parseRequest(l *fieldList) (r request, problem string) {
 		case ":method":
 			r.method, seenMethod = f.Value, true
 		case ":scheme":
-			r.scheme, seenScheme = f.Value, true
+			seenScheme = true
 		case ":path":
 			r.path, seenPath = f.Value, true
 		case ":authority":
-			r.authority = f.Value
 		case "content-type":
 			r.contentType = f.Value
 		case "content-length":
