@@ -1,0 +1,191 @@
+package labels
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/fnv"
+	"math"
+	"time"
+
+	"sluice/telemetry/labels/score"
+)
+
+// Identity is what an answer's id says of its prediction.
+type Identity struct {
+	// Nonce is random and tells predictions apart.
+	Nonce uint64
+	// At is when the prediction was made, in milliseconds.
+	At time.Time
+	// Model and Version have answered.
+	Model, Version string
+	// Arm is the version that the split has chosen, empty if the caller asked for one by name.
+	Arm string
+	// Prediction is what was predicted.
+	Prediction Prediction
+}
+
+// Kind is what a prediction is.
+type Kind uint8
+
+// The kinds.
+const (
+	None   Kind = iota // not known
+	Class              // one of the route's classes
+	Number             // a number
+)
+
+// Prediction is what an answer predicted.
+type Prediction struct {
+	Kind Kind
+	// Number is what was predicted of a Number.
+	Number float64
+	// Class is the index of what was predicted of a Class, among the names whose fingerprint is Classes.
+	Class   uint8
+	Classes uint32
+	// Odds are the log-odds of each class, in steps of which there are 65,536 from score.Clip to its complement: of
+	// two classes, of the second alone. It is empty if probabilities are not known.
+	Odds []uint16
+}
+
+// Fingerprint tells one list of classes from another.
+func Fingerprint(classes []string) uint32 {
+	h := fnv.New32a()
+	for _, c := range classes {
+		_, _ = h.Write([]byte(c)) // it never fails
+		_, _ = h.Write([]byte{0})
+	}
+	return h.Sum32()
+}
+
+var widest = math.Log((1 - score.Clip) / score.Clip)
+
+// oddsOf is the step of a probability: the error is at most 0.03 % of the smaller of p and 1−p.
+func oddsOf(p float64) uint16 {
+	p = min(max(p, score.Clip), 1-score.Clip)
+	at := (math.Log(p/(1-p)) + widest) / (2 * widest)
+	return uint16(math.Round(min(max(at, 0), 1) * math.MaxUint16))
+}
+
+// probability is that of a step.
+func probability(odds uint16) float64 {
+	return 1 / (1 + math.Exp(widest-float64(odds)/math.MaxUint16*2*widest))
+}
+
+// Probabilities are those of all classes; nil if they are not known.
+func (p *Prediction) Probabilities() []float64 {
+	switch len(p.Odds) {
+	case 0:
+		return nil
+	case 1:
+		v := probability(p.Odds[0])
+		return []float64{1 - v, v}
+	}
+	all := make([]float64, len(p.Odds))
+	for k, o := range p.Odds {
+		all[k] = probability(o)
+	}
+	return all
+}
+
+// format is the first byte of an id. A gateway reads those of the formats that it knows.
+const format = 1
+
+// maxClasses is how many classes an id has room for.
+const maxClasses = 32
+
+const (
+	armNone = iota // the caller asked for the version by name
+	armSame        // the version that has answered
+	armOther
+)
+
+var errIdentity = errors.New("it is not an id of a prediction")
+
+// append writes the identity behind dst. Names are at most 255 bytes.
+func (id *Identity) append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, id.Nonce)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(id.At.UnixMilli()))
+	dst = appendName(dst, id.Model)
+	dst = appendName(dst, id.Version)
+	switch id.Arm {
+	case "":
+		dst = append(dst, armNone)
+	case id.Version:
+		dst = append(dst, armSame)
+	default:
+		dst = appendName(append(dst, armOther), id.Arm)
+	}
+	p := &id.Prediction
+	dst = append(dst, byte(p.Kind))
+	switch p.Kind {
+	case Class:
+		dst = append(binary.BigEndian.AppendUint32(dst, p.Classes), p.Class, byte(len(p.Odds)))
+		for _, o := range p.Odds {
+			dst = binary.BigEndian.AppendUint16(dst, o)
+		}
+	case Number:
+		dst = binary.BigEndian.AppendUint64(dst, math.Float64bits(p.Number))
+	}
+	return dst
+}
+
+func appendName(dst []byte, name string) []byte {
+	name = name[:min(len(name), math.MaxUint8)]
+	return append(append(dst, byte(len(name))), name...)
+}
+
+// parse reads what append has written, all of it and nothing else.
+func (id *Identity) parse(p []byte) error {
+	r := reader{p}
+	id.Nonce = r.uint64()
+	id.At = time.UnixMilli(int64(r.uint64())).UTC()
+	id.Model, id.Version = r.name(), r.name()
+	switch r.byte() {
+	case armNone:
+	case armSame:
+		id.Arm = id.Version
+	case armOther:
+		id.Arm = r.name()
+	default:
+		return errIdentity
+	}
+	q := &id.Prediction
+	switch q.Kind = Kind(r.byte()); q.Kind {
+	case None:
+	case Class:
+		q.Classes, q.Class = uint32(r.uint16())<<16|uint32(r.uint16()), r.byte()
+		n := int(r.byte())
+		if n > maxClasses || 2*n != len(r.rest) {
+			return errIdentity
+		}
+		for range n {
+			q.Odds = append(q.Odds, r.uint16())
+		}
+	case Number:
+		q.Number = math.Float64frombits(r.uint64())
+	default:
+		return errIdentity
+	}
+	if r.rest == nil || len(r.rest) > 0 {
+		return errIdentity
+	}
+	return nil
+}
+
+// reader reads fields; once one is missing, rest is nil and all others are empty.
+type reader struct{ rest []byte }
+
+func (r *reader) take(n int) []byte {
+	if n > len(r.rest) {
+		r.rest = nil
+		return make([]byte, n)
+	}
+	p := r.rest[:n]
+	r.rest = r.rest[n:]
+	return p
+}
+
+func (r *reader) byte() byte     { return r.take(1)[0] }
+func (r *reader) uint16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
+func (r *reader) uint64() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
+func (r *reader) name() string   { return string(r.take(int(r.byte()))) }
