@@ -218,3 +218,20 @@ func mustParse(t testing.TB, data []byte) *Table {
 	}
 	return table
 }
+
+// TestLabelSettings reads those of the rich document, and what holds without.
+func TestLabelSettings(t *testing.T) {
+	rich, _ := mustParse(t, readTestFile(t, "testdata/rich.good.yaml")).Route("team/fraud@prod")
+	want := &Labels{
+		Predicts: "class", Output: "probabilities", Classes: []string{"honest", "fraud"}, GoodFrom: 0.75, MaxAge: 720 * time.Hour,
+		Window: time.Hour, Detector: "esr", ExpectedRun: 50_000, Learn: 500,
+	}
+	if !reflect.DeepEqual(rich.Labels, want) {
+		t.Errorf("got %+v, want %+v", rich.Labels, want)
+	}
+	plain, _ := mustParse(t, []byte(`routes: [{model: m, versions: [{name: v1, endpoints: ["h:1"]}], weights: {v1: 1}, labels: {}}]`)).Route("m")
+	want = &Labels{GoodFrom: 0.5, MaxAge: 168 * time.Hour, Window: 24 * time.Hour, Detector: "esr", ExpectedRun: 100_000, Learn: 1000}
+	if !reflect.DeepEqual(plain.Labels, want) {
+		t.Errorf("got %+v, want %+v", plain.Labels, want)
+	}
+}

@@ -49,6 +49,8 @@ type Route struct {
 	Objectives Objectives
 	// Drift says how the versions' data is watched; nil means not at all.
 	Drift *Drift
+	// Labels says what is known of predictions and done with labels; nil means nothing.
+	Labels *Labels
 
 	// Shadows get copies of calls; at most 8.
 	Shadows []*Shadow
@@ -87,6 +89,7 @@ func newRoute(doc *routingv1.Route) *Route {
 	r.setSecondAttempts(doc)
 	r.Objectives = newObjectives(doc.GetSlo())
 	r.Drift = newDrift(doc.GetDrift())
+	r.Labels = newLabels(doc.GetLabels())
 	salt := doc.GetSticky().GetSalt()
 	if salt == "" {
 		salt = r.Model

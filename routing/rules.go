@@ -35,6 +35,7 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.openTimes(at.field("breaker"), route.GetBreaker())
 		r.health(at.field("health"), route.GetHealth())
 		r.drift(at.field("drift"), route.GetDrift())
+		r.labels(at.field("labels"), route.GetLabels())
 		r.faults(at.field("faults"), route)
 		r.cutOff(at.field("cut_off"), route)
 		r.shadows(at.field("shadow"), route)

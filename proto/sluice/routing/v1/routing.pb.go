@@ -120,6 +120,9 @@ type Route struct {
 	Priority *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
 	// drift says how the data of the versions is watched. Unset means not at all.
 	Drift *Drift `protobuf:"bytes,18,opt,name=drift,proto3" json:"drift,omitempty"`
+	// labels gives every good answer an identity that what turned out to be true can be reported with. Unset means not
+	// at all.
+	Labels *Labels `protobuf:"bytes,21,opt,name=labels,proto3" json:"labels,omitempty"`
 	// faults make attempts fail on purpose, to see what callers notice. Each ends by itself.
 	Faults []*Fault `protobuf:"bytes,15,rep,name=faults,proto3" json:"faults,omitempty"`
 	// cut_off lists versions and endpoints that get no calls, on every gateway, until an operator
@@ -274,6 +277,13 @@ func (x *Route) GetPriority() *Priority {
 func (x *Route) GetDrift() *Drift {
 	if x != nil {
 		return x.Drift
+	}
+	return nil
+}
+
+func (x *Route) GetLabels() *Labels {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -1845,13 +1855,152 @@ func (x *TensorColumns) GetNames() []string {
 	return nil
 }
 
+// Labels says what is known of predictions, and what is done with what callers report about them.
+type Labels struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// predicts says what answers predict: "class", "number", or empty if they are not looked into, so that only
+	// rewards can be reported.
+	Predicts string `protobuf:"bytes,1,opt,name=predicts,proto3" json:"predicts,omitempty"`
+	// output is the name of the output tensor that has the prediction. Empty means the first one.
+	Output string `protobuf:"bytes,2,opt,name=output,proto3" json:"output,omitempty"`
+	// classes are the names of the classes, in the order of the output's columns. Of two, the second is the one that
+	// a single probability is of.
+	Classes []string `protobuf:"bytes,3,rep,name=classes,proto3" json:"classes,omitempty"`
+	// tolerance is by how much a predicted number may be off before it counts as an error.
+	Tolerance float64 `protobuf:"fixed64,4,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
+	// good_from is the smallest reward that does not count as an error. Unset means 0.5.
+	GoodFrom *float64 `protobuf:"fixed64,5,opt,name=good_from,json=goodFrom,proto3,oneof" json:"good_from,omitempty"`
+	// max_age is how long after a prediction its label is taken. Unset means 168h.
+	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// window is the time whose labels are counted together; windows begin at multiples of it. Unset means 24h.
+	Window *durationpb.Duration `protobuf:"bytes,7,opt,name=window,proto3" json:"window,omitempty"`
+	// detector watches the rate of errors: "esr", "adwin" or "page_hinkley". Empty means esr.
+	Detector string `protobuf:"bytes,8,opt,name=detector,proto3" json:"detector,omitempty"`
+	// expected_run is the mean number of labels between two false alarms of esr. Unset means 100000.
+	ExpectedRun *uint32 `protobuf:"varint,9,opt,name=expected_run,json=expectedRun,proto3,oneof" json:"expected_run,omitempty"`
+	// reference_error is the share of errors that is usual, for esr. Unset means that it is learnt from the first labels
+	// of each version.
+	ReferenceError *float64 `protobuf:"fixed64,10,opt,name=reference_error,json=referenceError,proto3,oneof" json:"reference_error,omitempty"`
+	// learn is the number of labels that it is learnt from. Unset means 1000.
+	Learn         *uint32 `protobuf:"varint,11,opt,name=learn,proto3,oneof" json:"learn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Labels) Reset() {
+	*x = Labels{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Labels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Labels) ProtoMessage() {}
+
+func (x *Labels) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Labels.ProtoReflect.Descriptor instead.
+func (*Labels) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Labels) GetPredicts() string {
+	if x != nil {
+		return x.Predicts
+	}
+	return ""
+}
+
+func (x *Labels) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *Labels) GetClasses() []string {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *Labels) GetTolerance() float64 {
+	if x != nil {
+		return x.Tolerance
+	}
+	return 0
+}
+
+func (x *Labels) GetGoodFrom() float64 {
+	if x != nil && x.GoodFrom != nil {
+		return *x.GoodFrom
+	}
+	return 0
+}
+
+func (x *Labels) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+func (x *Labels) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Labels) GetDetector() string {
+	if x != nil {
+		return x.Detector
+	}
+	return ""
+}
+
+func (x *Labels) GetExpectedRun() uint32 {
+	if x != nil && x.ExpectedRun != nil {
+		return *x.ExpectedRun
+	}
+	return 0
+}
+
+func (x *Labels) GetReferenceError() float64 {
+	if x != nil && x.ReferenceError != nil {
+		return *x.ReferenceError
+	}
+	return 0
+}
+
+func (x *Labels) GetLearn() uint32 {
+	if x != nil && x.Learn != nil {
+		return *x.Learn
+	}
+	return 0
+}
+
 var File_sluice_routing_v1_routing_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xae\x0e\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\x92\x0f\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -1864,18 +2013,19 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x06shadow\x18\x06 \x03(\v2\x19.sluice.routing.v1.ShadowR\x06shadow\x124\n" +
 	"\atimeout\x18\a \x01(\v2\x1a.sluice.routing.v1.TimeoutR\atimeout\x121\n" +
 	"\x06limits\x18\b \x01(\v2\x19.sluice.routing.v1.LimitsR\x06limits\x124\n" +
-	"\abreaker\x18\t \x01(\v2\x1a.sluice.routing.v1.BreakerR\abreaker\x12\xa5\x03\n" +
+	"\abreaker\x18\t \x01(\v2\x1a.sluice.routing.v1.BreakerR\abreaker\x12\xd6\x03\n" +
 	"\bservices\x18\n" +
-	" \x03(\tB\x88\x03\xbaH\x84\x03\x92\x01\x80\x03\"\xfd\x02\xba\x01\x92\x01\n" +
-	"\x13route.services.name\x12Ta full service name: 1 to 256 visible ASCII characters without slash, space or comma\x1a%this.matches(r'^[!-+\\-.0-~]{1,256}$')\xba\x01\xe3\x01\n" +
-	"\x14route.services.local\x12Ra service of the model's servers; the gateway answers health and reflection itself\x1aw!(this in ['grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection'])R\bservices\x12)\n" +
+	" \x03(\tB\xb9\x03\xbaH\xb5\x03\x92\x01\xb1\x03\"\xae\x03\xba\x01\x92\x01\n" +
+	"\x13route.services.name\x12Ta full service name: 1 to 256 visible ASCII characters without slash, space or comma\x1a%this.matches(r'^[!-+\\-.0-~]{1,256}$')\xba\x01\x94\x02\n" +
+	"\x14route.services.local\x12\\a service of the model's servers; the gateway answers health, feedback and reflection itself\x1a\x9d\x01!(this in ['grpc.health.v1.Health', 'sluice.feedback.v1.FeedbackService', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection'])R\bservices\x12)\n" +
 	"\x10allow_management\x18\v \x01(\bR\x0fallowManagement\x120\n" +
 	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x12.\n" +
 	"\x05hedge\x18\r \x01(\v2\x18.sluice.routing.v1.HedgeR\x05hedge\x121\n" +
 	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x12(\n" +
 	"\x03slo\x18\x10 \x01(\v2\x16.sluice.routing.v1.SLOR\x03slo\x127\n" +
 	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x12.\n" +
-	"\x05drift\x18\x12 \x01(\v2\x18.sluice.routing.v1.DriftR\x05drift\x12i\n" +
+	"\x05drift\x18\x12 \x01(\v2\x18.sluice.routing.v1.DriftR\x05drift\x121\n" +
+	"\x06labels\x18\x15 \x01(\v2\x19.sluice.routing.v1.LabelsR\x06labels\x12i\n" +
 	"\x06faults\x18\x0f \x03(\v2\x18.sluice.routing.v1.FaultB7\xbaH4\xba\x011\n" +
 	"\froute.faults\x12\x10at most 8 faults\x1a\x0fsize(this) <= 8R\x06faults\x12~\n" +
 	"\acut_off\x18\x14 \x03(\v2\x19.sluice.routing.v1.CutOffBJ\xbaHG\xba\x01D\n" +
@@ -2068,7 +2218,37 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x14drift.columns.tensor\x12.1 to 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{1,128}$')R\x06tensor\x12\x99\x02\n" +
 	"\x05names\x18\x02 \x03(\tB\x82\x02\xbaH\xfe\x01\xba\x01I\n" +
 	"\x13drift.columns.names\x12\r1 to 64 names\x1a#size(this) >= 1 && size(this) <= 64\x92\x01\xae\x01\"\xab\x01\xba\x01\xa7\x01\n" +
-	"\x18drift.columns.names.name\x12J1 to 128 characters without control characters, not beginning with output.\x1a?this.matches(r'^\\P{Cc}{1,128}$') && !this.startsWith('output.')R\x05namesB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
+	"\x18drift.columns.names.name\x12J1 to 128 characters without control characters, not beginning with output.\x1a?this.matches(r'^\\P{Cc}{1,128}$') && !this.startsWith('output.')R\x05names\"\xe2\f\n" +
+	"\x06Labels\x12d\n" +
+	"\bpredicts\x18\x01 \x01(\tBH\xbaHE\xba\x01?\n" +
+	"\x0flabels.predicts\x12\x0fclass or number\x1a\x1bthis in ['class', 'number']\xd8\x01\x01R\bpredicts\x12\x82\x01\n" +
+	"\x06output\x18\x02 \x01(\tBj\xbaHg\xba\x01d\n" +
+	"\rlabels.output\x121at most 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{0,128}$')R\x06output\x12\x83\x02\n" +
+	"\aclasses\x18\x03 \x03(\tB\xe8\x01\xbaH\xe4\x01\xba\x01t\n" +
+	"\x0elabels.classes\x12\x192 to 32 names, none twice\x1aGsize(this) == 0 || size(this) >= 2 && size(this) <= 32 && this.unique()\x92\x01j\"h\xba\x01e\n" +
+	"\x13labels.classes.name\x12-1 to 64 characters without control characters\x1a\x1fthis.matches(r'^\\P{Cc}{1,64}$')R\aclasses\x12n\n" +
+	"\ttolerance\x18\x04 \x01(\x01BP\xbaHM\xba\x01J\n" +
+	"\x10labels.tolerance\x12\x18a number from 0 to 1e100\x1a\x1cthis >= 0.0 && this <= 1e100R\ttolerance\x12z\n" +
+	"\tgood_from\x18\x05 \x01(\x01BX\xbaHU\xba\x01R\n" +
+	"\x10labels.good_from\x12\x1da number from -1e100 to 1e100\x1a\x1fthis >= -1e100 && this <= 1e100H\x00R\bgoodFrom\x88\x01\x01\x12\x9c\x01\n" +
+	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationBh\xbaHe\xba\x01b\n" +
+	"\x0elabels.max_age\x12\x1ba duration from 1m to 2160h\x1a3this >= duration('1m') && this <= duration('2160h')R\x06maxAge\x12\x9a\x01\n" +
+	"\x06window\x18\a \x01(\v2\x19.google.protobuf.DurationBg\xbaHd\xba\x01a\n" +
+	"\rlabels.window\x12\x1ba duration from 10s to 168h\x1a3this >= duration('10s') && this <= duration('168h')R\x06window\x12|\n" +
+	"\bdetector\x18\b \x01(\tB`\xbaH]\xba\x01W\n" +
+	"\x0flabels.detector\x12\x1aesr, adwin or page_hinkley\x1a(this in ['esr', 'adwin', 'page_hinkley']\xd8\x01\x01R\bdetector\x12\x89\x01\n" +
+	"\fexpected_run\x18\t \x01(\rBa\xbaH^\xba\x01[\n" +
+	"\x13labels.expected_run\x12\x1fa number from 100 to 1000000000\x1a#this >= 100u && this <= 1000000000uH\x01R\vexpectedRun\x88\x01\x01\x12\x88\x01\n" +
+	"\x0freference_error\x18\n" +
+	" \x01(\x01BZ\xbaHW\xba\x01T\n" +
+	"\x16labels.reference_error\x12\x1fa number above 0 and below 0.95\x1a\x19this > 0.0 && this < 0.95H\x02R\x0ereferenceError\x88\x01\x01\x12m\n" +
+	"\x05learn\x18\v \x01(\rBR\xbaHO\xba\x01L\n" +
+	"\flabels.learn\x12\x1ba number from 50 to 1000000\x1a\x1fthis >= 50u && this <= 1000000uH\x03R\x05learn\x88\x01\x01B\f\n" +
+	"\n" +
+	"_good_fromB\x0f\n" +
+	"\r_expected_runB\x12\n" +
+	"\x10_reference_errorB\b\n" +
+	"\x06_learnB*Z(sluice/proto/sluice/routing/v1;routingv1b\x06proto3"
 
 var (
 	file_sluice_routing_v1_routing_proto_rawDescOnce sync.Once
@@ -2082,7 +2262,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),              // 0: sluice.routing.v1.Document
 	(*Route)(nil),                 // 1: sluice.routing.v1.Route
@@ -2107,14 +2287,15 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*LatencyObjective)(nil),      // 20: sluice.routing.v1.LatencyObjective
 	(*Drift)(nil),                 // 21: sluice.routing.v1.Drift
 	(*TensorColumns)(nil),         // 22: sluice.routing.v1.TensorColumns
-	nil,                           // 23: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Labels)(nil),                // 23: sluice.routing.v1.Labels
+	nil,                           // 24: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	23, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	24, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
@@ -2126,40 +2307,43 @@ var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	19, // 11: sluice.routing.v1.Route.slo:type_name -> sluice.routing.v1.SLO
 	14, // 12: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
 	21, // 13: sluice.routing.v1.Route.drift:type_name -> sluice.routing.v1.Drift
-	15, // 14: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
-	16, // 15: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
-	3,  // 16: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 17: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 18: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	24, // 19: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
-	17, // 20: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
-	24, // 21: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	24, // 22: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	24, // 23: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	24, // 24: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	24, // 25: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	24, // 26: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	24, // 27: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	24, // 28: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	24, // 29: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	24, // 30: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
-	25, // 31: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
-	25, // 32: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
-	18, // 33: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
-	20, // 34: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
-	24, // 35: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
-	24, // 36: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
-	24, // 37: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
-	24, // 38: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
-	24, // 39: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
-	24, // 40: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
-	24, // 41: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
-	22, // 42: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	23, // 14: sluice.routing.v1.Route.labels:type_name -> sluice.routing.v1.Labels
+	15, // 15: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
+	16, // 16: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
+	3,  // 17: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 18: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 19: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	25, // 20: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	17, // 21: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
+	25, // 22: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	25, // 23: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	25, // 24: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	25, // 25: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	25, // 26: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	25, // 27: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	25, // 28: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	25, // 29: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	25, // 30: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	25, // 31: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	26, // 32: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	26, // 33: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	18, // 34: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
+	20, // 35: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
+	25, // 36: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
+	25, // 37: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
+	25, // 38: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
+	25, // 39: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
+	25, // 40: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
+	25, // 41: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
+	25, // 42: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
+	22, // 43: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
+	25, // 44: sluice.routing.v1.Labels.max_age:type_name -> google.protobuf.Duration
+	25, // 45: sluice.routing.v1.Labels.window:type_name -> google.protobuf.Duration
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -2172,13 +2356,14 @@ func file_sluice_routing_v1_routing_proto_init() {
 	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[18].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[21].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,347 @@
+package labels
+
+import (
+	"hash/fnv"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/proto/inference/tensor"
+	labelsv1 "sluice/proto/sluice/labels/v1"
+	"sluice/telemetry/drift/change"
+)
+
+// Key names a version of a model.
+type Key struct{ Model, Version string }
+
+func (k Key) shelfKey() string { return k.Model + " " + k.Version }
+
+// Settings say what a version predicts and what is done with labels. All have to be set but those that may be empty.
+type Settings struct {
+	// Predicts is what answers predict; None looks into none.
+	Predicts Kind
+	// Output is the tensor with the prediction; empty is the first one.
+	Output string
+	// Classes are the classes of a Class, at least two.
+	Classes []string
+	// Tolerance is by how much a number may be off before it is an error; 0 means that numbers are no errors.
+	Tolerance float64
+	// GoodFrom is the smallest reward that is no error.
+	GoodFrom float64
+	// MaxAge is how old a prediction may be when its label comes.
+	MaxAge time.Duration
+	// Window is the time whose labels are counted together.
+	Window time.Duration
+	// Detector is esr, adwin or page_hinkley.
+	Detector string
+	// ExpectedRun is the mean number of labels between two false alarms of esr.
+	ExpectedRun int
+	// ReferenceError is the share of errors that is usual; 0 if it is learnt from Learn labels.
+	ReferenceError float64
+	Learn          int
+}
+
+// layout is a fingerprint of what counts have to agree in to be added.
+func (s *Settings) layout() uint64 {
+	h := fnv.New64a()
+	put := func(v uint64) {
+		for i := range 8 {
+			_, _ = h.Write([]byte{byte(v >> (8 * i))}) // it never fails
+		}
+	}
+	put(uint64(s.Predicts)<<32 | uint64(Fingerprint(s.Classes)))
+	put(math.Float64bits(s.Tolerance))
+	put(math.Float64bits(s.GoodFrom))
+	put(uint64(s.MaxAge))
+	put(uint64(s.Window))
+	return h.Sum64()
+}
+
+// cohortParts is into how many parts max_age is cut, to say of which predictions the labels have come.
+const cohortParts = 8
+
+func (s *Settings) cohort(at time.Time) int64 { return at.UnixNano() / int64(s.MaxAge/cohortParts) }
+
+func (s *Settings) window(at time.Time) int64 { return at.UnixNano() / int64(s.Window) }
+
+// cohort counts by the time of predictions.
+type cohort struct {
+	predictions, labels uint64
+	seen                filter
+}
+
+// Version is one version that takes labels. It outlives routing tables.
+type Version struct {
+	key       Key
+	reader    atomic.Pointer[Reader] // nil: answers are not looked into
+	predicted atomic.Uint64          // ids given, not yet in a cohort
+	unread    atomic.Uint64
+
+	mu       sync.Mutex
+	settings Settings
+	layout   uint64
+	current  int64 // number of the window under way
+	windows  [2]*window
+	cohorts  map[int64]*cohort
+	total    totals
+	changed  time.Time
+	others   map[string]*labelsv1.Tally // by gateway, of the same layout
+	change   watch
+}
+
+type totals struct{ labels, errors uint64 }
+
+// configure takes over settings. Counts are kept unless they would mean something else now.
+func (v *Version) configure(s Settings, now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fresh := v.cohorts == nil
+	if fresh || v.settings.Predicts != s.Predicts || v.settings.Output != s.Output || !slices.Equal(v.settings.Classes, s.Classes) {
+		var r *Reader
+		if s.Predicts != None {
+			r = NewReader(s.Output, s.Classes)
+		}
+		v.reader.Store(r)
+	}
+	recount := fresh || s.layout() != v.layout
+	redetect := recount || s.Detector != v.settings.Detector || s.ExpectedRun != v.settings.ExpectedRun ||
+		s.ReferenceError != v.settings.ReferenceError || s.Learn != v.settings.Learn
+	v.settings, v.layout = s, s.layout()
+	if recount {
+		v.current = s.window(now)
+		v.windows = [2]*window{newWindow(&v.settings), newWindow(&v.settings)}
+		v.cohorts, v.total, v.others = make(map[int64]*cohort), totals{}, nil
+	}
+	if redetect {
+		v.change = newWatch(&v.settings)
+	}
+}
+
+// Predicted notes that an id was given. It never blocks.
+func (v *Version) Predicted() { v.predicted.Add(1) }
+
+// Reads reports whether the prediction stands in answers, so that [Version.Read] is of use.
+func (v *Version) Reads() bool { return v.reader.Load() != nil }
+
+// Read finds the prediction in an answer; of one that cannot be understood it is None, and counted.
+func (v *Version) Read(outputs []tensor.Tensor, err error) Prediction {
+	r := v.reader.Load()
+	if r == nil {
+		return Prediction{}
+	}
+	var p Prediction
+	if err == nil {
+		p, err = r.Read(outputs)
+	}
+	if err != nil {
+		v.unread.Add(1)
+		return Prediction{}
+	}
+	return p
+}
+
+// advance opens the window of a time, and forgets cohorts that take no labels any more. v.mu is held.
+func (v *Version) advance(now time.Time) {
+	switch n := v.settings.window(now); {
+	case n == v.current+1:
+		v.windows[0], v.windows[1], v.current = newWindow(&v.settings), v.windows[0], n
+	case n > v.current:
+		v.windows, v.current = [2]*window{newWindow(&v.settings), newWindow(&v.settings)}, n
+	}
+	if n := v.predicted.Swap(0); n > 0 {
+		v.cohort(v.settings.cohort(now)).predictions += n
+		v.changed = now
+	}
+	oldest := v.settings.cohort(now.Add(-v.settings.MaxAge))
+	for n := range v.cohorts {
+		if n < oldest {
+			delete(v.cohorts, n)
+		}
+	}
+}
+
+func (v *Version) cohort(n int64) *cohort {
+	c := v.cohorts[n]
+	if c == nil {
+		c = new(cohort)
+		v.cohorts[n] = c
+	}
+	return c
+}
+
+// clockSkew is by how much clocks of gateways and applications may differ.
+const clockSkew = 5 * time.Minute
+
+// take counts a label. It reports whether it had been counted before.
+func (v *Version) take(id *Identity, l *Label, now time.Time) (duplicate bool, refused *Refusal) {
+	at := l.Time
+	if at.IsZero() {
+		at = now
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := &v.settings
+	switch {
+	case now.Sub(id.At) > s.MaxAge:
+		return false, refuse(Late, "the prediction is %s old, want at most %s (labels.max_age)", now.Sub(id.At).Round(time.Second), s.MaxAge)
+	case id.At.Sub(now) > clockSkew || at.Sub(now) > clockSkew:
+		return false, refuse(WrongTime, "it is from the future: the prediction of %s, the label of %s", id.At.Format(time.RFC3339), at.Format(time.RFC3339))
+	case id.At.Sub(at) > clockSkew:
+		return false, refuse(WrongTime, "the label's time, %s, is before the prediction's, %s", at.Format(time.RFC3339), id.At.Format(time.RFC3339))
+	}
+	truth, refused := s.check(id, l)
+	if refused != nil {
+		return false, refused
+	}
+	v.advance(now)
+	c := v.cohort(s.cohort(id.At))
+	if c.seen.has(id.Nonce) {
+		return true, nil
+	}
+	if c.seen.full() {
+		return false, refuse(Full, "there are too many labels for predictions of that time")
+	}
+	c.seen.add(id.Nonce)
+	c.labels++
+	v.count(id, l, truth, at.Sub(id.At))
+	v.changed = now
+	return false, nil
+}
+
+// check wants a label to be of what was predicted. Of a class, it returns the index.
+func (s *Settings) check(id *Identity, l *Label) (class int, refused *Refusal) {
+	p := &id.Prediction
+	switch {
+	case l.Truth == NoTruth:
+		return 0, refuse(WrongKind, "there is no truth in it, want a class, a number or a reward")
+	case l.Truth != TrueClass && !usable(l.Number):
+		return 0, refuse(WrongKind, "got %g, want a finite number, at most %g from 0", l.Number, most)
+	case l.Truth == Reward:
+		return 0, nil
+	case l.Truth == TrueClass && s.Predicts != Class, l.Truth == TrueNumber && s.Predicts != Number:
+		return 0, refuse(WrongKind, "the route's labels.predicts is %v, want a label of that, or a reward", s.Predicts)
+	case p.Kind != s.Predicts:
+		return 0, refuse(NoPrediction, "no %v was found in the answer, so that there is nothing to compare with", s.Predicts)
+	case l.Truth == TrueNumber:
+		return 0, nil
+	}
+	class = slices.Index(s.Classes, l.Class)
+	switch {
+	case class < 0:
+		return 0, refuse(UnknownClass, "got class %.80q, want one of the route's labels.classes", l.Class)
+	case p.Classes != Fingerprint(s.Classes) || int(p.Class) >= len(s.Classes):
+		return 0, refuse(UnknownClass, "the route's labels.classes have changed since the prediction")
+	}
+	return class, nil
+}
+
+// count adds a label that has been checked. v.mu is held.
+func (v *Version) count(id *Identity, l *Label, class int, delay time.Duration) {
+	w, s, p := v.windows[0], &v.settings, &id.Prediction
+	w.labels++
+	w.delay(delay)
+	loss := 0.0
+	switch l.Truth {
+	case TrueClass:
+		w.classes.Add(int(p.Class), class)
+		if all := p.Probabilities(); len(all) == len(s.Classes) {
+			w.classes.AddProbabilities(all, class)
+		}
+		loss = indicator(int(p.Class) != class)
+	case TrueNumber:
+		w.numbers.Add(p.Number, l.Number)
+		if loss = math.Abs(p.Number - l.Number); s.Tolerance > 0 {
+			loss = indicator(loss > s.Tolerance)
+		}
+	case Reward:
+		w.reward.Add(l.Number)
+		loss = indicator(l.Number < s.GoodFrom)
+	}
+	if id.Arm == id.Version {
+		w.arm.Add(loss)
+	}
+	v.total.labels++
+	if s.countsErrors() && loss == 1 {
+		w.errors++
+		v.total.errors++
+	}
+}
+
+// countsErrors reports whether labels are right or wrong, and not only more or less far off.
+func (s *Settings) countsErrors() bool { return s.Predicts != Number || s.Tolerance > 0 }
+
+func indicator(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// watch looks for a growing share of errors, in what all gateways count.
+type watch struct {
+	detector change.Detector // nil while what is usual is not known, or nothing is watched
+	baseline float64         // NaN: not known, or not needed
+	learning totals
+	learn    uint64            // labels to learn from; 0: nothing is learnt
+	seen     map[string]totals // by gateway; nil before the first look
+	alarmed  int64             // number of the window of the last alarm
+}
+
+func newWatch(s *Settings) watch {
+	w := watch{baseline: math.NaN()}
+	switch {
+	case !s.countsErrors():
+	case s.Detector == "adwin":
+		w.detector = change.NewADWIN(adwinDelta)
+	case s.Detector == "page_hinkley":
+		w.detector = change.NewPageHinkley(hinkleyTolerance, hinkleyThreshold)
+	case s.ReferenceError > 0:
+		w.begin(s.ReferenceError, s)
+	default:
+		w.learn = uint64(s.Learn)
+	}
+	return w
+}
+
+// What is customary.
+const (
+	adwinDelta       = 0.002
+	hinkleyTolerance = 0.005
+	hinkleyThreshold = 50
+)
+
+// begin watches for more errors than a share.
+func (w *watch) begin(baseline float64, s *Settings) {
+	d, err := change.NewESR(baseline, float64(s.ExpectedRun), change.ErrorFactors)
+	if err != nil {
+		return // a share that is 0.95 or more cannot grow to a multiple
+	}
+	w.baseline, w.detector, w.learn = baseline, d, 0
+}
+
+// look takes what all gateways have counted so far and reports whether to raise an alarm.
+func (w *watch) look(now map[string]totals) bool {
+	first := w.seen == nil
+	var grown totals
+	for gateway, t := range now {
+		if was := w.seen[gateway]; !first && t.labels >= was.labels && t.errors >= was.errors {
+			grown.labels += t.labels - was.labels
+			grown.errors += t.errors - was.errors
+		}
+	}
+	w.seen = now
+	switch {
+	case grown.labels == 0:
+		return false
+	case w.detector != nil:
+		return w.detector.Add(min(grown.errors, grown.labels), grown.labels)
+	}
+	w.learning.labels += grown.labels
+	w.learning.errors += grown.errors
+	return false
+}
+
+// learnt reports whether what is usual has just become known to this gateway.
+func (w *watch) learnt() bool { return w.learn > 0 && w.learning.labels >= w.learn }
