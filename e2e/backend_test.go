@@ -33,6 +33,12 @@ func startBackend(t testing.TB, version string, options ...grpc.ServerOption) *b
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startModel(t, m, options...)
+}
+
+// startModel runs a server of a model until the test ends.
+func startModel(t testing.TB, m *sample.Model, options ...grpc.ServerOption) *backend {
+	t.Helper()
 	b := &backend{model: m, knobs: new(sample.Knobs)}
 	b.Server = sample.NewServer(m, b.knobs, options...)
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +53,7 @@ func startBackend(t testing.TB, version string, options ...grpc.ServerOption) *b
 		defer cancel()
 		b.Shutdown(ctx)
 		if err := <-served; err != nil {
-			t.Errorf("model server %s: %v", version, err)
+			t.Errorf("model server %s: %v", m.Version, err)
 		}
 	})
 	return b

@@ -34,8 +34,8 @@ type shared struct {
 	state  string // the folder of its last good state
 }
 
-// startShared starts a gateway over a store. A file of routes may be empty.
-func startShared(t testing.TB, store, routes string) *shared {
+// startShared starts a gateway over a store, with further flags. A file of routes may be empty.
+func startShared(t testing.TB, store, routes string, flags ...string) *shared {
 	t.Helper()
 	s := &shared{t: t, data: freeAddr(t), state: filepath.Join(t.TempDir(), "state")}
 	admin := freeAddr(t)
@@ -43,6 +43,7 @@ func startShared(t testing.TB, store, routes string) *shared {
 	s.args = []string{
 		"serve", "--listen", s.data, "--admin", admin, "--store", store, "--state-dir", s.state, "--drain-delay", "0s",
 	}
+	s.args = append(s.args, flags...)
 	if routes != "" {
 		file := filepath.Join(t.TempDir(), "routes.yaml")
 		writeFile(t, file, routes)

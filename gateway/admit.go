@@ -251,6 +251,9 @@ func (d *director) prepare(c *relay.Call, s *call, rewrite *identify.Rewrite, no
 	default:
 		s.dispatch.Begun = s
 	}
+	if s.target.labels != nil {
+		d.identifyPrediction(s)
+	}
 	if rewrite != nil {
 		s.rewriter.Reset(rewrite)
 		s.dispatch.Rewrite = &s.rewriter

@@ -45,6 +45,8 @@ type call struct {
 	copyTo  uint8       // a bit for each of shadows that waits for a copy
 	sampled bool        // its data is watched, and a copy was asked for
 
+	prediction *prediction // of the attempt under way, if labels are taken for it
+
 	record telemetry.Call
 	asked  *target // by the latest attempt
 
@@ -66,6 +68,7 @@ func newCall() *call {
 // free gives s back. Nothing may refer to it any more: the relay is done with a
 // call's dispatch when the call is over.
 func (s *call) free() {
+	s.prediction.free()
 	*s = call{} // and keep nothing of the caller's alive
 	calls.Put(s)
 }

@@ -11,6 +11,7 @@ import (
 	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
+	"sluice/telemetry/labels"
 )
 
 const (
@@ -29,6 +30,8 @@ type director struct {
 	held     atomic.Int64    // bytes of compressed messages that are not complete
 
 	telemetry *telemetry.Telemetry // nil: nothing is recorded
+	signer    *labels.Signer       // of predictions' ids; nil: nobody takes labels
+	reading   atomic.Int64         // bytes of answers that are kept to find predictions in them
 }
 
 // Opened answers: where does this call go? Usually its first message has to be

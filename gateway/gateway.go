@@ -21,6 +21,7 @@ import (
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
 	"sluice/telemetry/incident"
+	"sluice/telemetry/labels"
 )
 
 // Config says how a gateway runs. Zero fields take the stated defaults.
@@ -57,6 +58,8 @@ type Config struct {
 	// Drift watches the data of versions whose routes say so; nil watches nothing. Run
 	// runs it.
 	Drift *drift.Monitor
+	// Labels gives predictions of routes that say so an id, and takes labels for them; nil does neither. Run runs it.
+	Labels *labels.Monitor
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
@@ -121,6 +124,9 @@ type Gateway struct {
 // has a revision above 0.
 func New(cfg Config, router *routing.Router) (*Gateway, error) {
 	g := &Gateway{cfg: cfg.withDefaults(), router: router, ready: make(chan struct{}), breakers: breaker.NewGroup(), director: &director{telemetry: cfg.Telemetry}}
+	if g.cfg.Labels != nil {
+		g.director.signer = g.cfg.Labels.Signer()
+	}
 	if g.cfg.Telemetry != nil {
 		g.watchObjectives()
 	}
@@ -188,7 +194,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.background.Go(func() { g.cfg.Telemetry.Run(helpers) })
 	g.relay = relay.New(g.cfg.Relay, g.director)
 	defer g.relay.Close()
-	lo := newLocal(g.cfg.Version, g.director.snapshot.Load)
+	lo := newLocal(g.cfg.Version, g.director.snapshot.Load, g.cfg.Labels)
 	g.director.local = g.relay.NewUpstream(lo.upstream())
 	tg := newTargets(helpers, g.relay, g.breakers, &g.cfg, g.background.Go)
 	g.shadows = &tg.shadows
@@ -198,6 +204,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.background.Go(func() { g.followBreakers(events) })
 	if g.cfg.Drift != nil {
 		g.background.Go(func() { _ = g.cfg.Drift.Run(helpers) }) // it fails of nothing
+	}
+	if g.cfg.Labels != nil {
+		g.background.Go(func() { _ = g.cfg.Labels.Run(helpers) }) // it fails of nothing
 	}
 	unfollow := g.router.Follow(func(t *routing.Table) {
 		s, retire := tg.prepare(t)
@@ -248,6 +257,9 @@ func (g *Gateway) registerMetrics() (unregister func(), err error) {
 	readers := []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge}
 	if g.cfg.Drift != nil {
 		readers = append(readers, driftGauges{g.cfg.Drift})
+	}
+	if g.cfg.Labels != nil {
+		readers = append(readers, labelGauges{g.cfg.Labels})
 	}
 	for _, r := range readers {
 		err = errors.Join(err, registry.Register(r))

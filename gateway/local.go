@@ -12,6 +12,8 @@ import (
 
 	"sluice/gateway/relay"
 	pb "sluice/proto/inference"
+	feedbackv1 "sluice/proto/sluice/feedback/v1"
+	"sluice/telemetry/labels"
 )
 
 // localBuffer is the buffer of an in-memory connection, in bytes.
@@ -31,13 +33,17 @@ type local struct {
 	ln       *bufconn.Listener
 }
 
-func newLocal(version string, snapshot func() *snapshot) *local {
+// newLocal returns the services; without a monitor, no labels are taken.
+func newLocal(version string, snapshot func() *snapshot, monitor *labels.Monitor) *local {
 	l := &local{
 		snapshot: snapshot, version: version,
 		server: grpc.NewServer(), health: health.NewServer(), ln: bufconn.Listen(localBuffer),
 	}
 	pb.RegisterGRPCInferenceServiceServer(l.server, l)
 	healthpb.RegisterHealthServer(l.server, l.health)
+	if monitor != nil {
+		feedbackv1.RegisterFeedbackServiceServer(l.server, feedback{monitor: monitor})
+	}
 	reflection.Register(l.server)
 	l.setReady(false)
 	return l

@@ -7,6 +7,7 @@ import (
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
+	"sluice/telemetry/labels"
 )
 
 // target is what the path of a call needs of one version, prepared when its table
@@ -19,6 +20,7 @@ type target struct {
 	renames *renames
 	series  *telemetry.Series
 	data    *drift.Version    // nil: nobody watches it
+	labels  *labels.Version   // nil: nobody takes labels
 	faults  []fault           // nil if there are none
 	model   hpack.HeaderField // sluice-model
 	name    hpack.HeaderField // sluice-version

@@ -15,6 +15,7 @@ import (
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
+	"sluice/telemetry/labels"
 )
 
 // targets turns tables into snapshots. What lives longer than a table, groups of
@@ -24,7 +25,8 @@ type targets struct {
 	relay     *relay.Relay
 	breakers  *breaker.Group // keyed by version
 	telemetry *telemetry.Telemetry
-	drift     *drift.Monitor // nil: no data is watched
+	drift     *drift.Monitor  // nil: no data is watched
+	labels    *labels.Monitor // nil: no labels are taken
 	logger    *slog.Logger
 	lookup    lookup
 	checker   *health.Checker // nil: nobody is asked
@@ -34,17 +36,18 @@ type targets struct {
 	last     *snapshot
 	shadowed map[string]*routing.Route // those of last that have shadows, by model
 
-	groups map[groupKey]*liveGroup
-	data   map[drift.Key]*routing.Version // whose data is watched
+	groups   map[groupKey]*liveGroup
+	data     map[drift.Key]*routing.Version  // whose data is watched
+	labelled map[labels.Key]*routing.Version // for which labels are taken
 	shadows
 	tables uint64 // how many there have been
 }
 
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	t := &targets{
-		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
+		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, labels: cfg.Labels, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: &snapshot{table: new(routing.Table), targets: new(targetSet)}, shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
-		data: make(map[drift.Key]*routing.Version), shadows: newShadows(cfg.Telemetry),
+		data: make(map[drift.Key]*routing.Version), labelled: make(map[labels.Key]*routing.Version), shadows: newShadows(cfg.Telemetry),
 	}
 	if !cfg.askNobody {
 		t.checker = health.New(ctx, spawn)
@@ -116,6 +119,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 		t.closeGroups(gone)
 		t.shadows.closeOthers(t.tables, t.spawn)
 		t.retainData(gone)
+		t.retainLabels(gone)
 	}
 }
 
@@ -128,6 +132,7 @@ func (t *targets) targetFor(r *routing.Route, v *routing.Version, now time.Time)
 	tg := newTarget(v, t.groupFor(r, v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
 	t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
 	tg.data = t.watchData(r, v)
+	tg.labels = t.takeLabels(r, v)
 	return tg
 }
 

@@ -28,6 +28,7 @@ var viewing = map[string]bool{
 	adminv1connect.IncidentServiceListIncidentsProcedure: true,
 	adminv1connect.IncidentServiceGetIncidentProcedure:   true,
 	adminv1connect.DriftServiceGetDriftProcedure:         true,
+	adminv1connect.LabelServiceGetLabelsProcedure:        true,
 	adminv1connect.ShadowServiceListShadowsProcedure:     true,
 }
 

@@ -12,10 +12,12 @@ import (
 	"sluice/breaker"
 	"sluice/gateway"
 	"sluice/proto/sluice/admin/v1/adminv1connect"
+	"sluice/proto/sluice/feedback/v1/feedbackv1connect"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/incident"
+	"sluice/telemetry/labels"
 )
 
 // Watcher is what the service needs of the gateway's one writer of routes, a
@@ -55,6 +57,8 @@ type Config struct {
 	Incidents *incident.Tracker
 	// Drift watches the versions' data; nil if nobody does.
 	Drift Drift
+	// Labels says what labels tell of the versions, and takes some; nil if nobody does.
+	Labels *labels.Monitor
 	// Prober defaults to one that asks the endpoint's grpc.health.v1.
 	Prober Prober
 	// Tokens, unless nil, are required of every caller.
@@ -80,6 +84,9 @@ var (
 	_ adminv1connect.IncidentServiceHandler = (*Service)(nil)
 	_ adminv1connect.DriftServiceHandler    = (*Service)(nil)
 	_ adminv1connect.ShadowServiceHandler   = (*Service)(nil)
+	_ adminv1connect.LabelServiceHandler    = (*Service)(nil)
+
+	_ feedbackv1connect.FeedbackServiceHandler = (*Service)(nil)
 )
 
 // New returns a service.
@@ -112,6 +119,8 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle(adminv1connect.NewFaultServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewIncidentServiceHandler(s, options))
 	mux.Handle(adminv1connect.NewDriftServiceHandler(s, options))
+	mux.Handle(adminv1connect.NewLabelServiceHandler(s, options))
+	mux.Handle(feedbackv1connect.NewFeedbackServiceHandler(s, options))
 	mux.Handle("/debug/", s.debugHandler())
 	mux.Handle(adminv1connect.NewShadowServiceHandler(s, options))
 	if s.cfg.Tokens == nil {

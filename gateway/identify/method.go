@@ -71,6 +71,7 @@ const (
 	torchInference  = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 	torchManagement = "org.pytorch.serve.grpc.management.ManagementAPIsService"
 	health          = "grpc.health.v1.Health"
+	feedback        = "sluice.feedback.v1.FeedbackService"
 	reflection      = "grpc.reflection.v1.ServerReflection"
 	reflectionAlpha = "grpc.reflection.v1alpha.ServerReflection"
 )
@@ -123,6 +124,7 @@ var methods = byPath([]Method{
 	{health, "Check", KindUnary, ScopeNone, ClassLocal},
 	{health, "List", KindUnary, ScopeNone, ClassLocal},
 	{health, "Watch", KindStream, ScopeNone, ClassLocal},
+	{feedback, "Send", KindUnary, ScopeNone, ClassLocal},
 	{reflection, "ServerReflectionInfo", KindStream, ScopeNone, ClassLocal},
 	{reflectionAlpha, "ServerReflectionInfo", KindStream, ScopeNone, ClassLocal},
 })
@@ -174,7 +176,7 @@ func classOf(service, name string) Class {
 		return ClassInference
 	case torchManagement:
 		return ClassManagement
-	case health, reflection, reflectionAlpha:
+	case health, feedback, reflection, reflectionAlpha:
 		return ClassLocal
 	}
 	return ClassForeign

@@ -235,7 +235,11 @@ func (c *Call) pass(w *worker, a *attempt, trailers []hpack.HeaderField, o Outco
 		c.finish(w, o)
 		return
 	}
-	c.endAnswer(w, c.stripReserved(a, trailers), o)
+	trailers = c.stripReserved(a, trailers)
+	if a.d.Trailers != nil && o.Code == 0 {
+		trailers = a.d.Trailers.AppendTrailers(trailers)
+	}
+	c.endAnswer(w, trailers, o)
 }
 
 // endAnswer sends the trailers, behind undelivered DATA, and ends the call when

@@ -108,6 +108,8 @@ type Dispatch struct {
 	Hedge time.Duration
 	// Watch, if set, is shown the answer's DATA.
 	Watch Watcher
+	// Trailers, if set, adds fields to the trailers of an answer whose status is OK.
+	Trailers TrailerSource
 	// Begun, if set, is told when the first HEADERS of an answer that is not held
 	// back have been passed on.
 	Begun Observer
@@ -131,6 +133,13 @@ type Observer interface {
 // answer's body before they go on. It must not keep them.
 type Watcher interface {
 	AnswerData(now time.Time, p []byte)
+}
+
+// TrailerSource is asked, like a [Policy] with the call locked, for fields that are to go with the end of a good
+// answer, once all of its DATA has been seen.
+type TrailerSource interface {
+	// AppendTrailers appends them to the upstream's own.
+	AppendTrailers(fields []hpack.HeaderField) []hpack.HeaderField
 }
 
 // Rewriter changes the bytes of one attempt's request body. Append is called with
