@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/proto/sluice/admin/v1/adminv1connect"
+	"sluice/proto/sluice/feedback/v1/feedbackv1connect"
 )
 
 const (
@@ -53,6 +54,8 @@ type client struct {
 	adminv1connect.FaultServiceClient
 	adminv1connect.IncidentServiceClient
 	adminv1connect.DriftServiceClient
+	adminv1connect.LabelServiceClient
+	feedbackv1connect.FeedbackServiceClient
 	where string // the gateway's URL
 	close func()
 }
@@ -83,6 +86,8 @@ func (o *clientOptions) connect() (*client, error) {
 		FaultServiceClient:    adminv1connect.NewFaultServiceClient(web, base.String(), authorized),
 		IncidentServiceClient: adminv1connect.NewIncidentServiceClient(web, base.String(), authorized),
 		DriftServiceClient:    adminv1connect.NewDriftServiceClient(web, base.String(), authorized),
+		LabelServiceClient:    adminv1connect.NewLabelServiceClient(web, base.String(), authorized),
+		FeedbackServiceClient: feedbackv1connect.NewFeedbackServiceClient(web, base.String(), authorized),
 		ShadowServiceClient:   adminv1connect.NewShadowServiceClient(web, base.String(), authorized),
 
 		where: base.String(),

@@ -137,7 +137,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 			if err != nil {
 				return nil, err
 			}
-			return newGateway(options, access{}, router, watcher, tel, newDrift(store, kind, log), log)
+			return newGateway(options, access{}, router, watcher, tel, newDrift(store, kind, log), nil, log)
 		},
 	})
 }

@@ -61,9 +61,9 @@ func newRootCommand() *cobra.Command {
 		return &usageError{err, cmd.CommandPath()}
 	})
 	addGroup(root, "Run:", newServeCommand(), newDemoCommand(), newBenchCommand())
-	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newDriftCommand(), newHistoryCommand(), newExplainCommand(), newBreakersCommand(), newShadowCommand(),
+	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newDriftCommand(), newLabelsCommand(), newHistoryCommand(), newExplainCommand(), newBreakersCommand(), newShadowCommand(),
 		newIncidentsCommand(), newPostmortemCommand())
-	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand(), newBreakerCommand(), newFaultCommand())
+	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand(), newBreakerCommand(), newFaultCommand(), newFeedbackCommand())
 	checkWords(root)
 	return root
 }

@@ -20,6 +20,7 @@ import (
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
+	"sluice/telemetry/labels"
 )
 
 // serveOptions are the flags of sluice serve.
@@ -39,6 +40,7 @@ type serveOptions struct {
 	logFormat     string
 	logLevel      string
 	telemetry     string
+	labelKeys     string
 }
 
 func newServeCommand() *cobra.Command {
@@ -103,6 +105,7 @@ Flags may also stand in a YAML file, by their names; the command line wins:
 	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long calls are still taken after not ready was said")
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long calls may then take to end")
 	f.StringVar(&o.telemetry, "telemetry", "on", "on, or \"off\" to record nothing of calls and serve no /metrics")
+	f.StringVar(&o.labelKeys, "label-key-file", "", "`file` with keys that sign ids of predictions, shared by all gateways; lines of openssl rand -hex 32")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	registerConfig(cmd, &config)
@@ -143,7 +146,11 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	if err != nil {
 		return &usageError{err, "sluice serve"}
 	}
-	gw, err := newGateway(o, access, router, state, tel, newDrift(state.store, state.kind, log), log)
+	taken, err := newLabels(o.labelKeys, state.store, log)
+	if err != nil {
+		return &usageError{fmt.Errorf("--label-key-file: %w", err), "sluice serve"}
+	}
+	gw, err := newGateway(o, access, router, state, tel, newDrift(state.store, state.kind, log), taken, log)
 	if err != nil {
 		return err
 	}
@@ -205,7 +212,8 @@ type routes interface {
 
 // newGateway makes the gateway and mounts the operators' service on it.
 func newGateway(
-	o serveOptions, access access, router *routing.Router, state routes, tel *telemetry.Telemetry, data *drift.Monitor, log *slog.Logger,
+	o serveOptions, access access, router *routing.Router, state routes, tel *telemetry.Telemetry, data *drift.Monitor,
+	taken *labels.Monitor, log *slog.Logger,
 ) (*gateway.Gateway, error) {
 	delay := o.drainDelay
 	if delay == 0 {
@@ -214,14 +222,14 @@ func newGateway(
 	gw, err := gateway.New(gateway.Config{
 		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
 		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
-		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel, Drift: data,
+		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel, Drift: data, Labels: taken,
 		Incidents: state.Shelf("incidents"), Name: gatewayName(o.listen),
 	}, router)
 	if err != nil {
 		return nil, err
 	}
 	service, err := admin.New(admin.Config{
-		Watcher: state, Router: router, Gateway: gw, Drift: data, Tokens: access.tokens, Version: version(), Logger: log,
+		Watcher: state, Router: router, Gateway: gw, Drift: data, Labels: taken, Tokens: access.tokens, Version: version(), Logger: log,
 		Incidents: gw.Incidents(), Failures: tel.Failures,
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"sluice/routing"
 	"sluice/routing/stores"
 	"sluice/telemetry/drift"
+	"sluice/telemetry/labels"
 )
 
 // stateOptions say where the routing state of a gateway comes from.
@@ -168,4 +169,19 @@ func newDrift(store routing.Store, kind stores.Kind, log *slog.Logger) *drift.Mo
 	return drift.New(drift.Config{
 		Shelf: func(name string) drift.Shelf { return store.Shelf(name) }, Shared: kind == stores.Redis, Logger: log,
 	})
+}
+
+// newLabels returns what takes labels, by way of the store. Without a file of keys, ids are good for this process alone.
+func newLabels(keyFile string, store routing.Store, log *slog.Logger) (*labels.Monitor, error) {
+	signer := labels.NewSigner()
+	if keyFile != "" {
+		var err error
+		if signer, err = labels.ReadSigner(keyFile); err != nil {
+			return nil, err
+		}
+	}
+	return labels.New(labels.Config{
+		Signer: signer, Shelf: func(name string) labels.Shelf { return store.Shelf(name) }, Logger: log,
+		OwnKey: keyFile == "",
+	}), nil
 }
