@@ -27,13 +27,13 @@ const (
 // goroutine; a store that hangs makes it late, and then it goes on with what is known.
 type keeper struct {
 	*Monitor
-	published map[Key]time.Time // when what was published last was counted
-	broken    bool              // the store, as was logged
+	published map[Key]uint64 // changes of what was published last
+	broken    bool           // the store, as was logged
 }
 
 // Run exchanges and judges until ctx ends, and returns nil.
 func (m *Monitor) Run(ctx context.Context) error {
-	k := &keeper{Monitor: m, published: make(map[Key]time.Time)}
+	k := &keeper{Monitor: m, published: make(map[Key]uint64)}
 	for {
 		k.step(ctx, time.Now())
 		select {
@@ -82,8 +82,8 @@ func (k *keeper) exchange(ctx context.Context, all []*Version, now time.Time) er
 	defer cancel()
 	tallies := k.cfg.Shelf(tallyShelf)
 	for _, v := range all {
-		t, counted := v.tally(now)
-		if !counted.After(k.published[v.key]) {
+		t, changes := v.tally(now)
+		if changes == k.published[v.key] {
 			continue
 		}
 		data, err := proto.Marshal(t)
@@ -93,7 +93,7 @@ func (k *keeper) exchange(ctx context.Context, all []*Version, now time.Time) er
 		if err := tallies.Put(ctx, v.key.shelfKey()+" "+k.gateway, data); err != nil {
 			return err
 		}
-		k.published[v.key] = counted
+		k.published[v.key] = changes
 	}
 	stored, err := tallies.All(ctx)
 	if err != nil {
@@ -158,8 +158,8 @@ func (k *keeper) baselines(ctx context.Context, all []*Version) error {
 	return nil
 }
 
-// tally is what this gateway has counted, and when it did last.
-func (v *Version) tally(now time.Time) (*labelsv1.Tally, time.Time) {
+// tally is what this gateway has counted, and how often anything was.
+func (v *Version) tally(now time.Time) (*labelsv1.Tally, uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.advance(now)
@@ -174,7 +174,7 @@ func (v *Version) tally(now time.Time) (*labelsv1.Tally, time.Time) {
 	for n, c := range v.cohorts {
 		t.Cohorts = append(t.Cohorts, &labelsv1.Cohort{Number: n, Predictions: c.predictions, Labels: c.labels})
 	}
-	return t, v.changed
+	return t, v.changes
 }
 
 // outlived reports whether nothing of a tally is of use any more.

@@ -87,6 +87,7 @@ type Version struct {
 	cohorts  map[int64]*cohort
 	total    totals
 	changed  time.Time
+	changes  uint64                     // how often anything was counted
 	others   map[string]*labelsv1.Tally // by gateway, of the same layout
 	change   watch
 }
@@ -152,7 +153,7 @@ func (v *Version) advance(now time.Time) {
 	}
 	if n := v.predicted.Swap(0); n > 0 {
 		v.cohort(v.settings.cohort(now)).predictions += n
-		v.changed = now
+		v.note(now)
 	}
 	oldest := v.settings.cohort(now.Add(-v.settings.MaxAge))
 	for n := range v.cohorts {
@@ -206,8 +207,14 @@ func (v *Version) take(id *Identity, l *Label, now time.Time) (duplicate bool, r
 	c.seen.add(id.Nonce)
 	c.labels++
 	v.count(id, l, truth, at.Sub(id.At))
-	v.changed = now
+	v.note(now)
 	return false, nil
+}
+
+// note says that something was counted. v.mu is held.
+func (v *Version) note(now time.Time) {
+	v.changed = now
+	v.changes++
 }
 
 // check wants a label to be of what was predicted. Of a class, it returns the index.

@@ -1,0 +1,400 @@
+package labels_test
+
+import (
+	"context"
+	"math"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/proto/inference"
+	"sluice/proto/inference/tensor"
+	"sluice/telemetry/labels"
+)
+
+// aWhile is long enough for counts to be exchanged, at 5 s a step.
+const aWhile = 11 * time.Second
+
+// Predictions of one gateway, labels to another: all show the same, and it is what one alone would have counted.
+func TestGatewaysCountTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		many := start(t, 3, settings(), nil)
+		for i := range 600 {
+			many.outcome(many.all[i%3], many.all[i/3%3], v1, 0.2)
+		}
+		time.Sleep(aWhile)
+		alone := start(t, 1, settings(), nil)
+		for range 600 {
+			alone.outcome(alone.all[0], alone.all[0], v1, 0.2)
+		}
+		want := of(alone.all[0], v1)
+		if want.Current.Labels != 600 || want.Current.Accuracy < 0.7 || want.Current.Accuracy > 0.9 {
+			t.Fatalf("alone: %+v", want.Current)
+		}
+		for i, m := range many.all {
+			got := of(m, v1)
+			if got.Predictions != 600 || got.Labelled != 600 || got.Current.Labels != 600 || got.Current.Errors != want.Current.Errors {
+				t.Errorf("gateway %d: %d of %d predictions labelled, %d labels with %d errors, want 600 and %d", i,
+					got.Labelled, got.Predictions, got.Current.Labels, got.Current.Errors, want.Current.Errors)
+			}
+			for what, pair := range map[string][2]float64{
+				"accuracy": {got.Current.Accuracy, want.Current.Accuracy}, "F1": {got.Current.MacroF1, want.Current.MacroF1},
+				"log-loss": {got.Current.LogLoss, want.Current.LogLoss}, "Brier": {got.Current.Brier, want.Current.Brier}, "AUC": {got.Current.AUC, want.Current.AUC},
+			} {
+				if !(math.Abs(pair[0]-pair[1]) < 1e-9) {
+					t.Errorf("gateway %d: %s %v, want %v", i, what, pair[0], pair[1])
+				}
+			}
+		}
+	})
+}
+
+func TestALabelCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m := g.all[0]
+		id := g.predict(m, v1, 0.9)
+		tell(t, m, id, "fraud")
+		for _, class := range []string{"fraud", "honest"} { // the first one counts, whatever comes later
+			time.Sleep(time.Hour)
+			if duplicate, refused := m.Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: class}); !duplicate || refused != nil {
+				t.Errorf("a second label: duplicate %v, refused %v, want it known", duplicate, refused)
+			}
+		}
+		if c := m.Counts(); c.Counted != 1 || c.Duplicates != 2 {
+			t.Errorf("counts %+v, want one label and two repeated ones", c)
+		}
+		if r := of(m, v1); r.Labelled != 1 {
+			t.Errorf("%d predictions labelled, want 1", r.Labelled)
+		}
+	})
+}
+
+// Six days late counts, in the window in which the label comes, though all gateways were started anew since; eight days
+// late does not.
+func TestLabelsMayComeDaysLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 2, settings(), nil)
+		early, late := g.predict(g.all[0], v1, 0.9), g.predict(g.all[0], v1, 0.1)
+		later := func(d time.Duration) {
+			time.Sleep(aWhile)
+			g.stop()
+			time.Sleep(d)
+			g.begin(2, settings(), nil)
+			time.Sleep(aWhile)
+		}
+		later(6 * 24 * time.Hour)
+		tell(t, g.all[1], early, "fraud")
+		time.Sleep(aWhile)
+		r := of(g.all[0], v1)
+		if r.Current.Labels != 1 || r.Current.Accuracy != 1 || r.Predictions != 2 || r.Labelled != 1 {
+			t.Errorf("after six days: %+v, %d of %d labelled, want one of two, and right", r.Current, r.Labelled, r.Predictions)
+		}
+		if d := r.Current.MedianDelay; d < 3*24*time.Hour || d > 12*24*time.Hour {
+			t.Errorf("median delay %v, want six days within a factor of two", d)
+		}
+		later(time.Hour - 3*aWhile)
+		r = of(g.all[0], v1)
+		if r.Current.Labels != 0 || r.Last.Labels != 1 {
+			t.Errorf("an hour later: %d labels in this window, %d in the last, want it in the last", r.Current.Labels, r.Last.Labels)
+		}
+		later(2 * 24 * time.Hour)
+		_, refused := g.all[1].Take(&labels.Label{ID: late, Truth: labels.TrueClass, Class: "honest"})
+		if refused == nil || refused.Reason != labels.Late {
+			t.Errorf("after eight days: %v, want it refused as late", refused)
+		}
+		if r := of(g.all[0], v1); r.Predictions != 0 || r.Labelled != 0 {
+			t.Errorf("after eight days: %d of %d, want both forgotten", r.Labelled, r.Predictions)
+		}
+	})
+}
+
+func TestLabelsThatFitNothingAreRefusedAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m := g.all[0]
+		good := func() *labels.Identity {
+			return &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1",
+				Prediction: labels.OfProbabilities([]float64{0.5, 0.5}, labels.Fingerprint(classes))}
+		}
+		sign := func(change func(*labels.Identity)) string {
+			id := good()
+			change(id)
+			return string(g.signer.Append(nil, id))
+		}
+		ok := func(*labels.Identity) {}
+		stranger := string(labels.NewSigner().Append(nil, good()))
+		for _, tt := range []struct {
+			label labels.Label
+			want  labels.Reason
+		}{
+			{labels.Label{ID: "nonsense", Truth: labels.Reward}, labels.Malformed},
+			{labels.Label{ID: stranger, Truth: labels.Reward}, labels.UnknownKey},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.Version = "v9" }), Truth: labels.Reward}, labels.UnknownVersion},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.At = time.Now().Add(-8 * 24 * time.Hour) }), Truth: labels.Reward}, labels.Late},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.At = time.Now().Add(time.Hour) }), Truth: labels.Reward}, labels.WrongTime},
+			{labels.Label{ID: sign(ok), Truth: labels.Reward, Time: time.Now().Add(time.Hour)}, labels.WrongTime},
+			{labels.Label{ID: sign(ok), Truth: labels.Reward, Time: time.Now().Add(-time.Hour)}, labels.WrongTime},
+			{labels.Label{ID: sign(ok)}, labels.WrongKind},
+			{labels.Label{ID: sign(ok), Truth: labels.TrueNumber, Number: 1}, labels.WrongKind},
+			{labels.Label{ID: sign(ok), Truth: labels.Reward, Number: math.NaN()}, labels.WrongKind},
+			{labels.Label{ID: sign(ok), Truth: labels.Reward, Number: math.Inf(1)}, labels.WrongKind},
+			{labels.Label{ID: sign(ok), Truth: labels.TrueClass, Class: "theft"}, labels.UnknownClass},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction.Classes++ }), Truth: labels.TrueClass, Class: "fraud"}, labels.UnknownClass},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction.Class = 2 }), Truth: labels.TrueClass, Class: "fraud"}, labels.UnknownClass},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction = labels.Prediction{} }), Truth: labels.TrueClass, Class: "fraud"}, labels.NoPrediction},
+		} {
+			before := m.Counts().Refused[tt.want]
+			duplicate, refused := m.Take(&tt.label)
+			if refused == nil || refused.Reason != tt.want || duplicate {
+				t.Errorf("%+v: %v, want it refused as %v", tt.label, refused, tt.want)
+			}
+			if after := m.Counts().Refused[tt.want]; after != before+1 {
+				t.Errorf("%v: counted %d times", tt.want, after-before)
+			}
+		}
+		if c := m.Counts().Counted; c != 0 {
+			t.Errorf("%d labels counted, want none", c)
+		}
+	})
+}
+
+// A label that was refused may be sent again once it is right.
+func TestARefusedLabelMayBeMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		id := g.predict(g.all[0], v1, 0.9)
+		if _, refused := g.all[0].Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: "Fraud"}); refused == nil {
+			t.Fatal("another class was taken")
+		}
+		tell(t, g.all[0], id, "fraud")
+	})
+}
+
+// One alarm in each window on every gateway, none before; and what is usual is still known after all were started anew.
+func TestAVersionThatErrsMoreOftenIsTold(t *testing.T) {
+	for _, detector := range []string{"esr", "adwin", "page_hinkley"} {
+		t.Run(detector, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := settings()
+				s.Detector = detector
+				g := start(t, 2, s, nil)
+				feed := func(n int, errors float64) {
+					for i := range n {
+						g.outcome(g.all[0], g.all[i%2], v1, errors)
+						g.outcome(g.all[0], g.all[i%2], v2, 0.05)
+						if i%50 == 0 {
+							time.Sleep(6 * time.Second)
+						}
+					}
+					time.Sleep(aWhile)
+				}
+				feed(1500, 0.05)
+				if r := of(g.all[0], v1); detector == "esr" && (math.IsNaN(r.Baseline) || r.Baseline < 0.05 || r.Baseline > 0.1) {
+					t.Fatalf("baseline %v, want it learnt, a little above 0.05", r.Baseline)
+				}
+				if len(g.alarms) > 0 {
+					t.Fatalf("alarm before anything has changed: %+v", <-g.alarms)
+				}
+				if detector == "esr" { // the others begin anew
+					g.stop()
+					g.begin(2, s, nil)
+					time.Sleep(aWhile)
+				}
+				feed(500, 0.4)
+				if n := len(g.alarms); n < 2 || n > 4 {
+					t.Errorf("%d alarms of two gateways in at most two windows, want 2 to 4", n)
+				}
+				for len(g.alarms) > 0 {
+					if a := <-g.alarms; a.Key != v1 || a.Labels == 0 || a.Errors == 0 || a.Detector != detector || a.Text == "" {
+						t.Errorf("alarm %+v, want one of v1 with its numbers", a)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Of the same calls, one version errs twice as often.
+func TestComparisonsAreOfCallsThatTheSplitHasSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m := g.all[0]
+		for range 1500 {
+			g.outcome(m, m, v1, 0.1)
+		}
+		for range 400 {
+			g.outcome(m, m, v2, 0.1)
+		}
+		// Somebody tries v2 by name on what it is known to get wrong.
+		for range 400 {
+			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v2",
+				Prediction: labels.OfProbabilities([]float64{1, 0}, labels.Fingerprint(classes))}))
+			tell(t, m, id, "fraud")
+		}
+		c := labels.Compare(m.Reports("m"))
+		if len(c) != 1 || c[0].Version != "v2" || c[0].With != "v1" || c[0].Interval.Low > 0 || c[0].Interval.High < 0 || math.Abs(c[0].Difference) > 0.06 {
+			t.Errorf("comparison %+v, want v2 and v1 not to differ", c)
+		}
+		for range 600 {
+			g.outcome(m, m, v2, 0.35)
+		}
+		if c = labels.Compare(m.Reports("m")); c[0].Interval.Low <= 0 {
+			t.Errorf("comparison %+v, want v2 to be worse", c)
+		}
+	})
+}
+
+func TestNumbersAndRewards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings()
+		s.Predicts, s.Classes, s.Tolerance = labels.Number, nil, 1
+		g := start(t, 1, s, nil)
+		m := g.all[0]
+		for i, truth := range []float64{10, 12, 9.5} { // off by 0, 2 and 0.5
+			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1",
+				Prediction: labels.Prediction{Kind: labels.Number, Number: 10}}))
+			if _, refused := m.Take(&labels.Label{ID: id, Truth: labels.TrueNumber, Number: truth}); refused != nil {
+				t.Fatalf("%d: %v", i, refused)
+			}
+		}
+		for _, reward := range []float64{1, 0, 0.5} {
+			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v2"}))
+			if _, refused := m.Take(&labels.Label{ID: id, Truth: labels.Reward, Number: reward}); refused != nil {
+				t.Fatal(refused)
+			}
+		}
+		a, b := of(m, v1).Current, of(m, v2).Current
+		if math.Abs(a.RMSE-math.Sqrt(4.25/3)) > 1e-12 || math.Abs(a.MAE-2.5/3) > 1e-12 || math.Abs(a.Bias+0.5) > 1e-12 || a.Errors != 1 {
+			t.Errorf("numbers: %+v, want RMSE √(4.25/3), MAE 2.5/3, bias -0.5 and one error", a)
+		}
+		if b.Reward != 0.5 || b.Errors != 1 {
+			t.Errorf("rewards: %+v, want 0.5 on average and one error", b)
+		}
+	})
+}
+
+// hanging is a store that never answers until its caller gives up.
+type hanging struct{ labels.Shelf }
+
+func (hanging) Put(ctx context.Context, _ string, _ []byte) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestAHangingStoreKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), func(s labels.Shelf) labels.Shelf { return hanging{s} })
+		m := g.all[0]
+		began := time.Now()
+		for range 1200 {
+			g.outcome(m, m, v1, 0.1)
+		}
+		if d := time.Since(began); d > 0 {
+			t.Errorf("1200 labels took %v, want them not to wait", d)
+		}
+		if r := of(m, v1); r.Current.Labels != 1200 || r.Labelled != 1200 {
+			t.Errorf("%d labels, want those of this gateway", r.Current.Labels)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// Counts of another layout, such as by other classes, are not mixed in; and what was counted by the old one is not kept.
+func TestChangedClassesBeginAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 2, settings(), nil)
+		for range 50 {
+			g.outcome(g.all[0], g.all[0], v1, 0)
+		}
+		time.Sleep(aWhile)
+		s := settings()
+		s.Classes = []string{"honest", "fraud", "theft"}
+		g.all[1].Watch(v1, s)
+		time.Sleep(aWhile)
+		if r := of(g.all[1], v1); r.Current.Labels != 0 || len(r.Current.Classes) != 3 {
+			t.Errorf("%+v, want nothing of what was counted by other classes", r.Current)
+		}
+		if r := of(g.all[0], v1); r.Current.Labels != 50 {
+			t.Errorf("%d labels, want the 50 of the gateway that has not changed", r.Current.Labels)
+		}
+	})
+}
+
+func TestEverythingMayBeUsedAtOnce(t *testing.T) {
+	g := start(t, 2, settings(), nil)
+	var ids []string
+	for range 400 {
+		ids = append(ids, g.predict(g.all[0], v1, 0.7))
+	}
+	var all sync.WaitGroup
+	for worker := range 4 {
+		all.Go(func() {
+			for _, id := range ids { // everybody reports everything
+				_, _ = g.all[worker%2].Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: "fraud"})
+			}
+		})
+		all.Go(func() {
+			for range 50 {
+				g.all[worker%2].Reports("")
+				g.all[worker%2].Counts()
+				g.all[worker%2].Watch(v1, settings()).Predicted()
+			}
+		})
+	}
+	all.Wait()
+	for i, m := range g.all {
+		if c := m.Counts(); c.Counted != 400 || c.Duplicates != 400 {
+			t.Errorf("gateway %d: %+v, want each label counted once", i, c)
+		}
+	}
+}
+
+func output(name, datatype string, shape []int64, c *inference.InferTensorContents) *inference.ModelInferResponse_InferOutputTensor {
+	return &inference.ModelInferResponse_InferOutputTensor{Name: name, Datatype: datatype, Shape: shape, Contents: c}
+}
+
+func TestPredictionsAreFoundInAnswers(t *testing.T) {
+	three := []string{"a", "b", "c"}
+	floats := func(v ...float32) *inference.InferTensorContents {
+		return &inference.InferTensorContents{Fp32Contents: v}
+	}
+	for _, tt := range []struct {
+		name    string
+		classes []string
+		output  string
+		out     *inference.ModelInferResponse_InferOutputTensor
+		kind    labels.Kind // None: it is not understood
+		class   uint8
+		number  float64
+		odds    int
+	}{
+		{"probabilities", three, "", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), labels.Class, 1, 0, 3},
+		{"probabilities without rows", three, "", output("y", "FP32", []int64{3}, floats(0.2, 0.3, 0.5)), labels.Class, 2, 0, 3},
+		{"scores", three, "", output("y", "FP32", []int64{1, 3}, floats(-2, 5, 3)), labels.Class, 1, 0, 0},
+		{"two probabilities", classes, "", output("y", "FP32", []int64{1, 2}, floats(0.25, 0.75)), labels.Class, 1, 0, 1},
+		{"one probability", classes, "", output("y", "FP32", []int64{1, 1}, floats(0.25)), labels.Class, 0, 0, 1},
+		{"a name", three, "y", output("y", "BYTES", []int64{1}, &inference.InferTensorContents{BytesContents: [][]byte{[]byte("c")}}), labels.Class, 2, 0, 0},
+		{"an index", three, "", output("y", "INT64", []int64{1}, &inference.InferTensorContents{Int64Contents: []int64{1}}), labels.Class, 1, 0, 0},
+		{"a number", nil, "", output("y", "FP32", []int64{1, 1}, floats(2.5)), labels.Number, 0, 2.5, 0},
+		{"another output", three, "z", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), labels.None, 0, 0, 0},
+		{"two rows", three, "", output("y", "FP32", []int64{2, 3}, floats(0, 1, 0, 1, 0, 0)), labels.None, 0, 0, 0},
+		{"too many classes", classes, "", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), labels.None, 0, 0, 0},
+		{"NaN", three, "", output("y", "FP32", []int64{1, 3}, floats(0.2, float32(math.NaN()), 0.3)), labels.None, 0, 0, 0},
+		{"an unknown name", three, "", output("y", "BYTES", []int64{1}, &inference.InferTensorContents{BytesContents: [][]byte{[]byte("d")}}), labels.None, 0, 0, 0},
+		{"an index beyond", three, "", output("y", "INT64", []int64{1}, &inference.InferTensorContents{Int64Contents: []int64{3}}), labels.None, 0, 0, 0},
+		{"an infinite number", nil, "", output("y", "FP32", []int64{1}, floats(float32(math.Inf(1)))), labels.None, 0, 0, 0},
+		{"two numbers", nil, "", output("y", "FP32", []int64{1, 2}, floats(1, 2)), labels.None, 0, 0, 0},
+		{"nothing", three, "", output("y", "FP32", []int64{0}, floats()), labels.None, 0, 0, 0},
+	} {
+		outputs, err := tensor.Outputs(&inference.ModelInferResponse{Outputs: []*inference.ModelInferResponse_InferOutputTensor{tt.out}})
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		p, err := labels.NewReader(tt.output, tt.classes).Read(outputs)
+		if (err != nil) != (tt.kind == labels.None) || p.Kind != tt.kind || p.Class != tt.class || p.Number != tt.number || len(p.Odds) != tt.odds {
+			t.Errorf("%s: got %+v, %v, want %v, class %d, number %v, %d odds", tt.name, p, err, tt.kind, tt.class, tt.number, tt.odds)
+		}
+	}
+}
