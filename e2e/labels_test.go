@@ -150,6 +150,9 @@ func TestLabelsMayGoToAnotherGatewayThanTheCall(t *testing.T) {
 	if resp := report(t, dial(t, a.data), all[80:]); resp.GetCounted() != 40 {
 		t.Fatalf("the gateway that has answered: got %v, want all labels counted", resp)
 	}
+	if resp := report(t, dial(t, a.data), all[:100]); resp.GetDuplicates() != 100 {
+		t.Errorf("sent again, to a gateway that has not taken them: got %v, want them to be known", resp)
+	}
 	resp = report(t, dial(t, c.data), all[:1])
 	if len(resp.GetRefused()) != 1 || resp.GetRefused()[0].GetReason() != feedbackv1.Reason_REASON_UNKNOWN_KEY {
 		t.Errorf("a gateway with another key: got %v, want it refused", resp)

@@ -21,17 +21,20 @@ type feedback struct {
 
 // TakeLabels counts the labels of a request, which must not be more than 1000: ok is false if they are, and then none is
 // counted. What cannot be used is refused one by one.
-func TakeLabels(monitor *labels.Monitor, req *feedbackv1.SendRequest) (resp *feedbackv1.SendResponse, ok bool) {
+func TakeLabels(ctx context.Context, monitor *labels.Monitor, req *feedbackv1.SendRequest) (resp *feedbackv1.SendResponse, ok bool) {
 	if len(req.GetLabels()) > maxLabels {
 		return nil, false
 	}
 	resp = new(feedbackv1.SendResponse)
+	all := make([]labels.Label, len(req.GetLabels()))
 	for i, l := range req.GetLabels() {
-		duplicate, refused := monitor.Take(labelOf(l))
+		all[i] = labelOf(l)
+	}
+	for i, o := range monitor.Take(ctx, all) {
 		switch {
-		case refused != nil:
-			resp.Refused = append(resp.Refused, &feedbackv1.Refusal{Index: uint32(i), Reason: refusalReasons[refused.Reason], Text: refused.Text})
-		case duplicate:
+		case o.Refused != nil:
+			resp.Refused = append(resp.Refused, &feedbackv1.Refusal{Index: uint32(i), Reason: refusalReasons[o.Refused.Reason], Text: o.Refused.Text})
+		case o.Duplicate:
 			resp.Duplicates++
 		default:
 			resp.Counted++
@@ -40,8 +43,8 @@ func TakeLabels(monitor *labels.Monitor, req *feedbackv1.SendRequest) (resp *fee
 	return resp, true
 }
 
-func labelOf(l *feedbackv1.Label) *labels.Label {
-	out := &labels.Label{ID: l.GetPredictionId()}
+func labelOf(l *feedbackv1.Label) labels.Label {
+	out := labels.Label{ID: l.GetPredictionId()}
 	switch truth := l.GetTruth().(type) {
 	case *feedbackv1.Label_Class:
 		out.Truth, out.Class = labels.TrueClass, truth.Class
@@ -70,8 +73,8 @@ var refusalReasons = [labels.Reasons]feedbackv1.Reason{
 }
 
 // Send implements [feedbackv1.FeedbackServiceServer].
-func (f feedback) Send(_ context.Context, req *feedbackv1.SendRequest) (*feedbackv1.SendResponse, error) {
-	resp, ok := TakeLabels(f.monitor, req)
+func (f feedback) Send(ctx context.Context, req *feedbackv1.SendRequest) (*feedbackv1.SendResponse, error) {
+	resp, ok := TakeLabels(ctx, f.monitor, req)
 	if !ok {
 		return nil, status.Errorf(codes.InvalidArgument, "labels: got %d, want at most %d", len(req.GetLabels()), maxLabels)
 	}

@@ -14,6 +14,8 @@ type labelGauges struct{ monitor *labels.Monitor }
 var (
 	descLabels = desc("sluice_labels_total",
 		"Labels that this gateway was told, by what became of them: counted, duplicate, or why they were refused.", "result")
+	descLabelUnshared = desc("sluice_labels_unshared_total",
+		"Labels that were taken without knowing whether another gateway has, because the store could not be asked.")
 	descLabelPredictions = desc("sluice_label_predictions",
 		"Predictions of the last max_age that were given an id, by all gateways.", "model", "version")
 	descLabelCoverage = desc("sluice_label_coverage",
@@ -34,7 +36,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c labelGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLabels, descLabelPredictions, descLabelCoverage, descLabelDelay, descLabelWindow,
+	for _, d := range []*prometheus.Desc{descLabels, descLabelUnshared, descLabelPredictions, descLabelCoverage, descLabelDelay, descLabelWindow,
 		descLabelQuality, descLabelF1, descLabelUnread, descLabelAlarms} {
 		ch <- d
 	}
@@ -46,6 +48,7 @@ func (c labelGauges) Collect(ch chan<- prometheus.Metric) {
 	counts := c.monitor.Counts()
 	out.counter(descLabels, float64(counts.Counted), "counted")
 	out.counter(descLabels, float64(counts.Duplicates), "duplicate")
+	out.counter(descLabelUnshared, float64(counts.Unshared))
 	for reason, n := range counts.Refused {
 		out.counter(descLabels, float64(n), labels.Reason(reason).String())
 	}

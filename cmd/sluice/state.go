@@ -180,8 +180,9 @@ func newLabels(keyFile string, store routing.Store, log *slog.Logger) (*labels.M
 			return nil, err
 		}
 	}
+	marker, _ := store.(routing.Marker) // nil, if this gateway is alone
 	return labels.New(labels.Config{
-		Signer: signer, Shelf: func(name string) labels.Shelf { return store.Shelf(name) }, Logger: log,
+		Marker: marker, Signer: signer, Shelf: func(name string) labels.Shelf { return store.Shelf(name) }, Logger: log,
 		OwnKey: keyFile == "",
 	}), nil
 }

@@ -42,11 +42,11 @@ func (s *Service) GetLabels(_ context.Context, req *adminv1.GetLabelsRequest) (*
 }
 
 // Send takes labels, as the data address does.
-func (s *Service) Send(_ context.Context, req *feedbackv1.SendRequest) (*feedbackv1.SendResponse, error) {
+func (s *Service) Send(ctx context.Context, req *feedbackv1.SendRequest) (*feedbackv1.SendResponse, error) {
 	if s.cfg.Labels == nil {
 		return nil, wrongField("labels", fmt.Sprint(len(req.GetLabels())), "none: this gateway takes no labels")
 	}
-	resp, ok := gateway.TakeLabels(s.cfg.Labels, req)
+	resp, ok := gateway.TakeLabels(ctx, s.cfg.Labels, req)
 	if !ok {
 		return nil, wrongField("labels", fmt.Sprint(len(req.GetLabels())), "at most 1000")
 	}

@@ -63,11 +63,11 @@ type Store struct {
 	entriesHad int64            // entries found by the last Load
 }
 
-type keys struct{ head, routes, changes, request, shelf string }
+type keys struct{ head, routes, changes, request, shelf, marks string }
 
 func newKeys(prefix string) keys {
 	tag := "{" + prefix + "}:"
-	return keys{head: tag + "head", routes: tag + "routes", changes: tag + "changes", request: tag + "request:", shelf: tag + "shelf:"}
+	return keys{head: tag + "head", routes: tag + "routes", changes: tag + "changes", request: tag + "request:", shelf: tag + "shelf:", marks: tag + "marks:"}
 }
 
 // quiet keeps the client library from writing to standard error: what matters is

@@ -45,6 +45,22 @@ func (f *filter) add(nonce uint64) {
 	}
 }
 
+// What gateways share is one larger filter of each cohort, in the store: of a million predictions, it takes 1.3 % of new
+// ones for known ones, and 0.05 % of half a million.
+const (
+	markCount = 1 << 23
+)
+
+// markBits are the bits of a prediction.
+func markBits(nonce uint64) []uint32 {
+	bits := make([]uint32, blockProbes)
+	first, step := nonce>>32, nonce&0xffffffff|1
+	for i := range bits {
+		bits[i] = uint32((first + uint64(i)*step) % markCount)
+	}
+	return bits
+}
+
 type block [blockBits / 64]uint64
 
 func (b *block) has(nonce uint64) bool {

@@ -18,6 +18,11 @@ type Shelf interface {
 	Swap(ctx context.Context, key string, old, value []byte) (bool, error)
 }
 
+// Marker marks bits for all gateways to see; a routing.Marker is one.
+type Marker interface {
+	Mark(ctx context.Context, set string, keep time.Duration, items [][]uint32) (fresh []bool, err error)
+}
+
 // Config says where a monitor keeps what.
 type Config struct {
 	// Signer signs ids and checks them. It has to be set.
@@ -25,6 +30,9 @@ type Config struct {
 	// Shelf returns the store's shelf of a name. It has to be set.
 	Shelf  func(name string) Shelf
 	Logger *slog.Logger // default slog.Default()
+	// Marker lets gateways that share a store know of each other's labels; nil if they do not. It is asked once for the
+	// labels of a request and a version, and has 2 s.
+	Marker Marker
 	// OwnKey says that the signer's key is this process's own, which is said once labels are taken.
 	OwnKey bool
 	// Alarmed, unless nil, is told of every alarm; it must not block.
@@ -38,6 +46,7 @@ type Monitor struct {
 	refused [Reasons]atomic.Uint64
 	counted atomic.Uint64
 	repeats atomic.Uint64
+	alone   atomic.Uint64 // labels of which other gateways could not be asked
 
 	mu       sync.Mutex
 	versions map[Key]*Version
@@ -90,36 +99,117 @@ func (m *Monitor) Retain(keep func(Key) bool) {
 	m.alarms.retain(keep)
 }
 
-// Take counts a label. It reports whether the prediction had one before, which is then the one that counts. It never
-// waits for the store.
-func (m *Monitor) Take(l *Label) (duplicate bool, refused *Refusal) {
-	duplicate, refused = m.take(l, time.Now())
-	switch {
-	case refused != nil:
-		m.refused[refused.Reason].Add(1)
-	case duplicate:
-		m.repeats.Add(1)
-	default:
-		m.counted.Add(1)
-	}
-	return duplicate, refused
+// Outcome is what became of a label.
+type Outcome struct {
+	// Duplicate says that its prediction had a label before, which is the one that counts.
+	Duplicate bool
+	// Refused says why it was not counted; nil if it was, or is a duplicate.
+	Refused *Refusal
 }
 
-func (m *Monitor) take(l *Label, now time.Time) (bool, *Refusal) {
+// Take counts labels. It waits for nothing but the store's marks, if there are any, and for those 2 s at most: if they
+// cannot be had, labels are only compared with those that this gateway has taken itself.
+func (m *Monitor) Take(ctx context.Context, all []Label) []Outcome {
+	now := time.Now()
+	out := make([]Outcome, len(all))
+	batches := make(map[marks][]candidate)
+	for i := range all {
+		c, refused := m.check(&all[i], now)
+		if refused != nil {
+			out[i].Refused = refused
+			continue
+		}
+		c.index = i
+		set := marks{c.version, c.cohort}
+		batches[set] = append(batches[set], c)
+	}
+	for set, batch := range batches {
+		m.takeBatch(ctx, set, batch, out, now)
+	}
+	for i := range out {
+		switch o := &out[i]; {
+		case o.Refused != nil:
+			m.refused[o.Refused.Reason].Add(1)
+		case o.Duplicate:
+			m.repeats.Add(1)
+		default:
+			m.counted.Add(1)
+		}
+	}
+	return out
+}
+
+// marks name the set of bits that belong to the predictions of a cohort.
+type marks struct {
+	version *Version
+	cohort  int64
+}
+
+// candidate is a label that has been checked.
+type candidate struct {
+	index   int
+	id      *Identity
+	label   *Label
+	version *Version
+	cohort  int64
+}
+
+// check finds out whose label it is, and whether it fits.
+func (m *Monitor) check(l *Label, now time.Time) (candidate, *Refusal) {
 	id, err := m.cfg.Signer.Parse(l.ID)
 	switch {
 	case errors.Is(err, ErrKey):
-		return false, refuse(UnknownKey, "prediction_id: %v", err)
+		return candidate{}, refuse(UnknownKey, "prediction_id: %v", err)
 	case errors.Is(err, ErrSignature):
-		return false, refuse(BadSignature, "prediction_id: %v", err)
+		return candidate{}, refuse(BadSignature, "prediction_id: %v", err)
 	case err != nil:
-		return false, refuse(Malformed, "prediction_id: %v", err)
+		return candidate{}, refuse(Malformed, "prediction_id: %v", err)
 	}
 	v := m.version(Key{id.Model, id.Version})
 	if v == nil {
-		return false, refuse(UnknownVersion, "nobody takes labels for version %q of %q: it is not in the routes, or its route has no labels setting", id.Version, id.Model)
+		return candidate{}, refuse(UnknownVersion, "nobody takes labels for version %q of %q: it is not in the routes, or its route has no labels setting", id.Version, id.Model)
 	}
-	return v.take(id, l, now)
+	cohort, refused := v.admit(id, l, now)
+	return candidate{id: id, label: l, version: v, cohort: cohort}, refused
+}
+
+// takeBatch counts those of a cohort's labels that no gateway has counted before.
+func (m *Monitor) takeBatch(ctx context.Context, set marks, batch []candidate, out []Outcome, now time.Time) {
+	batch = set.version.unseen(set.cohort, batch, out)
+	if len(batch) == 0 {
+		return
+	}
+	fresh := m.mark(ctx, set, batch)
+	for i, c := range batch {
+		if !fresh[i] {
+			out[c.index].Duplicate = true
+			continue
+		}
+		out[c.index] = set.version.take(c, now)
+	}
+}
+
+// mark asks the other gateways which labels are new. If nobody answers, all are.
+func (m *Monitor) mark(ctx context.Context, set marks, batch []candidate) []bool {
+	if m.cfg.Marker != nil {
+		items := make([][]uint32, len(batch))
+		for i, c := range batch {
+			items[i] = markBits(c.id.Nonce)
+		}
+		name, keep := set.version.markSet(set.cohort)
+		fresh, err := m.cfg.Marker.Mark(ctx, name, keep, items)
+		if err == nil && len(fresh) == len(batch) {
+			return fresh
+		}
+		if m.alone.Add(uint64(len(batch))) == uint64(len(batch)) {
+			m.cfg.Logger.Warn("labels: the store cannot be asked which labels other gateways have taken, going on without", "error", err)
+		}
+	}
+	fresh := make([]bool, len(batch))
+	for i := range fresh {
+		fresh[i] = true
+	}
+	return fresh
 }
 
 func (m *Monitor) version(key Key) *Version {
@@ -142,12 +232,14 @@ func (m *Monitor) all() []*Version {
 // Counts say what became of the labels that this gateway was told; they only grow.
 type Counts struct {
 	Counted, Duplicates uint64
-	Refused             [Reasons]uint64
+	// Unshared labels were taken without knowing whether another gateway has.
+	Unshared uint64
+	Refused  [Reasons]uint64
 }
 
 // Counts returns them as they are now.
 func (m *Monitor) Counts() Counts {
-	c := Counts{Counted: m.counted.Load(), Duplicates: m.repeats.Load()}
+	c := Counts{Counted: m.counted.Load(), Duplicates: m.repeats.Load(), Unshared: m.alone.Load()}
 	for i := range c.Refused {
 		c.Refused[i] = m.refused[i].Load()
 	}

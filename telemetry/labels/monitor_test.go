@@ -2,6 +2,7 @@ package labels_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"testing"
@@ -58,7 +59,7 @@ func TestALabelCountsOnce(t *testing.T) {
 		tell(t, m, id, "fraud")
 		for _, class := range []string{"fraud", "honest"} { // the first one counts, whatever comes later
 			time.Sleep(time.Hour)
-			if duplicate, refused := m.Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: class}); !duplicate || refused != nil {
+			if duplicate, refused := take(m, labels.Label{ID: id, Truth: labels.TrueClass, Class: class}); !duplicate || refused != nil {
 				t.Errorf("a second label: duplicate %v, refused %v, want it known", duplicate, refused)
 			}
 		}
@@ -67,6 +68,72 @@ func TestALabelCountsOnce(t *testing.T) {
 		}
 		if r := of(m, v1); r.Labelled != 1 {
 			t.Errorf("%d predictions labelled, want 1", r.Labelled)
+		}
+	})
+}
+
+// marker is a store's marks, in memory.
+type marker struct {
+	mu   sync.Mutex
+	bits map[string]map[uint32]bool
+	down bool
+}
+
+func (m *marker) Mark(_ context.Context, set string, _ time.Duration, items [][]uint32) ([]bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down {
+		return nil, errors.New("down")
+	}
+	if m.bits[set] == nil {
+		m.bits[set] = make(map[uint32]bool)
+	}
+	fresh := make([]bool, len(items))
+	for i, bits := range items {
+		for _, b := range bits {
+			fresh[i] = fresh[i] || !m.bits[set][b]
+			m.bits[set][b] = true
+		}
+	}
+	return fresh, nil
+}
+
+// Sent to two gateways, and again after all were started anew, a label counts once, if the store has marks. Without
+// them, because it is down, labels are taken all the same.
+func TestALabelCountsOnceOnAllGateways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 0, settings(), nil)
+		g.marks = &marker{bits: make(map[string]map[uint32]bool)}
+		g.begin(2, settings(), nil)
+		first, second := g.predict(g.all[0], v1, 0.9), g.predict(g.all[0], v1, 0.9)
+		both := []labels.Label{
+			{ID: first, Truth: labels.TrueClass, Class: "fraud"}, {ID: first, Truth: labels.TrueClass, Class: "fraud"},
+			{ID: second, Truth: labels.TrueClass, Class: "fraud"},
+		}
+		if out := g.all[0].Take(t.Context(), both); out[0] != (labels.Outcome{}) || !out[1].Duplicate || out[2] != (labels.Outcome{}) {
+			t.Fatalf("one request: %+v, want the second label to be a duplicate", out)
+		}
+		again := func() {
+			t.Helper()
+			for i, m := range g.all {
+				for j, o := range m.Take(t.Context(), both) {
+					if !o.Duplicate {
+						t.Errorf("gateway %d, label %d: %+v, want a duplicate", i, j, o)
+					}
+				}
+			}
+		}
+		again()
+		time.Sleep(aWhile)
+		g.stop()
+		g.begin(2, settings(), nil)
+		again()
+		g.marks.mu.Lock()
+		g.marks.down = true
+		g.marks.mu.Unlock()
+		tell(t, g.all[1], g.predict(g.all[0], v1, 0.9), "fraud")
+		if c := g.all[1].Counts(); c.Unshared != 1 || c.Counted != 1 {
+			t.Errorf("with the store down: %+v, want a label counted, and known to be taken alone", c)
 		}
 	})
 }
@@ -100,7 +167,7 @@ func TestLabelsMayComeDaysLater(t *testing.T) {
 			t.Errorf("an hour later: %d labels in this window, %d in the last, want it in the last", r.Current.Labels, r.Last.Labels)
 		}
 		later(2 * 24 * time.Hour)
-		_, refused := g.all[1].Take(&labels.Label{ID: late, Truth: labels.TrueClass, Class: "honest"})
+		_, refused := take(g.all[1], labels.Label{ID: late, Truth: labels.TrueClass, Class: "honest"})
 		if refused == nil || refused.Reason != labels.Late {
 			t.Errorf("after eight days: %v, want it refused as late", refused)
 		}
@@ -146,7 +213,7 @@ func TestLabelsThatFitNothingAreRefusedAndCounted(t *testing.T) {
 			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction = labels.Prediction{} }), Truth: labels.TrueClass, Class: "fraud"}, labels.NoPrediction},
 		} {
 			before := m.Counts().Refused[tt.want]
-			duplicate, refused := m.Take(&tt.label)
+			duplicate, refused := take(m, tt.label)
 			if refused == nil || refused.Reason != tt.want || duplicate {
 				t.Errorf("%+v: %v, want it refused as %v", tt.label, refused, tt.want)
 			}
@@ -165,7 +232,7 @@ func TestARefusedLabelMayBeMended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, 1, settings(), nil)
 		id := g.predict(g.all[0], v1, 0.9)
-		if _, refused := g.all[0].Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: "Fraud"}); refused == nil {
+		if _, refused := take(g.all[0], labels.Label{ID: id, Truth: labels.TrueClass, Class: "Fraud"}); refused == nil {
 			t.Fatal("another class was taken")
 		}
 		tell(t, g.all[0], id, "fraud")
@@ -255,13 +322,13 @@ func TestNumbersAndRewards(t *testing.T) {
 		for i, truth := range []float64{10, 12, 9.5} { // off by 0, 2 and 0.5
 			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1",
 				Prediction: labels.Prediction{Kind: labels.Number, Number: 10}}))
-			if _, refused := m.Take(&labels.Label{ID: id, Truth: labels.TrueNumber, Number: truth}); refused != nil {
+			if _, refused := take(m, labels.Label{ID: id, Truth: labels.TrueNumber, Number: truth}); refused != nil {
 				t.Fatalf("%d: %v", i, refused)
 			}
 		}
 		for _, reward := range []float64{1, 0, 0.5} {
 			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v2"}))
-			if _, refused := m.Take(&labels.Label{ID: id, Truth: labels.Reward, Number: reward}); refused != nil {
+			if _, refused := take(m, labels.Label{ID: id, Truth: labels.Reward, Number: reward}); refused != nil {
 				t.Fatal(refused)
 			}
 		}
@@ -332,7 +399,7 @@ func TestEverythingMayBeUsedAtOnce(t *testing.T) {
 	for worker := range 4 {
 		all.Go(func() {
 			for _, id := range ids { // everybody reports everything
-				_, _ = g.all[worker%2].Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: "fraud"})
+				_, _ = take(g.all[worker%2], labels.Label{ID: id, Truth: labels.TrueClass, Class: "fraud"})
 			}
 		})
 		all.Go(func() {

@@ -55,6 +55,14 @@ type Label struct {
 	Time time.Time
 }
 
+// at is when the truth became known.
+func (l *Label) at(now time.Time) time.Time {
+	if l.Time.IsZero() {
+		return now
+	}
+	return l.Time
+}
+
 // Truth is what a label is of.
 type Truth uint8
 

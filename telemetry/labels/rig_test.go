@@ -34,6 +34,7 @@ type gateways struct {
 	alarms chan labels.Alarm
 	rng    *rand.Rand
 	now    labels.Settings
+	marks  *marker // nil: gateways do not know of each other's labels
 	stop   func()
 }
 
@@ -54,8 +55,12 @@ func (g *gateways) begin(n int, s labels.Settings, wrap func(labels.Shelf) label
 	ctx, cancel := context.WithCancel(g.t.Context())
 	done := make(chan error)
 	for range n {
+		var marks labels.Marker
+		if g.marks != nil {
+			marks = g.marks
+		}
 		m := labels.New(labels.Config{
-			Signer: g.signer, Logger: slog.New(slog.DiscardHandler), Alarmed: func(a labels.Alarm) { g.alarms <- a },
+			Marker: marks, Signer: g.signer, Logger: slog.New(slog.DiscardHandler), Alarmed: func(a labels.Alarm) { g.alarms <- a },
 			Shelf: func(name string) labels.Shelf {
 				if wrap != nil {
 					return wrap(g.store.Shelf(name))
@@ -95,10 +100,16 @@ func (g *gateways) predict(from *labels.Monitor, key labels.Key, fraud float64) 
 	}))
 }
 
+// take reports one label.
+func take(to *labels.Monitor, l labels.Label) (duplicate bool, refused *labels.Refusal) {
+	o := to.Take(context.Background(), []labels.Label{l})[0]
+	return o.Duplicate, o.Refused
+}
+
 // tell reports a class and wants it counted.
 func tell(t *testing.T, to *labels.Monitor, id, class string) {
 	t.Helper()
-	if duplicate, refused := to.Take(&labels.Label{ID: id, Truth: labels.TrueClass, Class: class}); duplicate || refused != nil {
+	if duplicate, refused := take(to, labels.Label{ID: id, Truth: labels.TrueClass, Class: class}); duplicate || refused != nil {
 		t.Fatalf("duplicate %v, refused %v, want the label counted", duplicate, refused)
 	}
 }

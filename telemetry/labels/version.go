@@ -1,6 +1,7 @@
 package labels
 
 import (
+	"fmt"
 	"hash/fnv"
 	"math"
 	"slices"
@@ -175,40 +176,94 @@ func (v *Version) cohort(n int64) *cohort {
 // clockSkew is by how much clocks of gateways and applications may differ.
 const clockSkew = 5 * time.Minute
 
-// take counts a label. It reports whether it had been counted before.
-func (v *Version) take(id *Identity, l *Label, now time.Time) (duplicate bool, refused *Refusal) {
-	at := l.Time
-	if at.IsZero() {
-		at = now
-	}
+// admit checks whether a label fits, and says which cohort its prediction is of.
+func (v *Version) admit(id *Identity, l *Label, now time.Time) (cohort int64, refused *Refusal) {
+	at := l.at(now)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := &v.settings
 	switch {
 	case now.Sub(id.At) > s.MaxAge:
-		return false, refuse(Late, "the prediction is %s old, want at most %s (labels.max_age)", now.Sub(id.At).Round(time.Second), s.MaxAge)
+		return 0, refuse(Late, "the prediction is %s old, want at most %s (labels.max_age)", now.Sub(id.At).Round(time.Second), s.MaxAge)
 	case id.At.Sub(now) > clockSkew || at.Sub(now) > clockSkew:
-		return false, refuse(WrongTime, "it is from the future: the prediction of %s, the label of %s", id.At.Format(time.RFC3339), at.Format(time.RFC3339))
+		return 0, refuse(WrongTime, "it is from the future: the prediction of %s, the label of %s", id.At.Format(time.RFC3339), at.Format(time.RFC3339))
 	case id.At.Sub(at) > clockSkew:
-		return false, refuse(WrongTime, "the label's time, %s, is before the prediction's, %s", at.Format(time.RFC3339), id.At.Format(time.RFC3339))
+		return 0, refuse(WrongTime, "the label's time, %s, is before the prediction's, %s", at.Format(time.RFC3339), id.At.Format(time.RFC3339))
 	}
-	truth, refused := s.check(id, l)
+	if _, refused := s.check(id, l); refused != nil {
+		return 0, refused
+	}
+	cohort = s.cohort(id.At)
+	if v.labelled(cohort) >= maxLabelled {
+		return 0, refuse(Full, "there are %d labels already for predictions of that eighth of labels.max_age", maxLabelled)
+	}
+	return cohort, nil
+}
+
+// maxLabelled is how many labels of a cohort can be told apart.
+const maxLabelled = 1_000_000
+
+// labelled is how many predictions of a cohort have a label, by all gateways. v.mu is held.
+func (v *Version) labelled(number int64) (n uint64) {
+	if c := v.cohorts[number]; c != nil {
+		n = c.labels
+	}
+	for _, t := range v.others {
+		for _, c := range t.GetCohorts() {
+			if c.GetNumber() == number {
+				n += c.GetLabels()
+			}
+		}
+	}
+	return n
+}
+
+// unseen returns those labels whose predictions have none by this gateway, the first of each.
+func (v *Version) unseen(number int64, batch []candidate, out []Outcome) []candidate {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c := v.cohorts[number]
+	now := make(map[uint64]bool, len(batch))
+	rest := batch[:0]
+	for _, x := range batch {
+		if now[x.id.Nonce] || c != nil && c.seen.has(x.id.Nonce) {
+			out[x.index].Duplicate = true
+			continue
+		}
+		now[x.id.Nonce] = true
+		rest = append(rest, x)
+	}
+	return rest
+}
+
+// markSet names the set of marks of a cohort, and says how long it is of use.
+func (v *Version) markSet(number int64) (name string, keep time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return fmt.Sprintf("%s %d/%d", v.key.shelfKey(), number, v.settings.MaxAge/cohortParts/time.Second), v.settings.MaxAge + v.settings.MaxAge/cohortParts
+}
+
+// take counts a label that was checked, unless another request has been faster.
+func (v *Version) take(x candidate, now time.Time) Outcome {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	truth, refused := v.settings.check(x.id, x.label) // the settings may have changed since
 	if refused != nil {
-		return false, refused
+		return Outcome{Refused: refused}
 	}
 	v.advance(now)
-	c := v.cohort(s.cohort(id.At))
-	if c.seen.has(id.Nonce) {
-		return true, nil
+	c := v.cohort(v.settings.cohort(x.id.At))
+	if c.seen.has(x.id.Nonce) {
+		return Outcome{Duplicate: true}
 	}
 	if c.seen.full() {
-		return false, refuse(Full, "there are too many labels for predictions of that time")
+		return Outcome{Refused: refuse(Full, "this gateway can tell no more labels apart for predictions of that time")}
 	}
-	c.seen.add(id.Nonce)
+	c.seen.add(x.id.Nonce)
 	c.labels++
-	v.count(id, l, truth, at.Sub(id.At))
+	v.count(x.id, x.label, truth, x.label.at(now).Sub(x.id.At))
 	v.note(now)
-	return false, nil
+	return Outcome{}
 }
 
 // note says that something was counted. v.mu is held.
