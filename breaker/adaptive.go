@@ -1,10 +1,26 @@
 package breaker
 
-import "github.com/failsafe-go/failsafe-go/adaptivelimiter"
+import (
+	"time"
 
-// adaptiveStart is the limit an adaptive limiter begins with. It moves by at most three a second, so
-// beginning at one would refuse most calls of a busy version for its first minute.
-const adaptiveStart = 100
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+)
+
+const (
+	// adaptiveStart is the limit an adaptive limiter begins with. It moves by one to three at a time, so
+	// beginning at one would refuse most calls of a busy version for its first seconds.
+	adaptiveStart = 100
+	// adaptiveStep is how often the limit moves at most; it takes fifty answers, too. The library's own
+	// second takes a minute and a half from the start to a version that bears ten calls at once.
+	adaptiveStep = 250 * time.Millisecond
+	// adaptiveBaseline is how many steps the latency is remembered for that is taken for normal: ten
+	// seconds, as with the library's own values.
+	adaptiveBaseline = 40
+	// adaptiveTrend is how many steps it is looked back to see whether more calls at once bring more
+	// answers. With the library's 50, a limit that has come down goes on down to one, by what was true
+	// while it was far too high.
+	adaptiveTrend = 10
+)
 
 // adaptive finds, by the trend of latencies, how many attempts a version can work on at once without
 // queueing them. Of failsafe-go's limiter, only the way that never waits is used. Each place costs an
@@ -15,7 +31,9 @@ type adaptive struct {
 
 func newAdaptive(most int) *adaptive {
 	return &adaptive{adaptivelimiter.NewBuilder[struct{}]().
-		WithLimits(1, uint(most), uint(min(adaptiveStart, most))).Build()}
+		WithLimits(1, uint(most), uint(min(adaptiveStart, most))).
+		WithRecentWindow(adaptiveStep, 30*time.Second, 50).
+		WithBaselineWindow(adaptiveBaseline).WithCorrelationWindow(adaptiveTrend).Build()}
 }
 
 // acquire takes a place or says why not. Critical calls go past a limit that is an estimate: they get
