@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -107,7 +109,7 @@ func TestFaultsStrikeTheirShare(t *testing.T) {
 	for _, share := range []float64{0.0001, 0.1, 0.5, 1} {
 		v.Faults = append(v.Faults, routing.Fault{Share: share, Delay: ms, From: now, Until: now.Add(time.Minute)})
 	}
-	faults := faultsOf(v)
+	faults := faultsOf(v, nil)
 	const calls = 200_000
 	struck, both := make([]int, len(faults)), 0
 	random := rand.New(rand.NewPCG(4, 2))
@@ -215,6 +217,52 @@ func TestTablesSwapWhileFaultsDelayCalls(t *testing.T) {
 		t.Error("no call was answered: this shows nothing")
 	}
 	t.Logf("%d answered, %d failed", answered.Load(), refused.Load())
+}
+
+// TestStruckAttemptsAreCounted for the metrics, and for each fault as long as it stays
+// as it is, whatever else of its route changes.
+func TestStruckAttemptsAreCounted(t *testing.T) {
+	v8, v7 := serve(t, nil), serve(t, nil)
+	status, delay := faultLine("version: v8, percent: 100, status: INTERNAL"), faultLine("version: v8, percent: 100, delay: 1ms")
+	both := strings.TrimSuffix(status, "]") + ", " + strings.TrimPrefix(delay, "faults: [")
+	settings := "breaker: {dry_run: true}"
+	r := start(t, withFallback(v8.addr, v7.addr, settings, status))
+	struck := func() (n []uint64) {
+		route, _ := r.router.Current().Route("fraud")
+		for _, v := range route.Versions {
+			for _, f := range v.Faults {
+				n = append(n, r.Struck(v, f))
+			}
+		}
+		return n
+	}
+	call := func(n int, fields ...string) {
+		for range n {
+			r.call(modelInfer, infer("fraud", ""), fields...)
+		}
+	}
+	call(3)
+	call(2, "sluice-version", "v7")
+	if got := struck(); !slices.Equal(got, []uint64{3}) {
+		t.Errorf("after 3 calls: struck %v", got)
+	}
+	r.publish(2, withFallback(v8.addr, v7.addr, settings, "limits: {in_flight: 9}", both))
+	call(2)
+	if got := struck(); !slices.Equal(got, []uint64{5, 2}) {
+		t.Errorf("after 2 more with a second fault: struck %v, want 5 and 2", got)
+	}
+	want(t, r.metrics(t), "sluice_faults_injected_total", map[string]float64{
+		`{kind="status",model="fraud",version="v8"}`: 5, `{kind="delay",model="fraud",version="v8"}`: 2,
+	})
+	attempts := of(r.metrics(t), "sluice_attempts_total")
+	if got := attempts[`{kind="primary",model="fraud",outcome="failure",reason="FAULT_INJECTED",version="v8"}`]; got != 5 {
+		t.Errorf("%v attempts failed for a fault, want 5 of %v", got, attempts)
+	}
+	r.publish(3, withFallback(v8.addr, v7.addr, settings))
+	r.publish(4, withFallback(v8.addr, v7.addr, settings, status))
+	if got := struck(); !slices.Equal(got, []uint64{0}) {
+		t.Errorf("a fault that was taken out and is there again: struck %v, want 0", got)
+	}
 }
 
 // --- what is cut off

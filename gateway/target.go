@@ -39,7 +39,7 @@ func newTarget(
 ) *target {
 	return &target{
 		version: v, group: g, guard: guard, budget: budget,
-		renames: renamesOf(v.Rename), series: series, faults: faultsOf(v),
+		renames: renamesOf(v.Rename), series: series,
 		model: hpack.HeaderField{Name: "sluice-model", Value: v.Model},
 		name:  hpack.HeaderField{Name: "sluice-version", Value: v.Name},
 	}

@@ -133,7 +133,22 @@ func (t *targets) targetFor(r *routing.Route, v *routing.Version, now time.Time)
 	t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
 	tg.data = t.watchData(r, v)
 	tg.labels = t.takeLabels(r, v)
+	tg.faults = faultsOf(v, t.faultsBefore(v))
 	return tg
+}
+
+// faultsBefore returns the faults that a version has had so far.
+func (t *targets) faultsBefore(v *routing.Version) []fault {
+	old, ok := t.last.table.Route(v.Model)
+	if !ok || len(v.Faults) == 0 {
+		return nil
+	}
+	for _, was := range old.Versions {
+		if was.ID == v.ID {
+			return t.last.targets.get(was).faults
+		}
+	}
+	return nil
 }
 
 // closeGroups closes the groups of routes that are gone, but for those that the routes

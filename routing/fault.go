@@ -33,15 +33,21 @@ type Fault struct {
 // ActiveAt reports whether the fault acts at a time, by the wall clock.
 func (f *Fault) ActiveAt(now time.Time) bool { return !now.Before(f.From) && now.Before(f.Until) }
 
+// FaultOf returns the fault that a valid document describes. Equal descriptions have
+// equal faults, by ==.
+func FaultOf(d *routingv1.Fault) Fault {
+	return Fault{
+		Share: d.GetPercent() / 100,
+		Delay: d.GetDelay().AsDuration(), Code: uint32(code.Code_value[d.GetStatus()]), Reset: d.GetResetStream(),
+		From: d.GetFrom().AsTime(), Until: d.GetUntil().AsTime(),
+	}
+}
+
 // setFaults gives the versions the faults that concern them. The document has been
 // validated.
 func (r *Route) setFaults(doc *routingv1.Route) {
 	for _, d := range doc.GetFaults() {
-		f := Fault{
-			Share: d.GetPercent() / 100,
-			Delay: d.GetDelay().AsDuration(), Code: uint32(code.Code_value[d.GetStatus()]), Reset: d.GetResetStream(),
-			From: d.GetFrom().AsTime(), Until: d.GetUntil().AsTime(),
-		}
+		f := FaultOf(d)
 		for _, v := range r.Versions {
 			if d.GetVersion() == "" || d.GetVersion() == v.Name {
 				v.Faults = append(v.Faults, f)

@@ -38,6 +38,7 @@ type metrics struct {
 	attempts    *prometheus.CounterVec
 	refusals    *prometheus.CounterVec
 	transitions *prometheus.CounterVec
+	faults      *prometheus.CounterVec
 
 	dropped  *prometheus.CounterVec
 	exported *prometheus.CounterVec
@@ -63,6 +64,8 @@ func newMetrics(version string) *metrics {
 		"Times that a version could not be asked; the call moved on or was refused.", "model", "version", "reason")
 	m.transitions = m.counter("sluice_breaker_transitions_total",
 		"Changes of breakers' states, those of endpoints summed up by version.", "model", "version", "scope", "to", "cause")
+	m.faults = m.counter("sluice_faults_injected_total",
+		"Attempts that a fault was injected into, by what it does.", "model", "version", "kind")
 	m.dropped = m.counter("sluice_telemetry_dropped_total",
 		"Spans, log lines and metric exports that were given up.", "signal", "reason")
 	m.exported = m.counter("sluice_telemetry_exported_total",

@@ -30,6 +30,7 @@ type Series struct {
 	attempts  children[attemptKey, prometheus.Counter]
 	refusals  children[string, prometheus.Counter]
 	changes   children[changeKey, prometheus.Counter]
+	faults    children[string, prometheus.Counter]
 	bytes     children[direction, prometheus.Counter]
 }
 
@@ -149,6 +150,13 @@ func (s *Series) Transition(scope, to, cause string) {
 	}
 }
 
+// Strike counts an attempt at the version that a fault of a kind was injected into.
+func (s *Series) Strike(kind string) {
+	if s != nil {
+		s.faults.get(s, kind, newFaultSeries).Inc()
+	}
+}
+
 // The functions below make what a key stands for. s.mu is held. A series that has been retired gets
 // metrics that nobody exposes.
 
@@ -178,6 +186,10 @@ func newRefusalSeries(s *Series, reason string) prometheus.Counter {
 
 func newChangeSeries(s *Series, k changeKey) prometheus.Counter {
 	return counter(s, s.metrics.transitions, s.Model, s.Version, k.scope, k.to, k.cause)
+}
+
+func newFaultSeries(s *Series, kind string) prometheus.Counter {
+	return counter(s, s.metrics.faults, s.Model, s.Version, kind)
 }
 
 func newByteSeries(s *Series, d direction) prometheus.Counter {
@@ -216,6 +228,7 @@ func (s *Series) retire() {
 	})
 	s.refusals.each(func(reason string) { m.refusals.DeleteLabelValues(model, version, reason) })
 	s.changes.each(func(k changeKey) { m.transitions.DeleteLabelValues(model, version, k.scope, k.to, k.cause) })
+	s.faults.each(func(kind string) { m.faults.DeleteLabelValues(model, version, kind) })
 	s.bytes.each(func(d direction) {
 		if d == request {
 			m.requests.DeleteLabelValues(model, version)

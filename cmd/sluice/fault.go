@@ -99,8 +99,11 @@ func newFaultListCommand() *cobra.Command {
 	var o clientOptions
 	var output format
 	cmd := &cobra.Command{
-		Use:               "list [MODEL]",
-		Short:             "Show the faults, and when they end",
+		Use:   "list [MODEL]",
+		Short: "Show the faults, and when they end",
+		Long: `Show the faults, when they end, and how many attempts each has struck at the gateway that
+is asked. Other gateways have counts of their own; sluice_faults_injected_total in their
+metrics adds up.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeModel(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -123,7 +126,7 @@ func writeFaults(out io.Writer, resp *adminv1.ListFaultsResponse) {
 		fmt.Fprintln(out, "no faults")
 		return
 	}
-	t := newTable("MODEL", "VERSION", ">PERCENT", "FAULT", "FROM", "UNTIL", "STATE")
+	t := newTable("MODEL", "VERSION", ">PERCENT", "FAULT", "FROM", "UNTIL", "STATE", ">STRUCK")
 	for _, rf := range resp.GetFaults() {
 		f, state := rf.GetFault(), rf.GetState()
 		version := f.GetVersion()
@@ -133,7 +136,7 @@ func writeFaults(out io.Writer, resp *adminv1.ListFaultsResponse) {
 		if state == "active" {
 			state = alarm.Render(state)
 		}
-		t.add(rf.GetModel(), version, fmt.Sprint(f.GetPercent()), faultWords(f), moment(f.GetFrom()), moment(f.GetUntil()), state)
+		t.add(rf.GetModel(), version, fmt.Sprint(f.GetPercent()), faultWords(f), moment(f.GetFrom()), moment(f.GetUntil()), state, fmt.Sprint(rf.GetStruck()))
 	}
 	t.write(out)
 }

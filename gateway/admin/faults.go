@@ -71,10 +71,24 @@ func (s *Service) ListFaults(_ context.Context, req *adminv1.ListFaultsRequest) 
 			case !now.Before(f.GetUntil().AsTime()):
 				state = "ended"
 			}
-			resp.Faults = append(resp.Faults, &adminv1.RouteFault{Model: entry.GetModel(), Fault: f, State: state})
+			resp.Faults = append(resp.Faults, &adminv1.RouteFault{
+				Model: entry.GetModel(), Fault: f, State: state, Struck: s.struck(entry.GetModel(), f),
+			})
 		}
 	}
 	return resp, nil
+}
+
+// struck sums up what a fault of a route has done at the versions it concerns.
+func (s *Service) struck(model string, f *routingv1.Fault) (n uint64) {
+	route, ok := s.cfg.Router.Current().Route(model)
+	if !ok {
+		return 0
+	}
+	for _, v := range route.Versions {
+		n += s.cfg.Gateway.Struck(v, routing.FaultOf(f))
+	}
+	return n
 }
 
 // ClearFaults takes faults out of a route.

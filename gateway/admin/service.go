@@ -37,6 +37,7 @@ type Gateway interface {
 	Guard(v *routing.Version) *breaker.Version
 	Budget(v *routing.Version) *breaker.Budget
 	SubscribeBreakers(room int) *breaker.Subscription
+	Struck(v *routing.Version, f routing.Fault) uint64
 	Shadow(v *routing.Version) (gateway.ShadowStatus, bool)
 	IsReady() bool
 }

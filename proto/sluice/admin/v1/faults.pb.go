@@ -254,7 +254,9 @@ type RouteFault struct {
 	// fault is what happens to which calls, and when.
 	Fault *v1.Fault `protobuf:"bytes,2,opt,name=fault,proto3" json:"fault,omitempty"`
 	// state is "active", "pending" before it begins, or "ended".
-	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// struck is the number of attempts that it has struck at the gateway that answers, since that knows of the fault.
+	Struck        uint64 `protobuf:"varint,4,opt,name=struck,proto3" json:"struck,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +310,13 @@ func (x *RouteFault) GetState() string {
 		return x.State
 	}
 	return ""
+}
+
+func (x *RouteFault) GetStruck() uint64 {
+	if x != nil {
+		return x.Struck
+	}
+	return 0
 }
 
 // ClearFaultsRequest selects faults of a route.
@@ -436,12 +445,13 @@ const file_sluice_admin_v1_faults_proto_rawDesc = "" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"y\n" +
 	"\x12ListFaultsResponse\x123\n" +
 	"\x06faults\x18\x01 \x03(\v2\x1b.sluice.admin.v1.RouteFaultR\x06faults\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"h\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x80\x01\n" +
 	"\n" +
 	"RouteFault\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12.\n" +
 	"\x05fault\x18\x02 \x01(\v2\x18.sluice.routing.v1.FaultR\x05fault\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\tR\x05state\"u\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06struck\x18\x04 \x01(\x04R\x06struck\"u\n" +
 	"\x12ClearFaultsRequest\x12/\n" +
 	"\x06intent\x18\x01 \x01(\v2\x17.sluice.admin.v1.IntentR\x06intent\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x18\n" +
