@@ -64,14 +64,16 @@ const errorField = 1
 // errorScanner finds messages with a non-empty error_message in an answer that comes in
 // pieces of any size. It reads the numbers and lengths of top-level fields and passes
 // over what they hold, tensors included. Compressed messages are passed over whole, as
-// are those that are not well-formed from where they are not. The zero value is at
-// the start of an answer.
+// are those that are not well-formed from where they are not: nothing good is told of
+// them. Where a message has several error_messages, one that is not empty suffices,
+// though decoders keep the last. The zero value is at the start of an answer.
 type errorScanner struct {
 	prefix [5]byte
 	have   int    // bytes of the prefix; all of them = inside the message
 	left   uint32 // of the message
 	opaque bool   // the message is not looked into
 
+	groups int    // that have begun and not ended: what is in them is not top-level
 	skip   uint64 // bytes of a field's value to pass over
 	number uint64 // of the field; 0 = its tag comes next
 	length bool   // the varint under way is the length of field number
@@ -90,7 +92,7 @@ func (s *errorScanner) feed(p []byte) (n int, m finding) {
 		}
 		s.left = binary.BigEndian.Uint32(s.prefix[1:])
 		s.opaque = s.prefix[0] != 0
-		s.skip, s.number, s.length, s.value, s.acc, s.shift = 0, 0, false, false, 0, 0
+		s.groups, s.skip, s.number, s.length, s.value, s.acc, s.shift = 0, 0, 0, false, false, 0, 0
 		p = p[n:]
 	}
 	body := p[:min(uint64(len(p)), uint64(s.left))]
@@ -104,10 +106,15 @@ func (s *errorScanner) feed(p []byte) (n int, m finding) {
 	case failed:
 		s.opaque = true // its rest is of no interest
 		return n, messageFailed
-	case s.opaque || s.left > 0:
+	case s.opaque || s.left > 0 || s.withinField():
 		return n, messageUnknown
 	}
 	return n, messageGood
+}
+
+// withinField reports whether something has begun that is not complete.
+func (s *errorScanner) withinField() bool {
+	return s.skip > 0 || s.shift > 0 || s.length || s.value || s.groups > 0
 }
 
 // fields reads on in the message's fields and reports whether an error begins there.
@@ -121,7 +128,7 @@ func (s *errorScanner) fields(p []byte) bool {
 		}
 		b := p[0]
 		p = p[1:]
-		if s.shift > 63 {
+		if s.shift == 63 && b > 1 {
 			s.opaque = true // no varint is that long
 			return false
 		}
@@ -133,8 +140,10 @@ func (s *errorScanner) fields(p []byte) bool {
 		v := s.acc
 		s.acc, s.shift = 0, 0
 		switch {
+		case s.length && v > uint64(len(p))+uint64(s.left):
+			s.opaque = true
 		case s.length:
-			if s.number == errorField && v > 0 {
+			if s.number == errorField && s.groups == 0 && v > 0 {
 				return true
 			}
 			s.skip, s.length = v, false
@@ -147,9 +156,13 @@ func (s *errorScanner) fields(p []byte) bool {
 	return false
 }
 
-// tag begins a field.
+// tag begins a field, or begins or ends a group of them. That a group ends with the number
+// it began with is not looked at.
 func (s *errorScanner) tag(v uint64) {
-	s.number = v >> 3
+	if s.number = v >> 3; s.number == 0 || s.number > uint64(protowire.MaxValidNumber) {
+		s.opaque = true
+		return
+	}
 	switch protowire.Type(v & 7) {
 	case protowire.VarintType:
 		s.value = true
@@ -159,8 +172,11 @@ func (s *errorScanner) tag(v uint64) {
 		s.length = true
 	case protowire.Fixed32Type:
 		s.skip = 4
-	case protowire.StartGroupType, protowire.EndGroupType:
-		// Markers without a value: what stands between them is fields again.
+	case protowire.StartGroupType:
+		s.groups++
+	case protowire.EndGroupType:
+		s.groups--
+		s.opaque = s.groups < 0
 	default:
 		s.opaque = true
 	}

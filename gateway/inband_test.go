@@ -57,6 +57,12 @@ func framed(t testing.TB, all ...proto.Message) []byte {
 	return b
 }
 
+// inGroup makes fields those of a group that nobody knows.
+func inGroup(fields []byte) []byte {
+	b := protowire.AppendTag(nil, 20, protowire.StartGroupType)
+	return protowire.AppendTag(append(b, fields...), 20, protowire.EndGroupType)
+}
+
 // However an answer is cut, the same is found in it.
 func TestErrorsInStreamsAreFoundInPieces(t *testing.T) {
 	t.Parallel()
@@ -85,6 +91,10 @@ func TestErrorsInStreamsAreFoundInPieces(t *testing.T) {
 		{"empty error", frame(0, empty), 0, 1},
 		{"compressed", append(frame(1, framed(t, broken)[5:]), framed(t, healthy)...), 0, 1},
 		{"no protobuf", append(frame(0, bytes.Repeat([]byte{0xff}, 40)), framed(t, broken)...), 1, 0},
+		{"cut off in a field", frame(0, framed(t, healthy)[5:1000]), 0, 0},
+		{"longer than the message", frame(0, protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.BytesType), 5)), 0, 0},
+		{"in a group", frame(0, inGroup(framed(t, broken)[5:])), 0, 1},
+		{"behind a group", frame(0, append(inGroup(nil), framed(t, broken)[5:]...)), 1, 0},
 	} {
 		for range 50 {
 			sizes := []int{1 + rnd.IntN(9), 1 + rnd.IntN(3000), 1 + rnd.IntN(5)}
@@ -93,23 +103,6 @@ func TestErrorsInStreamsAreFoundInPieces(t *testing.T) {
 			}
 		}
 	}
-}
-
-// FuzzErrorScanner holds the scanner against protobuf's decoder, whole and in pieces.
-func FuzzErrorScanner(f *testing.F) {
-	f.Add(framed(f, broken)[5:], uint8(1))
-	f.Add(framed(f, healthy)[5:], uint8(7))
-	f.Fuzz(func(t *testing.T, m []byte, size uint8) {
-		answer := frame(0, m)
-		failed, good := scan(answer, 1+int(size))
-		if f2, g2 := scan(answer, len(answer)); f2 != failed || g2 != good {
-			t.Fatalf("in pieces of %d: %d failed, %d good; whole: %d and %d", 1+int(size), failed, good, f2, g2)
-		}
-		var decoded pb.ModelStreamInferResponse
-		if proto.Unmarshal(m, &decoded) == nil && decoded.ErrorMessage != "" && failed != 1 {
-			t.Fatalf("the message of %q: not found", decoded.ErrorMessage)
-		}
-	})
 }
 
 // triton is a route to a server of a kind whose breaker opens at the second failure.
@@ -136,12 +129,13 @@ func TestErrorsInStreamsCountAgainstTheirVersion(t *testing.T) {
 	r := start(t, triton("triton", streams(t, saying(healthy, broken, broken))))
 	var open [2]*io.PipeWriter
 	var clients sync.WaitGroup
-	defer func() {
+	end := sync.OnceFunc(func() {
 		for _, w := range open {
 			_ = w.Close()
 		}
 		clients.Wait()
-	}()
+	})
+	defer end()
 	for i := range open {
 		body, w := io.Pipe()
 		open[i] = w
@@ -155,9 +149,16 @@ func TestErrorsInStreamsCountAgainstTheirVersion(t *testing.T) {
 	// Both streams are still open. Each counts once, whatever it repeats.
 	guard, _ := r.director.guardOf("fraud v7")
 	r.until(t, "the version is cut off", func() bool { return !guard.Breaker().Ready(time.Now()) })
+	if s := guard.Status(time.Now()); s.Counts.Failures != 2 {
+		t.Errorf("two streams have failed, and counted are %d", s.Counts.Failures)
+	}
 	if a := r.call(modelStreamInfer, infer("fraud", "")); a.info().GetReason() != "BREAKER_OPEN" {
 		t.Errorf("got %v %q", a.code, a.message)
 	}
+	end()
+	want(t, r.metrics(t), "sluice_attempts_total", map[string]float64{
+		`{kind="primary",model="fraud",outcome="failure",reason="OK",version="v7"}`: 2,
+	})
 }
 
 // Elsewhere the same bytes mean nothing: other servers, other methods, good messages.
