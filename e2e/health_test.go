@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"syscall"
@@ -60,18 +62,21 @@ func callFor(t testing.TB, cc grpc.ClientConnInterface, callers int, deadline ti
 
 // stopped is what came of stopping one of two servers under load.
 type stopped struct {
-	out   time.Duration // from the stop to the last call that ended by its deadline, less that deadline
+	out   time.Duration // from the stop to when the last call was sent that ended by its deadline
 	late  time.Duration // p99 of how late those calls ended
 	hung  int           // how many there were
-	calls int
+	after int           // how many of them were sent when the server was out
+	calls int           // all of them
 }
 
 // stopOneOfTwo stops one of two servers, as a debugger or a full disk would, while calls flow, and lets it go on
-// in the end. Breakers only report, so that it is health that cuts the server off.
-func stopOneOfTwo(t testing.TB, deadline time.Duration) stopped {
+// in the end. The other one takes its time for an answer. Breakers only report, so that it is health that cuts the
+// server off.
+func stopOneOfTwo(t testing.TB, deadline, answer time.Duration) stopped {
 	t.Helper()
-	victim, other := startRole(t, "backend"), startRole(t, "backend")
-	addrs := []string{victim.await(t, `listening on (\S+)`)[1], other.await(t, `listening on (\S+)`)[1]}
+	victim, other := startRole(t, "backend"), startBackend(t, "v1")
+	other.turn(t, sample.Behaviour{Delay: answer})
+	addrs := []string{victim.await(t, `listening on (\S+)`)[1], other.addr}
 	g := startGateway(t, fmt.Sprintf(`
 routes:
   - model: %s
@@ -89,7 +94,8 @@ routes:
 	eventually(t, 10*time.Second, "the stopped server is out", func() error {
 		return g.log.has("endpoint unhealthy", addrs[0], "no answer")
 	})
-	time.Sleep(deadline + time.Second)
+	out := time.Now()
+	time.Sleep(deadline + 3*time.Second)
 	victim.signal(t, syscall.SIGCONT)
 	eventually(t, 10*time.Second, "the server is back", func() error {
 		return g.log.has("endpoint healthy again", addrs[0])
@@ -105,7 +111,11 @@ routes:
 		switch {
 		case e.code == codes.DeadlineExceeded:
 			late = append(late, e.late)
-			s.out = max(s.out, e.at.Sub(at)-deadline)
+			begun := e.at.Add(-e.late - deadline)
+			s.out = max(s.out, begun.Sub(at))
+			if begun.After(out) {
+				s.after++
+			}
 		case e.code != codes.OK:
 			t.Errorf("%v after the stop: got %v", e.at.Sub(at), e.code)
 		}
@@ -121,11 +131,15 @@ routes:
 	return s
 }
 
+// The other server is so slow that a choice by calls in flight and latency alone would go on trying the stopped one.
 func TestStoppedServerIsOutWithinTenSeconds(t *testing.T) {
 	t.Parallel()
-	s := stopOneOfTwo(t, 500*time.Millisecond)
+	s := stopOneOfTwo(t, time.Second, 200*time.Millisecond)
 	if s.out > 10*time.Second {
 		t.Errorf("the stopped server got calls for %v", s.out)
+	}
+	if s.after > 0 {
+		t.Errorf("%d calls went to the stopped server after it was found unhealthy", s.after)
 	}
 	if s.late > time.Second {
 		t.Errorf("of 100 calls that hung, one ended %v after its deadline", s.late)
@@ -136,7 +150,7 @@ func TestStoppedServerIsOutWithinTenSeconds(t *testing.T) {
 // BenchmarkStoppedServer is how late calls to a stopped server end, and how long it gets any.
 func BenchmarkStoppedServer(b *testing.B) {
 	for b.Loop() {
-		s := stopOneOfTwo(b, 500*time.Millisecond)
+		s := stopOneOfTwo(b, 500*time.Millisecond, 0)
 		b.ReportMetric(s.out.Seconds(), "out-s")
 		b.ReportMetric(float64(s.late.Microseconds())/1000, "late-p99-ms")
 		b.ReportMetric(float64(s.hung), "hung-calls")
@@ -291,5 +305,168 @@ func TestModelReadyTellsWhatTheServersSay(t *testing.T) {
 	eventually(t, 10*time.Second, "v2 is unhealthy", func() error { return g.log.has("endpoint unhealthy", v2.addr) })
 	if ready() {
 		t.Error("no version is ready, and the model is")
+	}
+}
+
+// A version none of whose servers is ready costs no attempt: calls go to the fallback at once, as many as that one
+// may have at a time, and no more.
+func TestUnreadyVersionFallsBackWithinTheOthersLimit(t *testing.T) {
+	t.Parallel()
+	v1, v2, v2b := startBackend(t, "v1"), startBackend(t, "v2"), startBackend(t, "v2")
+	g := startGateway(t, fmt.Sprintf(`
+routes:
+  - model: %s
+    versions:
+      - {name: v1, endpoints: [%q]}
+      - {name: v2, server: triton, endpoints: [%q, %q]}
+    weights: {v2: 1}
+    fallback: {to: [v1]}
+    limits: {in_flight: 2}
+    health: {interval: 100ms}
+`, model, v1.addr, v2.addr, v2b.addr))
+	for _, b := range []*backend{v2, v2b} {
+		b.turn(t, sample.Behaviour{NotReady: true})
+		eventually(t, 10*time.Second, "not ready", func() error { return g.log.has("endpoint unhealthy", b.addr, "not ready") })
+	}
+	cc := dial(t, g.addr)
+	call := func() answer {
+		return infer(within(t, 10*time.Second), cc, sample.NewRequest(model, heldBack()[0].Measurements))
+	}
+	for range 20 {
+		a := call()
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		for key, want := range map[string]string{"sluice-version": "v1", "sluice-fallback": "v2 NO_ENDPOINT", "sluice-attempts": "1"} {
+			if got := one(t, a.header, key); got != want {
+				t.Errorf("%s: got %q, want %q", key, got, want)
+			}
+		}
+	}
+	if n := v2.Counters().Begun + v2b.Counters().Begun; n != 0 {
+		t.Errorf("%d attempts were wasted on servers that are not ready", n)
+	}
+	v1.turn(t, sample.Behaviour{Hang: true})
+	before := v1.Counters().Begun
+	ctx, cancel := context.WithCancel(t.Context())
+	var hanging sync.WaitGroup
+	for range 2 {
+		hanging.Go(func() { _ = infer(ctx, cc, sample.NewRequest(model, heldBack()[0].Measurements)) })
+	}
+	eventually(t, 10*time.Second, "two calls are with the fallback", func() error {
+		if n := v1.Counters().Begun - before; n != 2 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	for range 5 {
+		checkRefusal(t, call().err, codes.Unavailable, "NO_ENDPOINT", "unhealthy") // why the version that was chosen could not be asked
+	}
+	if n := v1.Counters().Begun - before; n != 2 {
+		t.Errorf("the fallback got %d calls at once, its limit is 2", n)
+	}
+	cancel()
+	hanging.Wait()
+}
+
+// revive starts the server anew at the address it had. It is as new to everybody.
+func (b *backend) revive(t *testing.T) {
+	t.Helper()
+	lis, err := net.Listen("tcp", b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Server = sample.NewServer(b.model, b.knobs)
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(lis) }()
+	t.Cleanup(func() {
+		b.Server.Shutdown(canceled())
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// canceled is a context that is over.
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// A server that comes back, from being unready or from not being there, gets a tenth of its share, then more and
+// more, and all of it after slow_start.
+func TestServerThatComesBackBeginsSlowly(t *testing.T) {
+	t.Parallel()
+	const slowStart = 6 * time.Second
+	for name, away := range map[string]func(*testing.T, *backend) (back func()){
+		"unready": func(t *testing.T, b *backend) func() {
+			b.turn(t, sample.Behaviour{NotReady: true, Delay: 5 * time.Millisecond})
+			return func() { b.turn(t, sample.Behaviour{Delay: 5 * time.Millisecond}) }
+		},
+		"gone": func(t *testing.T, b *backend) func() {
+			b.Shutdown(canceled())
+			return func() { b.revive(t) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			goes, stays := startBackend(t, "v1"), startBackend(t, "v1")
+			for _, b := range []*backend{goes, stays} {
+				b.turn(t, sample.Behaviour{Delay: 5 * time.Millisecond})
+			}
+			g := startGateway(t, fmt.Sprintf(`
+routes:
+  - model: %s
+    versions: [{name: v1, server: triton, endpoints: [%q, %q]}]
+    weights: {v1: 1}
+    health: {interval: 100ms, slow_start: %v}
+`, model, goes.addr, stays.addr, slowStart))
+			stop := callOn(dial(t, g.addr), 8)
+			time.Sleep(300 * time.Millisecond)
+			back := away(t, goes)
+			eventually(t, 10*time.Second, "unhealthy", func() error { return g.log.has("endpoint unhealthy", goes.addr) })
+			time.Sleep(200 * time.Millisecond)
+			back()
+			first := goes.Counters().Begun
+			if name == "unready" {
+				eventually(t, 10*time.Second, "healthy again", func() error { return g.log.has("endpoint healthy again", goes.addr) })
+			} else {
+				eventually(t, 10*time.Second, "it gets calls again", func() error {
+					if goes.Counters().Begun == first {
+						return errors.New("none")
+					}
+					return nil
+				})
+			}
+			begun := time.Now()
+			for _, c := range []struct {
+				from, to    time.Duration
+				least, most float64 // of half of the calls
+			}{
+				{0, 600 * time.Millisecond, 0, 0.45},
+				{2 * time.Second, 4 * time.Second, 0.2, 0.9},
+				{slowStart + time.Second, slowStart + 3*time.Second, 0.7, 1.3},
+			} {
+				time.Sleep(time.Until(begun.Add(c.from)))
+				one, other := goes.Counters().Begun, stays.Counters().Begun
+				time.Sleep(time.Until(begun.Add(c.to)))
+				one, other = goes.Counters().Begun-one, stays.Counters().Begun-other
+				share := 2 * float64(one) / float64(one+other)
+				if share < c.least || share > c.most {
+					t.Errorf("%v to %v after its return: got %.2f of its share (%d of %d calls), want %.2f to %.2f", c.from, c.to, share, one, one+other, c.least, c.most)
+				}
+				t.Logf("%v to %v after its return: %.2f of its share", c.from, c.to, share)
+			}
+			failed := 0
+			for _, c := range stop() {
+				if c.err != nil && c.begun.After(begun) {
+					failed++
+				}
+			}
+			if failed > 0 {
+				t.Errorf("%d calls failed after it was back", failed)
+			}
+		})
 	}
 }
