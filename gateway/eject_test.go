@@ -2,12 +2,16 @@ package gateway
 
 import (
 	"math"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"pgregory.net/rapid"
 
 	"sluice/breaker"
+	"sluice/gateway/health"
 )
 
 // open makes the breaker of an endpoint open, as failures do.
@@ -178,6 +182,60 @@ func TestShareGrowsAfterAComeback(t *testing.T) {
 			t.Logf("%d endpoints, after %4v s: %.2f of its share", n, c.at, got)
 		}
 		g.close()
+	}
+}
+
+// An endpoint whose server says that it is well again begins slowly, and what was known of
+// its latency is forgotten.
+func TestWellAgainBeginsSlowly(t *testing.T) {
+	g := groupOf(bareRelay(t), 2)
+	defer g.close()
+	e := (*g.list.Load())[0]
+	e.latency.answered(epoch, time.Minute)
+	g.judge(e, health.Status{State: health.Unhealthy, Since: epoch})
+	g.judge(e, health.Status{State: health.Healthy, Since: epoch})
+	if got := e.share(epoch, time.Hour); got != minShare {
+		t.Errorf("it begins with a share of %v, want %v", got, minShare)
+	}
+	if got := e.load(epoch); got != 0 {
+		t.Errorf("its load is still %v", got)
+	}
+}
+
+// So does one whose breaker closes.
+func TestClosedAgainBeginsSlowly(t *testing.T) {
+	var broken atomic.Bool
+	broken.Store(true)
+	sick := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			fails(codes.Internal, "broken")(w, r)
+			return
+		}
+		ok(w, r)
+	})
+	r := start(t, routeTo("", sick.addr, serve(t, nil).addr)+`    breaker: {consecutive: 1, open_for: 50ms, max_open_for: 50ms}
+    health: {off: true, slow_start: 1h}
+`)
+	var e *endpoint
+	for _, one := range r.director.snapshot.Load().endpoints() {
+		if one.addr == sick.addr {
+			e = one
+		}
+	}
+	reach := func(s breaker.State) {
+		r.until(t, "its breaker is "+s.String(), func() bool {
+			r.call(modelInfer, infer("fraud", ""))
+			return e.breaker.Status(time.Now()).State == s
+		})
+	}
+	reach(breaker.Open)
+	if got := e.share(time.Now(), time.Hour); got != 1 {
+		t.Fatalf("its share is %v before anything has come back", got)
+	}
+	broken.Store(false)
+	reach(breaker.Closed)
+	if got := e.share(time.Now(), time.Hour); got != minShare {
+		t.Errorf("it begins with a share of %v, want %v", got, minShare)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"sluice/breaker"
 	pb "sluice/proto/inference"
 )
 
@@ -188,6 +189,26 @@ func TestRetryPassesEndpointsThatAreNotThere(t *testing.T) {
 	}
 	if len(unavailable.calls()) == 0 {
 		t.Error("the endpoint that is not available was never tried: this shows nothing")
+	}
+}
+
+// Every call earns a tenth of a second attempt, beside what time brings.
+func TestCallsEarnSecondAttempts(t *testing.T) {
+	r := start(t, routesOf(version("v7", serve(t, nil).addr)))
+	var budget *breaker.Budget
+	for _, tg := range r.director.snapshot.Load().targets.all() {
+		budget = tg.budget
+	}
+	for budget.Take(time.Now()) { // empty it
+	}
+	emptied := time.Now()
+	const calls = 50
+	for range calls {
+		r.call(modelInfer, infer("fraud", ""))
+	}
+	least := min(10, calls/10+5*time.Since(emptied).Seconds())
+	if got := budget.Status(time.Now()).Left; got < least-1e-6 {
+		t.Errorf("%d calls and %v have earned %v second attempts, want %v", calls, time.Since(emptied), got, least)
 	}
 }
 

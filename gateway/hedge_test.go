@@ -191,7 +191,7 @@ func TestWhatIsNeverHedged(t *testing.T) {
 		{name: "sequence", body: func() io.Reader { return message(sequence) }},
 		{name: "sequence in pieces", body: func() io.Reader { return slowly(5*ms, pieces(t, sequence, 24)...) }},
 		{name: "compressed sequence", body: func() io.Reader { return gzipped(t, sequence) }, fields: []string{"grpc-encoding", "gzip"}},
-		{name: "no room", settings: "    limits: {in_flight: 1}\n"},
+		{name: "no room to spare", settings: "    limits: {in_flight: 2}\n"},
 	} {
 		p := startPair(t, hedgeSoon+c.settings, late, late)
 		if c.path == "" {

@@ -189,6 +189,11 @@ func TestCallsOfARemovedEndpointGoToTheOthers(t *testing.T) {
 			t.Errorf("got %v %q, fields %v", a.code, a.message, a.header)
 		}
 	}
+	for series, n := range of(r.metrics(t), "sluice_attempts_total") {
+		if strings.Contains(series, `outcome="failure"`) {
+			t.Errorf("%v attempts count as failures, %s: nobody has failed", n, series)
+		}
+	}
 }
 
 // Calls that wait for a version that is taken away are chosen anew.
