@@ -76,31 +76,38 @@ func (m *model) force() {
 	}
 }
 
-func (m *model) limitReached(now time.Time) bool {
-	row := uint32(0)
-	var calls, bad, slow float64
+// counts counts the results anew.
+func (m *model) counts(now time.Time) (c Counts) {
 	newest := now.Sub(m.start) / bucketLength
 	for _, r := range m.results {
 		switch r.o {
 		case Success, Slow:
-			row = 0
+			c.Consecutive = 0
 		case Failure:
-			row++
+			c.Consecutive++
 		case Overloaded, Excluded:
 		}
 		if r.at.Sub(m.start)/bucketLength <= newest-windowBuckets {
 			continue
 		}
-		calls++
+		c.Calls++
 		switch r.o {
-		case Failure, Overloaded:
-			bad++
+		case Failure:
+			c.Failures++
+		case Overloaded:
+			c.Overloaded++
 		case Slow:
-			slow++
+			c.Slow++
 		case Success, Excluded:
 		}
 	}
-	return row >= m.s.Consecutive || calls >= float64(m.s.MinCalls) &&
+	return c
+}
+
+func (m *model) limitReached(now time.Time) bool {
+	c := m.counts(now)
+	calls, bad, slow := float64(c.Calls), float64(c.Failures+c.Overloaded), float64(c.Slow)
+	return c.Consecutive >= m.s.Consecutive || c.Calls >= m.s.MinCalls &&
 		(bad >= m.s.FailureRatio*calls || m.s.SlowCall > 0 && slow >= m.s.SlowRatio*calls)
 }
 
@@ -188,6 +195,9 @@ func TestBreakerAgreesWithModel(t *testing.T) {
 					got := b.Status(time.Now())
 					if got.State != m.state || got.Forced != m.forced {
 						t.Fatalf("%v (%v, forced %v), the model is %v (forced %v)", got.State, got.Cause, got.Forced, m.state, m.forced)
+					}
+					if want := m.counts(time.Now()); got.State == Closed && got.Counts != want {
+						t.Fatalf("it has counted %+v, the model %+v", got.Counts, want)
 					}
 				},
 			})
