@@ -70,8 +70,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case !(o.margin >= 0 && o.margin <= 1):
 		err = fmt.Errorf("-margin: got %g, want 0 to 1", o.margin)
-	case o.count < 5 || o.count > 100:
-		err = fmt.Errorf("-count: got %d, want 5 to 100: with fewer, nothing can be told from chance", o.count)
+	case o.count < 7 || o.count > 100:
+		err = fmt.Errorf("-count: got %d, want 7 to 100: with fewer, nothing can be told from chance", o.count)
 	case o.rounds < 6 || o.rounds > 100:
 		err = fmt.Errorf("-rounds: got %d, want 6 to 100: with fewer, the median has no bounds", o.rounds)
 	}
@@ -133,6 +133,10 @@ var microBenchmarks = []struct{ folder, pattern string }{
 	{"routing", "Choose|Lookup"},
 }
 
+// alpha is the chance at which a benchmark that has not changed is called changed. There are
+// a hundred comparisons in a run: at the usual 0.05, some of them are off by chance every time.
+const alpha = "0.001"
+
 // compareMicro runs both revisions' benchmarks in turn and returns what benchstat finds slower.
 func (o *options) compareMicro(ctx context.Context, root, base, folder string, stdout, stderr io.Writer) ([]string, error) {
 	trees := []struct{ name, root, results string }{
@@ -162,12 +166,12 @@ func (o *options) compareMicro(ctx context.Context, root, base, folder string, s
 		}
 	}
 	benchstat := filepath.Join(root, "bin", "benchstat")
-	table, err := output(ctx, folder, benchstat, "base=base.txt", "tree=tree.txt")
+	table, err := output(ctx, folder, benchstat, "-alpha", alpha, "base=base.txt", "tree=tree.txt")
 	if err != nil {
 		return nil, err
 	}
 	fmt.Fprintln(stdout, table)
-	figures, err := output(ctx, folder, benchstat, "-format", "csv", "base=base.txt", "tree=tree.txt")
+	figures, err := output(ctx, folder, benchstat, "-alpha", alpha, "-format", "csv", "base=base.txt", "tree=tree.txt")
 	if err != nil {
 		return nil, err
 	}
