@@ -26,6 +26,7 @@ type conn struct {
 	rend      int
 	dec       *hpack.Decoder
 	fields    fieldList
+	blocks    blockMemo
 	block     headerBlock
 	seenFirst bool // the peer's SETTINGS have arrived; written under mu
 	provoked  int  // control frames that the peer has provoked since the last flush

@@ -36,6 +36,11 @@ type fieldList struct {
 	dropHopByHop        bool // instead of finding fault: in answers
 	sound               soundFields
 
+	decoded
+}
+
+// decoded is what a block says.
+type decoded struct {
 	fields  []hpack.HeaderField
 	size    int
 	tooBig  bool
@@ -45,8 +50,7 @@ type fieldList struct {
 
 func (l *fieldList) reset() {
 	clear(l.fields)
-	l.fields = l.fields[:0]
-	l.size, l.tooBig, l.pseudo, l.problem = 0, false, false, ""
+	l.decoded = decoded{fields: l.fields[:0]}
 }
 
 // add is the decoder's sink. Fields over the limit are discarded, while the
@@ -325,14 +329,18 @@ func (c *conn) onContinuation(w *worker, h frameHeader, p []byte) error {
 	return c.decode(w, b, false)
 }
 
-// decode decodes a complete block, always: the compression state depends on it.
+// decode decodes a complete block, always: the compression state depends on it, except for
+// blocks that change nothing there.
 func (c *conn) decode(w *worker, p []byte, selfDependent bool) error {
 	c.fields.reset()
-	if _, err := c.dec.Write(p); err != nil {
-		return &connError{http2.ErrCodeCompression, err.Error()}
-	}
-	if err := c.dec.Close(); err != nil {
-		return &connError{http2.ErrCodeCompression, err.Error()}
+	if !c.blocks.recall(p, &c.fields) {
+		if _, err := c.dec.Write(p); err != nil {
+			return &connError{http2.ErrCodeCompression, err.Error()}
+		}
+		if err := c.dec.Close(); err != nil {
+			return &connError{http2.ErrCodeCompression, err.Error()}
+		}
+		c.blocks.learn(p, &c.fields)
 	}
 	if selfDependent && c.fields.problem == "" {
 		c.fields.problem = "stream depends on itself"
