@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"slices"
 	"time"
 
 	routingv1 "sluice/proto/sluice/routing/v1"
@@ -20,6 +21,17 @@ type Drift struct {
 	Learn int
 	// Columns are the names of the columns of input tensors, by tensor.
 	Columns map[string][]string
+	// Payloads says what of which calls is written down; nil means nothing of any.
+	Payloads *Payloads
+}
+
+// Payloads says which calls are written down, and what of them.
+type Payloads struct {
+	PerSecond float64
+	// MaxBytes bounds what is written of one call.
+	MaxBytes int
+	// Redact names what is not written, and Keep exceptions from that.
+	Redact, Keep []string
 }
 
 // What holds where a route does not say otherwise.
@@ -29,6 +41,9 @@ const (
 	driftRun       = 720 // windows
 	driftEffect    = 0.2
 	driftLearn     = 10_000
+
+	payloadsPerSecond = 1
+	payloadBytes      = 64 << 10
 )
 
 // newDrift completes the settings of a document.
@@ -56,7 +71,25 @@ func newDrift(doc *routingv1.Drift) *Drift {
 	for _, c := range doc.GetColumns() {
 		d.Columns[c.GetTensor()] = c.GetNames()
 	}
+	d.Payloads = newPayloads(doc.GetPayloads())
 	return d
+}
+
+func newPayloads(doc *routingv1.Payloads) *Payloads {
+	if doc == nil {
+		return nil
+	}
+	p := &Payloads{PerSecond: payloadsPerSecond, MaxBytes: payloadBytes, Redact: slices.Clone(doc.GetRedact()), Keep: slices.Clone(doc.GetKeep())}
+	if doc.PerSecond != nil {
+		p.PerSecond = doc.GetPerSecond()
+	}
+	if doc.MaxBytes != nil {
+		p.MaxBytes = int(doc.GetMaxBytes())
+	}
+	if len(p.Redact) == 0 {
+		p.Redact = []string{"*"} // nothing is written because somebody forgot to say so
+	}
+	return p
 }
 
 // drift wants names that are unique, since features are told apart by them, and a run

@@ -138,7 +138,8 @@ func TestDriftSettings(t *testing.T) {
 	rich, _ := mustParse(t, readTestFile(t, "testdata/rich.good.yaml")).Route("team/fraud@prod")
 	want := &Drift{
 		PerSecond: 20, Window: 30 * time.Minute, ExpectedRun: 720 * time.Hour, Effect: 0.25,
-		Columns: map[string][]string{"x": {"age", "income"}},
+		Columns:  map[string][]string{"x": {"age", "income"}},
+		Payloads: &Payloads{PerSecond: 0.5, MaxBytes: 2048, Redact: []string{"age"}, Keep: []string{"output.*"}},
 	}
 	if !reflect.DeepEqual(rich.Drift, want) {
 		t.Errorf("got %+v, want %+v", rich.Drift, want)
@@ -155,6 +156,10 @@ func TestDriftSettings(t *testing.T) {
 	}
 	if !reflect.DeepEqual(r.Drift, want) {
 		t.Errorf("drift with a window alone: got %+v, want %+v", r.Drift, want)
+	}
+	r, _ = mustParse(t, fmt.Appendf(nil, plain, "drift: {payloads: {}}")).Route("m")
+	if got, want := r.Drift.Payloads, (&Payloads{PerSecond: 1, MaxBytes: 64 << 10, Redact: []string{"*"}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("payloads without settings: got %+v, want %+v, which writes no value", got, want)
 	}
 }
 
