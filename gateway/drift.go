@@ -9,9 +9,11 @@ import (
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
 	"sluice/proto/inference"
+	"sluice/proto/inference/redact"
 	"sluice/proto/inference/tensor"
 	"sluice/routing"
 	"sluice/telemetry/drift"
+	"sluice/telemetry/payload"
 )
 
 // maxSample bounds what a compressed message of a sample may become, in bytes.
@@ -25,9 +27,20 @@ func (t *targets) watchData(r *routing.Route, v *routing.Version) *drift.Version
 	key := drift.Key{Model: v.Model, Version: v.Name}
 	t.data[key] = v
 	return t.drift.Watch(key, drift.Settings{
+		Payloads:  payloads(r.Drift),
 		PerSecond: r.Drift.PerSecond, Learn: r.Drift.Learn, Columns: r.Drift.Columns,
 		Policy: drift.Policy{Window: r.Drift.Window, ExpectedRun: r.Drift.ExpectedRun, Effect: r.Drift.Effect},
 	}, v.Provenance.Data)
+}
+
+// payloads says which calls are written down; nil if none are.
+func payloads(d *routing.Drift) *payload.Settings {
+	if d.Payloads == nil {
+		return nil
+	}
+	return &payload.Settings{
+		PerSecond: d.Payloads.PerSecond, MaxBytes: d.Payloads.MaxBytes, Rules: redact.New(d.Payloads.Redact, d.Payloads.Keep, d.Columns),
+	}
 }
 
 // retainData forgets the versions of routes that are gone, unless the routes in their

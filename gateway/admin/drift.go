@@ -20,6 +20,7 @@ import (
 type Drift interface {
 	Reports(model string) []drift.Report
 	Alarms(model string) []drift.Alarm
+	Contrast(model, base, other string) drift.Contrast
 	Dropped() uint64
 	Put(ctx context.Context, doc *driftv1.Reference) error
 	Remove(ctx context.Context, key drift.Key) (bool, error)
@@ -28,7 +29,8 @@ type Drift interface {
 
 // GetDrift tells how the data of a model's versions stands.
 func (s *Service) GetDrift(_ context.Context, req *adminv1.GetDriftRequest) (*adminv1.GetDriftResponse, error) {
-	if _, ok := s.cfg.Router.Current().Route(req.GetModel()); !ok {
+	route, ok := s.cfg.Router.Current().Route(req.GetModel())
+	if !ok {
 		return nil, failure(s.noRoute(req.GetModel()), ofRoute)
 	}
 	resp := new(adminv1.GetDriftResponse)
@@ -36,8 +38,12 @@ func (s *Service) GetDrift(_ context.Context, req *adminv1.GetDriftRequest) (*ad
 		return resp, nil
 	}
 	resp.Dropped = s.cfg.Drift.Dropped()
+	base := heaviest(route)
 	for _, r := range s.cfg.Drift.Reports(req.GetModel()) {
 		resp.Versions = append(resp.Versions, versionDrift(r))
+		if r.Version != base {
+			resp.Contrasts = append(resp.Contrasts, contrast(s.cfg.Drift.Contrast(req.GetModel(), base, r.Version)))
+		}
 	}
 	for _, a := range s.cfg.Drift.Alarms(req.GetModel()) {
 		resp.Alarms = append(resp.Alarms, &adminv1.DriftAlarm{
@@ -45,6 +51,25 @@ func (s *Service) GetDrift(_ context.Context, req *adminv1.GetDriftRequest) (*ad
 		})
 	}
 	return resp, nil
+}
+
+// heaviest is the version with the most weight, the first of several.
+func heaviest(r *routing.Route) string {
+	most := r.Versions[0]
+	for _, v := range r.Versions {
+		if v.Weight > most.Weight {
+			most = v
+		}
+	}
+	return most.Name
+}
+
+func contrast(c drift.Contrast) *adminv1.DriftContrast {
+	d := &adminv1.DriftContrast{Base: c.Base, Other: c.Other, Verdict: c.Verdict.String(), Window: driftWindow(c.Window), Moved: c.Moved}
+	for _, u := range c.Unlike {
+		d.Unlike = append(d.Unlike, &adminv1.UnlikeFeature{Feature: u.Feature, Psi: u.PSI, Adjusted: u.P})
+	}
+	return d
 }
 
 // SetReference says what a version is compared with.
@@ -123,7 +148,7 @@ func versionDrift(r drift.Report) *adminv1.VersionDrift {
 
 func featureDrift(f drift.Finding) *adminv1.FeatureDrift {
 	d := &adminv1.FeatureDrift{
-		Feature: f.Feature, State: f.State.String(), Values: f.Values,
+		Feature: f.Feature, Label: f.Label, Effect: f.Effect, State: f.State.String(), Values: f.Values,
 		Psi: statistic(f.PSI), Ks: statistic(f.KS), ChiSquare: statistic(f.ChiSquare),
 		Wasserstein: statistic(f.Wasserstein), JensenShannon: statistic(f.JensenShannon),
 		LInfinity: number(f.LInfinity), Hellinger: number(f.Hellinger), Adjusted: number(f.Adjusted), Ranked: number(f.Ranked),

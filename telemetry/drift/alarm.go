@@ -27,7 +27,7 @@ func (v *Version) ofDrift(f Finding) Alarm {
 	return Alarm{
 		Key: v.key, Feature: f.Feature, Reason: "distribution", Window: v.last, Finding: &f,
 		Text: fmt.Sprintf("PSI %.3f is at least %.3g, and chance would give as much with probability %.2g, at most %.2g being allowed; in 2 of 3 windows",
-			f.PSI.Value, v.settings.Policy.Effect, f.Adjusted, v.settings.Policy.Level()),
+			f.PSI.Value, f.Effect, f.Adjusted, v.settings.Policy.Level()),
 	}
 }
 

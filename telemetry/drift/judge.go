@@ -36,7 +36,9 @@ func (s State) String() string {
 // Finding is what one window says of one feature.
 type Finding struct {
 	Feature string
-	State   State
+	// Label is what metrics call the feature. It is made of configuration alone.
+	Label string
+	State State
 	// Values is how many were counted in cells.
 	Values uint64
 	// PSI and ChiSquare are computed on tenths of the reference, on single values or on categories, KS and
@@ -47,6 +49,8 @@ type Finding struct {
 	// calibrated.
 	Wasserstein, JensenShannon stat.Result
 	LInfinity, Hellinger       float64
+	// Effect is the PSI from which on a change of the feature matters.
+	Effect float64
 	// P is that of the feature's test, PSI's for numbers and χ²'s for others; Adjusted is P corrected for
 	// the number of features (Holm), Ranked that by which features are listed (Benjamini and Hochberg).
 	P, Adjusted, Ranked float64
@@ -78,11 +82,12 @@ func judge(r *reference, t *tally, p Policy) []Finding {
 	adjusted, ranked := stat.Holm(ps), stat.BenjaminiHochberg(ps)
 	for i := range found {
 		f := &found[i]
+		f.Effect = r.features[i].effect(p.Effect)
 		f.Adjusted, f.Ranked = adjusted[i], ranked[i]
 		switch {
 		case math.IsNaN(f.P):
 			f.State = Insufficient
-		case f.Adjusted <= p.Level() && f.PSI.Value >= p.Effect:
+		case f.Adjusted <= p.Level() && f.PSI.Value >= f.Effect:
 			f.State = Suspect
 		default:
 			f.State = OK

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
+	gonum "gonum.org/v1/gonum/stat"
 
 	driftv1 "sluice/proto/sluice/drift/v1"
 	"sluice/telemetry/drift/stat"
@@ -67,7 +68,44 @@ func (c *Column) Feature(name string) (*driftv1.Feature, bool) {
 		f.Counts[bins.Index(v)]++
 	}
 	f.Cells = &driftv1.Feature_Numbers{Numbers: &driftv1.Numbers{Edges: bins.Edges, Mean: bins.Mean, Sd: bins.SD, Discrete: bins.Discrete}}
+	f.Usual = c.usual(f)
 	return f, true
+}
+
+const (
+	// leastWindows is how many parts of a reference it takes to say how much they usually differ; mostWindows
+	// are as many as are taken.
+	leastWindows = 20
+	mostWindows  = 50
+)
+
+// usual sets parts of the values, in the order in which they came, against all of them; nil if there are too few.
+func (c *Column) usual(doc *driftv1.Feature) *driftv1.Usual {
+	windows := min(mostWindows, len(c.numbers)/leastForPSI)
+	if windows < leastWindows {
+		return nil
+	}
+	f, err := newFeature(doc)
+	if err != nil {
+		return nil // whoever checks the reference will say why
+	}
+	ref := f.groups.Sum(doc.GetCounts())
+	psi := make([]float64, windows)
+	part := make([]uint64, len(doc.GetCounts()))
+	for i := range psi {
+		clear(part)
+		for _, v := range c.numbers[i*len(c.numbers)/windows : (i+1)*len(c.numbers)/windows] {
+			if !math.IsInf(v, 0) {
+				part[f.bins.Index(v)]++
+			}
+		}
+		psi[i] = stat.PSI(ref, f.groups.Sum(part)).Value
+	}
+	mean, sd := gonum.MeanStdDev(psi, nil)
+	if math.IsNaN(mean + sd) {
+		return nil // a constant, or parts of infinities alone
+	}
+	return &driftv1.Usual{Windows: uint32(windows), Mean: mean, Sd: sd}
 }
 
 // ofCategories counts the most frequent strings that are short enough one by one, and the rest together.

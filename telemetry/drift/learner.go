@@ -54,6 +54,7 @@ func (l *learner) features(known *driftv1.Reference) []*driftv1.Feature {
 			c.Missing()
 		}
 		if f, ok := c.Feature(name); ok && !has[name] {
+			f.Learnt = true
 			all = append(all, f)
 		}
 	}

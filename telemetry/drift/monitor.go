@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/proto/inference/tensor"
+	"sluice/telemetry/payload"
 )
 
 // Sample is a copy of a call that was answered.
@@ -39,6 +40,8 @@ type Config struct {
 	Logger *slog.Logger // default slog.Default()
 	// Alarmed, unless nil, is told of every alarm; it must not block.
 	Alarmed func(Alarm)
+	// Payloads writes samples down, of versions that say so; nil writes none. The monitor runs it.
+	Payloads *payload.Sampler
 }
 
 // queueRoom is how many copies may wait to be looked at, over all versions. A copy takes as much memory as the
@@ -139,6 +142,9 @@ func (m *Monitor) learnt(key Key) {
 func (m *Monitor) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { m.count(ctx); return nil })
+	if m.cfg.Payloads != nil {
+		group.Go(func() error { return m.cfg.Payloads.Run(ctx) })
+	}
 	group.Go(func() error { m.pace(ctx); return nil })
 	group.Go(func() error { return newKeeper(m).run(ctx) })
 	return group.Wait()

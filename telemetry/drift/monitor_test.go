@@ -2,9 +2,11 @@ package drift_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -53,6 +55,21 @@ func TestAShiftedFeatureIsRaisedAndNoOther(t *testing.T) {
 		}
 		if r.Window.To.Sub(r.Window.From) != window || r.Window.Samples != 2000 || r.Alarms != 1 {
 			t.Errorf("report of %+v with %d alarms, want 2,000 samples of 20 minutes with 1", r.Window, r.Alarms)
+		}
+		log := g.log.alarms(t)
+		if len(log) != 1 {
+			t.Fatalf("%d lines in the log tell of an alarm, want one: %v", len(log), log)
+		}
+		for k, want := range map[string]any{
+			"level": "WARN", "model": "m", "version": "v1", "feature": "b", "reason": "distribution", "samples": 2000.0,
+			"from": r.Window.From.Format(time.RFC3339), "to": r.Window.To.Format(time.RFC3339),
+		} {
+			if log[0][k] != want {
+				t.Errorf("log: %s is %v, want %v", k, log[0][k], want)
+			}
+		}
+		if text, _ := log[0]["text"].(string); !strings.HasPrefix(text, fmt.Sprintf("PSI %.3f is at least 0.2", r.Findings[0].PSI.Value)) {
+			t.Errorf("log: text %q, want the numbers", text)
 		}
 		// It lasts, and is not told again.
 		toWindow(window)

@@ -134,10 +134,7 @@ func (o *observer) layout(side string, t *tensor.Tensor, width int) *layout {
 	case width > maxColumns && text:
 		l.names = []string{key} // the first string has to do
 	case width > maxColumns:
-		l.names = []string{key + ".mean", key + ".sd", key + ".zeros", key + ".norm"}
-		for i := range projections {
-			l.names = append(l.names, key+".projection"+strconv.Itoa(i))
-		}
+		l.names = summaryNames(key)
 		l.directions = stat.NewDirections(projections, width)
 	default:
 		l.names = columnNames(key, width, o.columns[key])
@@ -173,6 +170,15 @@ func columnNames(tensor string, width int, given []string) []string {
 			continue
 		}
 		names[i] = tensor + "[" + strconv.Itoa(i) + "]"
+	}
+	return names
+}
+
+// summaryNames are the features of a tensor that is too wide to look at column by column.
+func summaryNames(tensor string) []string {
+	names := []string{tensor + ".mean", tensor + ".sd", tensor + ".zeros", tensor + ".norm"}
+	for i := range projections {
+		names = append(names, tensor+".projection"+strconv.Itoa(i))
 	}
 	return names
 }

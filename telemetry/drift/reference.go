@@ -83,6 +83,7 @@ func fingerprint(doc *driftv1.Reference) (uint64, error) {
 	for i, f := range doc.GetFeatures() {
 		bare.Features[i] = &driftv1.Feature{
 			Name: f.GetName(), Rows: f.GetRows(), Missing: f.GetMissing(), Infinite: f.GetInfinite(), Cells: f.GetCells(), Counts: f.GetCounts(),
+			Usual: f.GetUsual(),
 		}
 	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
@@ -145,6 +146,16 @@ func groupsOf(f *feature, counts []uint64) stat.Groups {
 		return stat.GroupEvenly(counts, len(counts)*int(min(stat.Total(counts), 1<<20))) // finer than any cell
 	}
 	return stat.GroupEvenly(counts, decisionCells)
+}
+
+// effect is the PSI from which on a change matters: what is said, or more if parts of the reference itself differ by more
+// from the whole (NannyML's rule).
+func (f *feature) effect(said float64) float64 {
+	u := f.doc.GetUsual()
+	if u.GetWindows() < leastWindows {
+		return said
+	}
+	return max(said, u.GetMean()+3*u.GetSd())
 }
 
 func (f *feature) isNumber() bool { return f.names == nil }

@@ -57,6 +57,15 @@ func (m *Monitor) Alarms(model string) []Alarm { return m.alarms.of(model) }
 // Dropped is how many samples were not looked at because too many waited; it only grows.
 func (m *Monitor) Dropped() uint64 { return m.dropped.Load() }
 
+// Payloads are how many samples were written down and how many lost; false if none are to be written.
+func (m *Monitor) Payloads() (written, dropped uint64, on bool) {
+	if m.cfg.Payloads == nil {
+		return 0, 0, false
+	}
+	written, dropped = m.cfg.Payloads.Counts()
+	return written, dropped, true
+}
+
 func (v *Version) report() Report {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -75,6 +84,7 @@ func (v *Version) report() Report {
 	r.Findings = slices.Clone(v.findings)
 	for i := range r.Findings {
 		f := &r.Findings[i] // in the order of the reference's
+		f.Label = v.ref.label(i, v.settings.Columns)
 		f.Rates = slices.Clone(f.Rates)
 		for j := range f.Rates {
 			if at, ok := v.rateAt[rateKey{i, f.Rates[j].Kind}]; ok && at >= (v.current-1)*slots {

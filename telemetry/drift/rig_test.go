@@ -1,11 +1,14 @@
 package drift_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,6 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // sample is a call with one row of numbers and, unless empty, an answer of one string.
 type sample struct {
 	row      []float64
+	name     string // of a second input, a number; none if empty
 	answer   string
 	err      error
 	released *atomic.Int64
@@ -38,9 +42,15 @@ func (s *sample) Tensors() (in, out []tensor.Tensor, err error) {
 	if s.err != nil {
 		return nil, nil, s.err
 	}
-	in, err = tensor.Inputs(&inference.ModelInferRequest{Inputs: []*inference.ModelInferRequest_InferInputTensor{{
+	inputs := []*inference.ModelInferRequest_InferInputTensor{{
 		Name: "x", Datatype: "FP64", Shape: []int64{1, int64(len(s.row))}, Contents: &inference.InferTensorContents{Fp64Contents: s.row},
-	}}})
+	}}
+	if s.name != "" {
+		inputs = append(inputs, &inference.ModelInferRequest_InferInputTensor{
+			Name: s.name, Datatype: "FP64", Shape: []int64{1, 1}, Contents: &inference.InferTensorContents{Fp64Contents: s.row[:1]},
+		})
+	}
+	in, err = tensor.Inputs(&inference.ModelInferRequest{Inputs: inputs})
 	if err != nil || s.answer == "" {
 		return in, nil, err
 	}
@@ -62,6 +72,7 @@ type gateways struct {
 	store  *memstore.Store
 	all    []*drift.Monitor
 	alarms chan drift.Alarm
+	log    lines
 	nextID uint64
 }
 
@@ -80,7 +91,7 @@ func start(t *testing.T, n int, wrap func(drift.Shelf) drift.Shelf) *gateways {
 				}
 				return g.store.Shelf(name)
 			},
-			Shared: n > 1, Logger: slog.New(slog.DiscardHandler),
+			Shared: n > 1, Logger: slog.New(slog.NewJSONHandler(&g.log, nil)),
 			Alarmed: func(a drift.Alarm) { g.alarms <- a },
 		})
 		g.all = append(g.all, m)
@@ -161,6 +172,36 @@ func (g *gateways) send(rng *rand.Rand, n int, over time.Duration, change func(*
 		m.Watch(key, settings(), "").Offer(g.nextID, s)
 		time.Sleep(time.Until(began.Add(over * time.Duration(i+1) / time.Duration(n))))
 	}
+}
+
+// lines is a log, a JSON object a line.
+type lines struct {
+	mu  sync.Mutex
+	all [][]byte
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, bytes.Clone(p))
+	return len(p), nil
+}
+
+// alarms are the lines that tell of one.
+func (l *lines) alarms(t *testing.T) (all []map[string]any) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, text := range l.all {
+		var line map[string]any
+		if err := json.Unmarshal(text, &line); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if line["msg"] == "drift" {
+			all = append(all, line)
+		}
+	}
+	return all
 }
 
 // raised returns the alarms so far, as "feature reason".

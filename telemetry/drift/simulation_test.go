@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/csv"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"sluice/proto/inference"
 	"sluice/proto/inference/tensor"
 	driftv1 "sluice/proto/sluice/drift/v1"
+	"sluice/telemetry/drift/stat"
 )
 
 // learntFrom makes a reference of n rows of standard normal columns.
@@ -70,6 +73,47 @@ func TestWithoutDriftSuspectWindowsAreAsRareAsPromised(t *testing.T) {
 	}
 }
 
+// By day and by night, numbers are others, and the reference knows it: a window of the night is no drift, and one as far from
+// the whole reference as three times the day is.
+func TestWhatIsUsualInTheReferenceIsNoDrift(t *testing.T) {
+	rng := rand.New(rand.NewPCG(27, 0))
+	shift := func(hour int) float64 { return 1.5 * math.Sin(2*math.Pi*float64(hour)/24) }
+	var days Column
+	for i := range 24_000 {
+		days.Number(rng.NormFloat64() + shift(i/500%24))
+	}
+	f, _ := days.Feature("f")
+	r, err := newReference(&driftv1.Reference{Features: []*driftv1.Feature{f}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := f.GetUsual(); u.GetWindows() != 48 || u.GetMean() < 0.2 || u.GetSd() <= 0 {
+		t.Fatalf("usual %v, want 48 windows that differ", u)
+	}
+	state := func(mean float64) Finding {
+		w := newTally(r)
+		for range 1000 {
+			w.features[0].number(r.features[0], rng.NormFloat64()+mean)
+		}
+		return judge(r, w, Policy{Window: time.Hour, ExpectedRun: 720 * time.Hour, Effect: 0.2})[0]
+	}
+	for hour := range 24 {
+		if found := state(shift(hour)); found.State != OK {
+			t.Errorf("hour %d is %v with PSI %.2f, of which %.2f matter; want ok", hour, found.State, found.PSI.Value, found.Effect)
+		}
+	}
+	if found := state(4.5); found.State != Suspect {
+		t.Errorf("three times the day's swing is %v with PSI %.2f, of which %.2f matter; want suspect", found.State, found.PSI.Value, found.Effect)
+	}
+	var few Column
+	for range 9999 {
+		few.Number(rng.NormFloat64())
+	}
+	if f, _ := few.Feature("f"); f.GetUsual() != nil {
+		t.Errorf("usual %v of fewer than 20 parts of 500, want none", f.GetUsual())
+	}
+}
+
 // Six months of slots in which 1 in 200 values is missing, as in the reference: one alarm is expected in 100 years of
 // slots, so there is none.
 func TestRatesThatStayRaiseNoAlarm(t *testing.T) {
@@ -97,6 +141,32 @@ func TestRatesThatStayRaiseNoAlarm(t *testing.T) {
 	}
 	if alarms > 0 {
 		t.Errorf("%d alarms of rates that have not grown, want none", alarms)
+	}
+}
+
+// Counts by the cells of one reference, said by those of another, are nearly what counting by those would have given.
+func TestCountsAreBroughtToOtherCells(t *testing.T) {
+	rng := rand.New(rand.NewPCG(26, 0))
+	to, from := learntFrom(t, rng, 1, 3000), learntFrom(t, rng, 1, 2000)
+	want, have := newTally(to), newTally(from)
+	for range 5000 {
+		v := 1.2*rng.NormFloat64() + 0.5
+		want.features[0].number(to.features[0], v)
+		have.features[0].number(from.features[0], v)
+	}
+	f, g := to.features[0], from.features[0]
+	cells, n := have.features[0].wide()
+	exact, _ := want.features[0].wide()
+	got := recount(g, cells, &have.features[0], f.bins.Edges)
+	if stat.Total(got) != n {
+		t.Errorf("%d values became %d", n, stat.Total(got))
+	}
+	groups := stat.GroupEvenly(exact, decisionCells)
+	if psi := stat.PSI(groups.Sum(exact), groups.Sum(got)).Value; psi > 0.005 {
+		t.Errorf("PSI between what was counted and what was brought there is %.4f, want next to nothing", psi)
+	}
+	if again := recount(f, exact, &want.features[0], f.bins.Edges); !slices.Equal(again, exact) {
+		t.Error("counts by the same cells have changed")
 	}
 }
 

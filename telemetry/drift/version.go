@@ -10,7 +10,9 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"sluice/proto/inference/tensor"
 	driftv1 "sluice/proto/sluice/drift/v1"
+	"sluice/telemetry/payload"
 )
 
 // slots is the number of slots of a window.
@@ -26,6 +28,8 @@ type Settings struct {
 	Learn int
 	// Columns names the columns of input tensors.
 	Columns map[string][]string
+	// Payloads says what of which samples is written down; nil means nothing.
+	Payloads *payload.Settings
 }
 
 // Key names a version of a model.
@@ -59,6 +63,8 @@ type Version struct {
 	findings []Finding // of the last whole window
 	last     Span
 	rateAt   map[rateKey]int64 // slot of the last alarm
+
+	nextWrite time.Time // when a call may be written down again
 }
 
 type rateKey struct {
@@ -152,6 +158,7 @@ func (v *Version) count(id uint64, s Sample) {
 		v.unreadable.Add(1)
 		return
 	}
+	v.write(inputs, outputs)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.advance(time.Now())
@@ -164,6 +171,20 @@ func (v *Version) count(id uint64, s Sample) {
 		return
 	}
 	v.tally(values)
+}
+
+// write has a call written down if its version says so.
+func (v *Version) write(inputs, outputs []tensor.Tensor) {
+	v.mu.Lock()
+	set, now := v.settings.Payloads, time.Now()
+	due := set != nil && v.mon.cfg.Payloads != nil && !now.Before(v.nextWrite)
+	if due {
+		v.nextWrite = now.Add(time.Duration(float64(time.Second) / set.PerSecond))
+	}
+	v.mu.Unlock()
+	if due {
+		v.mon.cfg.Payloads.Offer(v.key.Model, v.key.Version, *set, inputs, outputs)
+	}
 }
 
 // tally counts values in the open slot. v.mu is held.

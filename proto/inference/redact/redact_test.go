@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"sluice/proto/inference"
@@ -237,4 +238,44 @@ func ones(n int) []int64 {
 		shape[i] = 1
 	}
 	return shape
+}
+
+// Whatever a stranger sends, JSON comes of it that keeps to its room, and nothing that is hidden.
+func FuzzWrite(f *testing.F) {
+	add := func(raw [][]byte, tensors ...*in) {
+		data, err := proto.Marshal(&inference.ModelInferRequest{Inputs: tensors, RawInputContents: raw})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	add(nil, fp64("x", []int64{2, 2}, 1, math.NaN(), 3, math.Inf(1)))
+	add([][]byte{make([]byte, 8)}, &in{Name: "x", Datatype: "FP16", Shape: []int64{4}})
+	add(nil, texts("x", []int64{2}, "\xff", "a"))
+	add(nil, &in{Name: "x", Datatype: "INT8", Shape: []int64{0, 1 << 60}})
+	const room = 2048
+	columns := map[string][]string{"x": {"a", "b"}}
+	nothing, everything, second := redact.New(nil, nil, columns), redact.New([]string{"*"}, nil, columns), redact.New([]string{"b"}, nil, columns)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		req := new(inference.ModelInferRequest)
+		if proto.Unmarshal(data, req) != nil {
+			return
+		}
+		all, err := tensor.Inputs(req)
+		if err != nil {
+			return
+		}
+		for _, rules := range []*redact.Rules{nothing, everything, second} {
+			if got := written(t, rules.Write(all, nil, room)); len(got) > room+100 {
+				t.Errorf("%d bytes are written, want about %d at most", len(got), room)
+			}
+		}
+		for _, w := range everything.Write(all, nil, room).Inputs {
+			for _, v := range w.Data {
+				if v != redact.Hidden {
+					t.Errorf("%v of %q is written", v, w.Name)
+				}
+			}
+		}
+	})
 }

@@ -80,7 +80,9 @@ type GetDriftResponse struct {
 	// alarms are the last ones of this gateway, the newest first.
 	Alarms []*DriftAlarm `protobuf:"bytes,2,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// dropped is the number of samples, of all models, that were not looked at because too many waited.
-	Dropped       uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// contrasts set each version against the one with the most weight, in the last whole window of both.
+	Contrasts     []*DriftContrast `protobuf:"bytes,4,rep,name=contrasts,proto3" json:"contrasts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +138,169 @@ func (x *GetDriftResponse) GetDropped() uint64 {
 	return 0
 }
 
+func (x *GetDriftResponse) GetContrasts() []*DriftContrast {
+	if x != nil {
+		return x.Contrasts
+	}
+	return nil
+}
+
+// DriftContrast tells whether the world has moved or two versions differ.
+type DriftContrast struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// base is the version with the most weight.
+	Base string `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
+	// other is set against it.
+	Other string `protobuf:"bytes,2,opt,name=other,proto3" json:"other,omitempty"`
+	// verdict is unknown, unmoved, world moved, models differ, world moved and models differ, or traffic differs: then the
+	// versions are asked different things, and their answers cannot be compared.
+	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// window is the one that both are judged by; unset if there is none.
+	Window *DriftWindow `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
+	// moved are the inputs that have moved in both against their references.
+	Moved []string `protobuf:"bytes,5,rep,name=moved,proto3" json:"moved,omitempty"`
+	// unlike are the features in which the versions differ from each other.
+	Unlike        []*UnlikeFeature `protobuf:"bytes,6,rep,name=unlike,proto3" json:"unlike,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DriftContrast) Reset() {
+	*x = DriftContrast{}
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DriftContrast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DriftContrast) ProtoMessage() {}
+
+func (x *DriftContrast) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DriftContrast.ProtoReflect.Descriptor instead.
+func (*DriftContrast) Descriptor() ([]byte, []int) {
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DriftContrast) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *DriftContrast) GetOther() string {
+	if x != nil {
+		return x.Other
+	}
+	return ""
+}
+
+func (x *DriftContrast) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *DriftContrast) GetWindow() *DriftWindow {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *DriftContrast) GetMoved() []string {
+	if x != nil {
+		return x.Moved
+	}
+	return nil
+}
+
+func (x *DriftContrast) GetUnlike() []*UnlikeFeature {
+	if x != nil {
+		return x.Unlike
+	}
+	return nil
+}
+
+// UnlikeFeature is one in which two versions differ.
+type UnlikeFeature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// feature is its name.
+	Feature string `protobuf:"bytes,1,opt,name=feature,proto3" json:"feature,omitempty"`
+	// psi is the population stability index between the versions.
+	Psi float64 `protobuf:"fixed64,2,opt,name=psi,proto3" json:"psi,omitempty"`
+	// adjusted is the probability that chance gives as much, corrected for the number of features (Holm).
+	Adjusted      float64 `protobuf:"fixed64,3,opt,name=adjusted,proto3" json:"adjusted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlikeFeature) Reset() {
+	*x = UnlikeFeature{}
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlikeFeature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlikeFeature) ProtoMessage() {}
+
+func (x *UnlikeFeature) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlikeFeature.ProtoReflect.Descriptor instead.
+func (*UnlikeFeature) Descriptor() ([]byte, []int) {
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UnlikeFeature) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *UnlikeFeature) GetPsi() float64 {
+	if x != nil {
+		return x.Psi
+	}
+	return 0
+}
+
+func (x *UnlikeFeature) GetAdjusted() float64 {
+	if x != nil {
+		return x.Adjusted
+	}
+	return 0
+}
+
 // VersionDrift is what is known of the data of one version.
 type VersionDrift struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -167,7 +332,7 @@ type VersionDrift struct {
 
 func (x *VersionDrift) Reset() {
 	*x = VersionDrift{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[2]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -179,7 +344,7 @@ func (x *VersionDrift) String() string {
 func (*VersionDrift) ProtoMessage() {}
 
 func (x *VersionDrift) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[2]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -192,7 +357,7 @@ func (x *VersionDrift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionDrift.ProtoReflect.Descriptor instead.
 func (*VersionDrift) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{2}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *VersionDrift) GetVersion() string {
@@ -287,7 +452,7 @@ type DriftWindow struct {
 
 func (x *DriftWindow) Reset() {
 	*x = DriftWindow{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[3]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +464,7 @@ func (x *DriftWindow) String() string {
 func (*DriftWindow) ProtoMessage() {}
 
 func (x *DriftWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[3]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +477,7 @@ func (x *DriftWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftWindow.ProtoReflect.Descriptor instead.
 func (*DriftWindow) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{3}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DriftWindow) GetFrom() *timestamppb.Timestamp {
@@ -369,14 +534,20 @@ type FeatureDrift struct {
 	// reference has the shares of the cells that PSI is computed on.
 	Reference []float64 `protobuf:"fixed64,14,rep,packed,name=reference,proto3" json:"reference,omitempty"`
 	// current has those of the window.
-	Current       []float64 `protobuf:"fixed64,15,rep,packed,name=current,proto3" json:"current,omitempty"`
+	Current []float64 `protobuf:"fixed64,15,rep,packed,name=current,proto3" json:"current,omitempty"`
+	// label is what metrics call the feature: its name, or the number of an input or output whose name was only seen in
+	// calls.
+	Label string `protobuf:"bytes,16,opt,name=label,proto3" json:"label,omitempty"`
+	// effect is the PSI from which on a change of the feature matters: the version's, or more if parts of the reference
+	// differ by more among themselves.
+	Effect        float64 `protobuf:"fixed64,17,opt,name=effect,proto3" json:"effect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FeatureDrift) Reset() {
 	*x = FeatureDrift{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[4]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +559,7 @@ func (x *FeatureDrift) String() string {
 func (*FeatureDrift) ProtoMessage() {}
 
 func (x *FeatureDrift) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[4]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +572,7 @@ func (x *FeatureDrift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeatureDrift.ProtoReflect.Descriptor instead.
 func (*FeatureDrift) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{4}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FeatureDrift) GetFeature() string {
@@ -509,6 +680,20 @@ func (x *FeatureDrift) GetCurrent() []float64 {
 	return nil
 }
 
+func (x *FeatureDrift) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *FeatureDrift) GetEffect() float64 {
+	if x != nil {
+		return x.Effect
+	}
+	return 0
+}
+
 // DriftStatistic is a statistic and the probability that chance gives as much.
 type DriftStatistic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -522,7 +707,7 @@ type DriftStatistic struct {
 
 func (x *DriftStatistic) Reset() {
 	*x = DriftStatistic{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[5]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +719,7 @@ func (x *DriftStatistic) String() string {
 func (*DriftStatistic) ProtoMessage() {}
 
 func (x *DriftStatistic) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[5]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +732,7 @@ func (x *DriftStatistic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftStatistic.ProtoReflect.Descriptor instead.
 func (*DriftStatistic) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{5}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DriftStatistic) GetValue() float64 {
@@ -583,7 +768,7 @@ type DriftRate struct {
 
 func (x *DriftRate) Reset() {
 	*x = DriftRate{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[6]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +780,7 @@ func (x *DriftRate) String() string {
 func (*DriftRate) ProtoMessage() {}
 
 func (x *DriftRate) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[6]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +793,7 @@ func (x *DriftRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftRate.ProtoReflect.Descriptor instead.
 func (*DriftRate) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{6}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DriftRate) GetKind() string {
@@ -667,7 +852,7 @@ type DriftAlarm struct {
 
 func (x *DriftAlarm) Reset() {
 	*x = DriftAlarm{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[7]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +864,7 @@ func (x *DriftAlarm) String() string {
 func (*DriftAlarm) ProtoMessage() {}
 
 func (x *DriftAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[7]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +877,7 @@ func (x *DriftAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftAlarm.ProtoReflect.Descriptor instead.
 func (*DriftAlarm) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{7}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DriftAlarm) GetTime() *timestamppb.Timestamp {
@@ -754,7 +939,7 @@ type SetReferenceRequest struct {
 
 func (x *SetReferenceRequest) Reset() {
 	*x = SetReferenceRequest{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[8]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +951,7 @@ func (x *SetReferenceRequest) String() string {
 func (*SetReferenceRequest) ProtoMessage() {}
 
 func (x *SetReferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[8]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +964,7 @@ func (x *SetReferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetReferenceRequest.ProtoReflect.Descriptor instead.
 func (*SetReferenceRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{8}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetReferenceRequest) GetSource() isSetReferenceRequest_Source {
@@ -856,7 +1041,7 @@ type FromTraffic struct {
 
 func (x *FromTraffic) Reset() {
 	*x = FromTraffic{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[9]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1053,7 @@ func (x *FromTraffic) String() string {
 func (*FromTraffic) ProtoMessage() {}
 
 func (x *FromTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[9]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1066,7 @@ func (x *FromTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromTraffic.ProtoReflect.Descriptor instead.
 func (*FromTraffic) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{9}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FromTraffic) GetModel() string {
@@ -918,7 +1103,7 @@ type VersionName struct {
 
 func (x *VersionName) Reset() {
 	*x = VersionName{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[10]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1115,7 @@ func (x *VersionName) String() string {
 func (*VersionName) ProtoMessage() {}
 
 func (x *VersionName) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[10]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1128,7 @@ func (x *VersionName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionName.ProtoReflect.Descriptor instead.
 func (*VersionName) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{10}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VersionName) GetModel() string {
@@ -975,7 +1160,7 @@ type SetReferenceResponse struct {
 
 func (x *SetReferenceResponse) Reset() {
 	*x = SetReferenceResponse{}
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[11]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1172,7 @@ func (x *SetReferenceResponse) String() string {
 func (*SetReferenceResponse) ProtoMessage() {}
 
 func (x *SetReferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_drift_proto_msgTypes[11]
+	mi := &file_sluice_admin_v1_drift_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1185,7 @@ func (x *SetReferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetReferenceResponse.ProtoReflect.Descriptor instead.
 func (*SetReferenceResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{11}
+	return file_sluice_admin_v1_drift_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetReferenceResponse) GetReference() *v1.Reference {
@@ -1030,11 +1215,23 @@ const file_sluice_admin_v1_drift_proto_rawDesc = "" +
 	"\n" +
 	"\x1bsluice/admin/v1/drift.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsluice/drift/v1/drift.proto\"'\n" +
 	"\x0fGetDriftRequest\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\"\x9c\x01\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\"\xda\x01\n" +
 	"\x10GetDriftResponse\x129\n" +
 	"\bversions\x18\x01 \x03(\v2\x1d.sluice.admin.v1.VersionDriftR\bversions\x123\n" +
 	"\x06alarms\x18\x02 \x03(\v2\x1b.sluice.admin.v1.DriftAlarmR\x06alarms\x12\x18\n" +
-	"\adropped\x18\x03 \x01(\x04R\adropped\"\xa0\x03\n" +
+	"\adropped\x18\x03 \x01(\x04R\adropped\x12<\n" +
+	"\tcontrasts\x18\x04 \x03(\v2\x1e.sluice.admin.v1.DriftContrastR\tcontrasts\"\xd7\x01\n" +
+	"\rDriftContrast\x12\x12\n" +
+	"\x04base\x18\x01 \x01(\tR\x04base\x12\x14\n" +
+	"\x05other\x18\x02 \x01(\tR\x05other\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x124\n" +
+	"\x06window\x18\x04 \x01(\v2\x1c.sluice.admin.v1.DriftWindowR\x06window\x12\x14\n" +
+	"\x05moved\x18\x05 \x03(\tR\x05moved\x126\n" +
+	"\x06unlike\x18\x06 \x03(\v2\x1e.sluice.admin.v1.UnlikeFeatureR\x06unlike\"W\n" +
+	"\rUnlikeFeature\x12\x18\n" +
+	"\afeature\x18\x01 \x01(\tR\afeature\x12\x10\n" +
+	"\x03psi\x18\x02 \x01(\x01R\x03psi\x12\x1a\n" +
+	"\badjusted\x18\x03 \x01(\x01R\badjusted\"\xa0\x03\n" +
 	"\fVersionDrift\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x128\n" +
 	"\treference\x18\x02 \x01(\v2\x1a.sluice.drift.v1.ReferenceR\treference\x12\x16\n" +
@@ -1053,7 +1250,7 @@ const file_sluice_admin_v1_drift_proto_rawDesc = "" +
 	"\vDriftWindow\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x18\n" +
-	"\asamples\x18\x03 \x01(\x04R\asamples\"\xa9\x05\n" +
+	"\asamples\x18\x03 \x01(\x04R\asamples\"\xd7\x05\n" +
 	"\fFeatureDrift\x12\x18\n" +
 	"\afeature\x18\x01 \x01(\tR\afeature\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1072,7 +1269,9 @@ const file_sluice_admin_v1_drift_proto_rawDesc = "" +
 	"\x06ranked\x18\f \x01(\x01H\x03R\x06ranked\x88\x01\x01\x120\n" +
 	"\x05rates\x18\r \x03(\v2\x1a.sluice.admin.v1.DriftRateR\x05rates\x12\x1c\n" +
 	"\treference\x18\x0e \x03(\x01R\treference\x12\x18\n" +
-	"\acurrent\x18\x0f \x03(\x01R\acurrentB\r\n" +
+	"\acurrent\x18\x0f \x03(\x01R\acurrent\x12\x14\n" +
+	"\x05label\x18\x10 \x01(\tR\x05label\x12\x16\n" +
+	"\x06effect\x18\x11 \x01(\x01R\x06effectB\r\n" +
 	"\v_l_infinityB\f\n" +
 	"\n" +
 	"_hellingerB\v\n" +
@@ -1128,55 +1327,60 @@ func file_sluice_admin_v1_drift_proto_rawDescGZIP() []byte {
 	return file_sluice_admin_v1_drift_proto_rawDescData
 }
 
-var file_sluice_admin_v1_drift_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sluice_admin_v1_drift_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_sluice_admin_v1_drift_proto_goTypes = []any{
 	(*GetDriftRequest)(nil),       // 0: sluice.admin.v1.GetDriftRequest
 	(*GetDriftResponse)(nil),      // 1: sluice.admin.v1.GetDriftResponse
-	(*VersionDrift)(nil),          // 2: sluice.admin.v1.VersionDrift
-	(*DriftWindow)(nil),           // 3: sluice.admin.v1.DriftWindow
-	(*FeatureDrift)(nil),          // 4: sluice.admin.v1.FeatureDrift
-	(*DriftStatistic)(nil),        // 5: sluice.admin.v1.DriftStatistic
-	(*DriftRate)(nil),             // 6: sluice.admin.v1.DriftRate
-	(*DriftAlarm)(nil),            // 7: sluice.admin.v1.DriftAlarm
-	(*SetReferenceRequest)(nil),   // 8: sluice.admin.v1.SetReferenceRequest
-	(*FromTraffic)(nil),           // 9: sluice.admin.v1.FromTraffic
-	(*VersionName)(nil),           // 10: sluice.admin.v1.VersionName
-	(*SetReferenceResponse)(nil),  // 11: sluice.admin.v1.SetReferenceResponse
-	(*v1.Reference)(nil),          // 12: sluice.drift.v1.Reference
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*DriftContrast)(nil),         // 2: sluice.admin.v1.DriftContrast
+	(*UnlikeFeature)(nil),         // 3: sluice.admin.v1.UnlikeFeature
+	(*VersionDrift)(nil),          // 4: sluice.admin.v1.VersionDrift
+	(*DriftWindow)(nil),           // 5: sluice.admin.v1.DriftWindow
+	(*FeatureDrift)(nil),          // 6: sluice.admin.v1.FeatureDrift
+	(*DriftStatistic)(nil),        // 7: sluice.admin.v1.DriftStatistic
+	(*DriftRate)(nil),             // 8: sluice.admin.v1.DriftRate
+	(*DriftAlarm)(nil),            // 9: sluice.admin.v1.DriftAlarm
+	(*SetReferenceRequest)(nil),   // 10: sluice.admin.v1.SetReferenceRequest
+	(*FromTraffic)(nil),           // 11: sluice.admin.v1.FromTraffic
+	(*VersionName)(nil),           // 12: sluice.admin.v1.VersionName
+	(*SetReferenceResponse)(nil),  // 13: sluice.admin.v1.SetReferenceResponse
+	(*v1.Reference)(nil),          // 14: sluice.drift.v1.Reference
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
 }
 var file_sluice_admin_v1_drift_proto_depIdxs = []int32{
-	2,  // 0: sluice.admin.v1.GetDriftResponse.versions:type_name -> sluice.admin.v1.VersionDrift
-	7,  // 1: sluice.admin.v1.GetDriftResponse.alarms:type_name -> sluice.admin.v1.DriftAlarm
-	12, // 2: sluice.admin.v1.VersionDrift.reference:type_name -> sluice.drift.v1.Reference
-	3,  // 3: sluice.admin.v1.VersionDrift.window:type_name -> sluice.admin.v1.DriftWindow
-	3,  // 4: sluice.admin.v1.VersionDrift.next:type_name -> sluice.admin.v1.DriftWindow
-	4,  // 5: sluice.admin.v1.VersionDrift.features:type_name -> sluice.admin.v1.FeatureDrift
-	13, // 6: sluice.admin.v1.DriftWindow.from:type_name -> google.protobuf.Timestamp
-	13, // 7: sluice.admin.v1.DriftWindow.to:type_name -> google.protobuf.Timestamp
-	5,  // 8: sluice.admin.v1.FeatureDrift.psi:type_name -> sluice.admin.v1.DriftStatistic
-	5,  // 9: sluice.admin.v1.FeatureDrift.ks:type_name -> sluice.admin.v1.DriftStatistic
-	5,  // 10: sluice.admin.v1.FeatureDrift.chi_square:type_name -> sluice.admin.v1.DriftStatistic
-	5,  // 11: sluice.admin.v1.FeatureDrift.wasserstein:type_name -> sluice.admin.v1.DriftStatistic
-	5,  // 12: sluice.admin.v1.FeatureDrift.jensen_shannon:type_name -> sluice.admin.v1.DriftStatistic
-	6,  // 13: sluice.admin.v1.FeatureDrift.rates:type_name -> sluice.admin.v1.DriftRate
-	13, // 14: sluice.admin.v1.DriftAlarm.time:type_name -> google.protobuf.Timestamp
-	3,  // 15: sluice.admin.v1.DriftAlarm.window:type_name -> sluice.admin.v1.DriftWindow
-	12, // 16: sluice.admin.v1.SetReferenceRequest.reference:type_name -> sluice.drift.v1.Reference
-	9,  // 17: sluice.admin.v1.SetReferenceRequest.traffic:type_name -> sluice.admin.v1.FromTraffic
-	10, // 18: sluice.admin.v1.SetReferenceRequest.remove:type_name -> sluice.admin.v1.VersionName
-	12, // 19: sluice.admin.v1.SetReferenceResponse.reference:type_name -> sluice.drift.v1.Reference
-	14, // 20: sluice.admin.v1.SetReferenceResponse.window:type_name -> google.protobuf.Duration
-	0,  // 21: sluice.admin.v1.DriftService.GetDrift:input_type -> sluice.admin.v1.GetDriftRequest
-	8,  // 22: sluice.admin.v1.DriftService.SetReference:input_type -> sluice.admin.v1.SetReferenceRequest
-	1,  // 23: sluice.admin.v1.DriftService.GetDrift:output_type -> sluice.admin.v1.GetDriftResponse
-	11, // 24: sluice.admin.v1.DriftService.SetReference:output_type -> sluice.admin.v1.SetReferenceResponse
-	23, // [23:25] is the sub-list for method output_type
-	21, // [21:23] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 0: sluice.admin.v1.GetDriftResponse.versions:type_name -> sluice.admin.v1.VersionDrift
+	9,  // 1: sluice.admin.v1.GetDriftResponse.alarms:type_name -> sluice.admin.v1.DriftAlarm
+	2,  // 2: sluice.admin.v1.GetDriftResponse.contrasts:type_name -> sluice.admin.v1.DriftContrast
+	5,  // 3: sluice.admin.v1.DriftContrast.window:type_name -> sluice.admin.v1.DriftWindow
+	3,  // 4: sluice.admin.v1.DriftContrast.unlike:type_name -> sluice.admin.v1.UnlikeFeature
+	14, // 5: sluice.admin.v1.VersionDrift.reference:type_name -> sluice.drift.v1.Reference
+	5,  // 6: sluice.admin.v1.VersionDrift.window:type_name -> sluice.admin.v1.DriftWindow
+	5,  // 7: sluice.admin.v1.VersionDrift.next:type_name -> sluice.admin.v1.DriftWindow
+	6,  // 8: sluice.admin.v1.VersionDrift.features:type_name -> sluice.admin.v1.FeatureDrift
+	15, // 9: sluice.admin.v1.DriftWindow.from:type_name -> google.protobuf.Timestamp
+	15, // 10: sluice.admin.v1.DriftWindow.to:type_name -> google.protobuf.Timestamp
+	7,  // 11: sluice.admin.v1.FeatureDrift.psi:type_name -> sluice.admin.v1.DriftStatistic
+	7,  // 12: sluice.admin.v1.FeatureDrift.ks:type_name -> sluice.admin.v1.DriftStatistic
+	7,  // 13: sluice.admin.v1.FeatureDrift.chi_square:type_name -> sluice.admin.v1.DriftStatistic
+	7,  // 14: sluice.admin.v1.FeatureDrift.wasserstein:type_name -> sluice.admin.v1.DriftStatistic
+	7,  // 15: sluice.admin.v1.FeatureDrift.jensen_shannon:type_name -> sluice.admin.v1.DriftStatistic
+	8,  // 16: sluice.admin.v1.FeatureDrift.rates:type_name -> sluice.admin.v1.DriftRate
+	15, // 17: sluice.admin.v1.DriftAlarm.time:type_name -> google.protobuf.Timestamp
+	5,  // 18: sluice.admin.v1.DriftAlarm.window:type_name -> sluice.admin.v1.DriftWindow
+	14, // 19: sluice.admin.v1.SetReferenceRequest.reference:type_name -> sluice.drift.v1.Reference
+	11, // 20: sluice.admin.v1.SetReferenceRequest.traffic:type_name -> sluice.admin.v1.FromTraffic
+	12, // 21: sluice.admin.v1.SetReferenceRequest.remove:type_name -> sluice.admin.v1.VersionName
+	14, // 22: sluice.admin.v1.SetReferenceResponse.reference:type_name -> sluice.drift.v1.Reference
+	16, // 23: sluice.admin.v1.SetReferenceResponse.window:type_name -> google.protobuf.Duration
+	0,  // 24: sluice.admin.v1.DriftService.GetDrift:input_type -> sluice.admin.v1.GetDriftRequest
+	10, // 25: sluice.admin.v1.DriftService.SetReference:input_type -> sluice.admin.v1.SetReferenceRequest
+	1,  // 26: sluice.admin.v1.DriftService.GetDrift:output_type -> sluice.admin.v1.GetDriftResponse
+	13, // 27: sluice.admin.v1.DriftService.SetReference:output_type -> sluice.admin.v1.SetReferenceResponse
+	26, // [26:28] is the sub-list for method output_type
+	24, // [24:26] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_sluice_admin_v1_drift_proto_init() }
@@ -1184,9 +1388,9 @@ func file_sluice_admin_v1_drift_proto_init() {
 	if File_sluice_admin_v1_drift_proto != nil {
 		return
 	}
-	file_sluice_admin_v1_drift_proto_msgTypes[4].OneofWrappers = []any{}
-	file_sluice_admin_v1_drift_proto_msgTypes[5].OneofWrappers = []any{}
-	file_sluice_admin_v1_drift_proto_msgTypes[8].OneofWrappers = []any{
+	file_sluice_admin_v1_drift_proto_msgTypes[6].OneofWrappers = []any{}
+	file_sluice_admin_v1_drift_proto_msgTypes[7].OneofWrappers = []any{}
+	file_sluice_admin_v1_drift_proto_msgTypes[10].OneofWrappers = []any{
 		(*SetReferenceRequest_Reference)(nil),
 		(*SetReferenceRequest_Traffic)(nil),
 		(*SetReferenceRequest_Remove)(nil),
@@ -1197,7 +1401,7 @@ func file_sluice_admin_v1_drift_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_admin_v1_drift_proto_rawDesc), len(file_sluice_admin_v1_drift_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -140,6 +140,11 @@ type Feature struct {
 	Wasserstein *Null `protobuf:"bytes,8,opt,name=wasserstein,proto3" json:"wasserstein,omitempty"`
 	// jensen_shannon is the same of the other.
 	JensenShannon *Null `protobuf:"bytes,9,opt,name=jensen_shannon,json=jensenShannon,proto3" json:"jensen_shannon,omitempty"`
+	// learnt says that the name was seen in calls, and that nobody has confirmed it: it labels no metric.
+	Learnt bool `protobuf:"varint,10,opt,name=learnt,proto3" json:"learnt,omitempty"`
+	// usual says how parts of the reference differ from the whole, in the order in which they came; unset if there are
+	// fewer than 20 parts of at least 500 values, or the values are strings.
+	Usual         *Usual `protobuf:"bytes,11,opt,name=usual,proto3" json:"usual,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +253,20 @@ func (x *Feature) GetJensenShannon() *Null {
 	return nil
 }
 
+func (x *Feature) GetLearnt() bool {
+	if x != nil {
+		return x.Learnt
+	}
+	return false
+}
+
+func (x *Feature) GetUsual() *Usual {
+	if x != nil {
+		return x.Usual
+	}
+	return nil
+}
+
 type isFeature_Cells interface {
 	isFeature_Cells()
 }
@@ -265,6 +284,70 @@ type Feature_Categories struct {
 func (*Feature_Numbers) isFeature_Cells() {}
 
 func (*Feature_Categories) isFeature_Cells() {}
+
+// Usual is how much parts of a reference differ from it: what comes with the time of day, for example, is no drift.
+type Usual struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// windows is the number of parts.
+	Windows uint32 `protobuf:"varint,1,opt,name=windows,proto3" json:"windows,omitempty"`
+	// mean is that of the population stability index of a part against the whole.
+	Mean float64 `protobuf:"fixed64,2,opt,name=mean,proto3" json:"mean,omitempty"`
+	// sd is its standard deviation.
+	Sd            float64 `protobuf:"fixed64,3,opt,name=sd,proto3" json:"sd,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usual) Reset() {
+	*x = Usual{}
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usual) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usual) ProtoMessage() {}
+
+func (x *Usual) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usual.ProtoReflect.Descriptor instead.
+func (*Usual) Descriptor() ([]byte, []int) {
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Usual) GetWindows() uint32 {
+	if x != nil {
+		return x.Windows
+	}
+	return 0
+}
+
+func (x *Usual) GetMean() float64 {
+	if x != nil {
+		return x.Mean
+	}
+	return 0
+}
+
+func (x *Usual) GetSd() float64 {
+	if x != nil {
+		return x.Sd
+	}
+	return 0
+}
 
 // Numbers divides the line at edges: cell i holds the numbers above edge i-1 up to edge i.
 type Numbers struct {
@@ -284,7 +367,7 @@ type Numbers struct {
 
 func (x *Numbers) Reset() {
 	*x = Numbers{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[2]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +379,7 @@ func (x *Numbers) String() string {
 func (*Numbers) ProtoMessage() {}
 
 func (x *Numbers) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[2]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +392,7 @@ func (x *Numbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Numbers.ProtoReflect.Descriptor instead.
 func (*Numbers) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{2}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Numbers) GetEdges() []float64 {
@@ -354,7 +437,7 @@ type Categories struct {
 
 func (x *Categories) Reset() {
 	*x = Categories{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[3]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +449,7 @@ func (x *Categories) String() string {
 func (*Categories) ProtoMessage() {}
 
 func (x *Categories) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[3]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +462,7 @@ func (x *Categories) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Categories.ProtoReflect.Descriptor instead.
 func (*Categories) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{3}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Categories) GetNames() []string {
@@ -418,7 +501,7 @@ type Null struct {
 
 func (x *Null) Reset() {
 	*x = Null{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[4]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +513,7 @@ func (x *Null) String() string {
 func (*Null) ProtoMessage() {}
 
 func (x *Null) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[4]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +526,7 @@ func (x *Null) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Null.ProtoReflect.Descriptor instead.
 func (*Null) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{4}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Null) GetQuantiles() []float64 {
@@ -508,7 +591,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +603,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +616,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{5}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tally) GetReference() uint64 {
@@ -592,7 +675,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +687,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +700,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{6}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Counts) GetCells() []uint32 {
@@ -673,7 +756,7 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\x04data\x18\x03 \x01(\tR\x04data\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12.\n" +
 	"\x04made\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04made\x124\n" +
-	"\bfeatures\x18\x06 \x03(\v2\x18.sluice.drift.v1.FeatureR\bfeatures\"\xf4\x02\n" +
+	"\bfeatures\x18\x06 \x03(\v2\x18.sluice.drift.v1.FeatureR\bfeatures\"\xba\x03\n" +
 	"\aFeature\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x18\n" +
@@ -685,8 +768,15 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"categories\x12\x16\n" +
 	"\x06counts\x18\a \x03(\x04R\x06counts\x127\n" +
 	"\vwasserstein\x18\b \x01(\v2\x15.sluice.drift.v1.NullR\vwasserstein\x12<\n" +
-	"\x0ejensen_shannon\x18\t \x01(\v2\x15.sluice.drift.v1.NullR\rjensenShannonB\a\n" +
-	"\x05cells\"_\n" +
+	"\x0ejensen_shannon\x18\t \x01(\v2\x15.sluice.drift.v1.NullR\rjensenShannon\x12\x16\n" +
+	"\x06learnt\x18\n" +
+	" \x01(\bR\x06learnt\x12,\n" +
+	"\x05usual\x18\v \x01(\v2\x16.sluice.drift.v1.UsualR\x05usualB\a\n" +
+	"\x05cells\"E\n" +
+	"\x05Usual\x12\x18\n" +
+	"\awindows\x18\x01 \x01(\rR\awindows\x12\x12\n" +
+	"\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x0e\n" +
+	"\x02sd\x18\x03 \x01(\x01R\x02sd\"_\n" +
 	"\aNumbers\x12\x14\n" +
 	"\x05edges\x18\x01 \x03(\x01R\x05edges\x12\x12\n" +
 	"\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x0e\n" +
@@ -732,30 +822,32 @@ func file_sluice_drift_v1_drift_proto_rawDescGZIP() []byte {
 	return file_sluice_drift_v1_drift_proto_rawDescData
 }
 
-var file_sluice_drift_v1_drift_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_sluice_drift_v1_drift_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_sluice_drift_v1_drift_proto_goTypes = []any{
 	(*Reference)(nil),             // 0: sluice.drift.v1.Reference
 	(*Feature)(nil),               // 1: sluice.drift.v1.Feature
-	(*Numbers)(nil),               // 2: sluice.drift.v1.Numbers
-	(*Categories)(nil),            // 3: sluice.drift.v1.Categories
-	(*Null)(nil),                  // 4: sluice.drift.v1.Null
-	(*Tally)(nil),                 // 5: sluice.drift.v1.Tally
-	(*Counts)(nil),                // 6: sluice.drift.v1.Counts
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Usual)(nil),                 // 2: sluice.drift.v1.Usual
+	(*Numbers)(nil),               // 3: sluice.drift.v1.Numbers
+	(*Categories)(nil),            // 4: sluice.drift.v1.Categories
+	(*Null)(nil),                  // 5: sluice.drift.v1.Null
+	(*Tally)(nil),                 // 6: sluice.drift.v1.Tally
+	(*Counts)(nil),                // 7: sluice.drift.v1.Counts
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_sluice_drift_v1_drift_proto_depIdxs = []int32{
-	7, // 0: sluice.drift.v1.Reference.made:type_name -> google.protobuf.Timestamp
+	8, // 0: sluice.drift.v1.Reference.made:type_name -> google.protobuf.Timestamp
 	1, // 1: sluice.drift.v1.Reference.features:type_name -> sluice.drift.v1.Feature
-	2, // 2: sluice.drift.v1.Feature.numbers:type_name -> sluice.drift.v1.Numbers
-	3, // 3: sluice.drift.v1.Feature.categories:type_name -> sluice.drift.v1.Categories
-	4, // 4: sluice.drift.v1.Feature.wasserstein:type_name -> sluice.drift.v1.Null
-	4, // 5: sluice.drift.v1.Feature.jensen_shannon:type_name -> sluice.drift.v1.Null
-	6, // 6: sluice.drift.v1.Tally.features:type_name -> sluice.drift.v1.Counts
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3, // 2: sluice.drift.v1.Feature.numbers:type_name -> sluice.drift.v1.Numbers
+	4, // 3: sluice.drift.v1.Feature.categories:type_name -> sluice.drift.v1.Categories
+	5, // 4: sluice.drift.v1.Feature.wasserstein:type_name -> sluice.drift.v1.Null
+	5, // 5: sluice.drift.v1.Feature.jensen_shannon:type_name -> sluice.drift.v1.Null
+	2, // 6: sluice.drift.v1.Feature.usual:type_name -> sluice.drift.v1.Usual
+	7, // 7: sluice.drift.v1.Tally.features:type_name -> sluice.drift.v1.Counts
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_sluice_drift_v1_drift_proto_init() }
@@ -773,7 +865,7 @@ func file_sluice_drift_v1_drift_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_drift_v1_drift_proto_rawDesc), len(file_sluice_drift_v1_drift_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
