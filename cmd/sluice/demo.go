@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cmd/sluice/internal/demo"
+	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/routing"
+	"sluice/sample"
 )
 
 const (
@@ -56,11 +58,16 @@ With --scenario canary-fails, every call of the new version fails for a while in
 it is cut off, the version before answers in its stead, and it gets its calls back when
 it has healed. Calls are counted by phase.
 
+With --scenario drift, both versions have half of the calls, and after a while one
+feature of what is asked moves: it is found, and no other. The end is what sluice drift
+shows then.
+
 Its split can be watched and changed with the operators' commands meanwhile; with a
 store that is shared, also through another gateway.`,
 		Example: `  sluice demo
   sluice demo --for 10s | tee demo.txt
   sluice demo --scenario canary-fails
+  sluice demo --scenario drift
   sluice demo --store redis://127.0.0.1:6379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -71,8 +78,8 @@ store that is shared, also through another gateway.`,
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, and 12s with canary-fails")
-	f.StringVar(&o.scenario, "scenario", "rollout", "what to show: rollout or canary-fails")
+	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, 12s with canary-fails, and until all has been seen with drift")
+	f.StringVar(&o.scenario, "scenario", "rollout", "what to show: rollout, canary-fails or drift")
 	_ = cmd.RegisterFlagCompletionFunc("scenario", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		var names []cobra.Completion
 		for name, short := range demo.Scenarios() {
@@ -89,7 +96,7 @@ store that is shared, also through another gateway.`,
 
 func (o demoOptions) validate() error {
 	if _, ok := demo.Scenarios()[o.scenario]; !ok {
-		return fmt.Errorf("--scenario: got %q, want %s", o.scenario, strings.Join(slices.Sorted(maps.Keys(demo.Scenarios())), " or "))
+		return fmt.Errorf("--scenario: got %q, want one of %s", o.scenario, strings.Join(slices.Sorted(maps.Keys(demo.Scenarios())), ", "))
 	}
 	if o.length != 0 && o.length < demoShortest {
 		return fmt.Errorf("--for: got %v, want at least %v, or 0 for no end", o.length, demoShortest)
@@ -123,6 +130,13 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 		Listen: o.listen,
 		For:    o.length,
 
+		Drift: func(ctx context.Context, admin string) (*adminv1.GetDriftResponse, error) {
+			return ask(ctx, &clientOptions{admin: admin}, func(ctx context.Context, c *client) (*adminv1.GetDriftResponse, error) {
+				return c.GetDrift(ctx, &adminv1.GetDriftRequest{Model: sample.ModelName})
+			})
+		},
+		WriteDrift: func(out io.Writer, resp *adminv1.GetDriftResponse) { writeDrift(colours(out), sample.ModelName, resp) },
+
 		Scenario: o.scenario,
 		Rate:     o.rate,
 		Out:      stdout,
@@ -137,7 +151,7 @@ func runDemo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err 
 			if err != nil {
 				return nil, err
 			}
-			return newGateway(options, access{}, router, watcher, tel, newDrift(store, kind, log), nil, log)
+			return newGateway(options, access{}, router, watcher, tel, newDrift(store, kind, nil, log), nil, log)
 		},
 	})
 }

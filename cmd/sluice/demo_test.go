@@ -91,6 +91,29 @@ func TestDemoShowsAFailingCanary(t *testing.T) {
 	}
 }
 
+// TestDemoShowsAFeatureThatMoves through a real gateway, from what its operators' service tells: the demo itself fails
+// if the feature is not raised or if another one is.
+func TestDemoShowsAFeatureThatMoves(t *testing.T) {
+	t.Parallel()
+	cmd, out := demoCommand("--scenario", "drift", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	for _, want := range []string{
+		`(?m)^ *[\d.]+ s  v1, +\d+ samples, PSI: bill_depth_mm 0\.[01]\d\d, bill_length_mm 0\.[01]\d\d, body_mass_g 0\.[01]\d\d, flipper_length_mm 0\.[01]\d\d$`,
+		`(?m)^ *[\d.]+ s  from now on, bill_depth_mm of every penguin is 2 more$`,
+		`(?m)^ *[\d.]+ s  v2, +\d+ samples, PSI: bill_depth_mm [\d.]+ drift, `,
+		`(?m)^ *bill_depth_mm +drift +\d+ +[\d.]+ +<1e-12 +[\d.]+ +[▁▂▃▄▅▆▇█ ]+`,
+		`(?m)^ *flipper_length_mm +ok +`,
+		`(?m)^v2 against v1: the world has moved, for both in bill_depth_mm`,
+		`(?m)bill_depth_mm +distribution +PSI [\d.]+ is at least 0\.2`,
+	} {
+		if !regexp.MustCompile(want).Match(out.Bytes()) {
+			t.Errorf("output lacks %s:\n%s", want, out)
+		}
+	}
+}
+
 func TestDemoEndsWhenInterrupted(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
@@ -134,7 +157,7 @@ func TestDemoRefusesBadFlags(t *testing.T) {
 	}{
 		{[]string{"--for", "10ms"}, "--for: got 10ms, want at least 1s"},
 		{[]string{"--for", "-5s"}, "--for: got -5s, want at least 1s"},
-		{[]string{"--scenario", "x"}, `--scenario: got "x", want canary-fails or rollout`},
+		{[]string{"--scenario", "x"}, `--scenario: got "x", want one of canary-fails, drift, rollout`},
 		{[]string{"--rate", "0"}, "--rate: got 0, want 1 to 1000000"},
 		{[]string{"--rate", "1000001"}, "--rate: got 1000001"},
 	} {

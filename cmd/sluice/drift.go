@@ -63,6 +63,12 @@ func writeDrift(out io.Writer, model string, resp *adminv1.GetDriftResponse) {
 			driftTable(v.GetFeatures()).write(out)
 		}
 	}
+	for i, c := range resp.GetContrasts() {
+		if i == 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "%s against %s: %s\n", c.GetOther(), c.GetBase(), contrastText(c))
+	}
 	if len(resp.GetAlarms()) > 0 {
 		fmt.Fprintln(out)
 		t := newTable("RAISED", "VERSION", "FEATURE", "REASON", "")
@@ -71,6 +77,32 @@ func writeDrift(out io.Writer, model string, resp *adminv1.GetDriftResponse) {
 		}
 		t.write(out)
 	}
+}
+
+// contrastText says whether the world has moved or two versions differ, and by what that is known.
+func contrastText(c *adminv1.DriftContrast) string {
+	moved := make([]string, len(c.GetMoved()))
+	for i, f := range c.GetMoved() {
+		moved[i] = visible(f, 40)
+	}
+	var unlike []string
+	for _, u := range c.GetUnlike() {
+		unlike = append(unlike, fmt.Sprintf("%s (PSI %.2f)", visible(u.GetFeature(), 40), u.GetPsi()))
+	}
+	in, by := strings.Join(moved, ", "), strings.Join(unlike, ", ")
+	switch c.GetVerdict() {
+	case "unmoved":
+		return "nothing has moved in both, and they answer alike"
+	case "world moved":
+		return alarm.Render("the world has moved") + ", for both in " + in + "; they answer alike"
+	case "models differ":
+		return alarm.Render("the models differ") + ": asked alike, they answer differently in " + by
+	case "world moved and models differ":
+		return alarm.Render("the world has moved") + ", for both in " + in + ", " + alarm.Render("and the models differ") + ", in " + by
+	case "traffic differs":
+		return less.Render("they are asked different things") + ", in " + by + ", so their answers say nothing about the models"
+	}
+	return faint.Render("not known: no window of both has values enough")
 }
 
 // driftStanding says in a few words what is compared with what.

@@ -33,9 +33,10 @@ func newDriftReferenceCommand() *cobra.Command {
 		Short: "Say what the data of a version is compared with",
 		Long: `Say what the data of a version is compared with from now on.
 
-  --from train.csv       training data: a header with the names of columns, and rows. Features
-                         are found by these names, so they have to be those of the route's
-                         drift.columns, or of the input tensors
+  --from train.csv       training data: comma-separated rows below a header with the names of
+                         columns, or a Parquet file. Features are found by these names, so
+                         they have to be those of the route's drift.columns, or of the input
+                         tensors
   --from-version v7      the last whole window of another version's traffic
   --remove               nothing; if the route says so, it is learnt anew from samples
 
@@ -51,7 +52,7 @@ categories.`,
 	}
 	o.client.register(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.from, "from", "", "`file` with comma-separated rows below a header, - for standard input")
+	f.StringVar(&o.from, "from", "", "`file` with comma-separated rows below a header, or Parquet; - for comma-separated standard input")
 	f.StringVar(&o.fromVersion, "from-version", "", "`version` whose traffic is taken")
 	f.BoolVar(&o.remove, "remove", false, "forget the reference")
 	f.StringSliceVar(&o.columns, "columns", nil, "`names` of the columns that are features (default all)")
@@ -97,17 +98,7 @@ func (o *referenceOptions) run(cmd *cobra.Command, key drift.Key) error {
 // read makes a reference of a file. Calibrating takes about a second for each column of numbers, so it says what it
 // does.
 func (o *referenceOptions) read(cmd *cobra.Command, key drift.Key) (*driftv1.Reference, error) {
-	in := cmd.InOrStdin()
-	source := "standard input"
-	if o.from != "-" {
-		file, err := os.Open(o.from)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		in, source = file, "file "+filepath.Base(o.from)
-	}
-	features, err := drift.FromCSV(in, o.columns)
+	features, source, err := o.features(cmd)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
@@ -124,6 +115,34 @@ func (o *referenceOptions) read(cmd *cobra.Command, key drift.Key) (*driftv1.Ref
 		return nil, errors.New("interrupted: nothing has been changed")
 	}
 	return doc, err
+}
+
+// parquetMagic is what Parquet files begin with.
+const parquetMagic = "PAR1"
+
+// features reads a file, and says which one.
+func (o *referenceOptions) features(cmd *cobra.Command) (features []*driftv1.Feature, source string, err error) {
+	if o.from == "-" {
+		features, err = drift.FromCSV(cmd.InOrStdin(), o.columns)
+		return features, "standard input", err
+	}
+	source = "file " + filepath.Base(o.from)
+	file, err := os.Open(o.from)
+	if err != nil {
+		return nil, source, err
+	}
+	defer file.Close()
+	magic := make([]byte, len(parquetMagic))
+	if n, _ := file.ReadAt(magic, 0); string(magic[:n]) != parquetMagic {
+		features, err = drift.FromCSV(file, o.columns)
+		return features, source, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, source, err
+	}
+	features, err = drift.FromParquet(file, info.Size(), o.columns)
+	return features, source, err
 }
 
 func countTrue(all ...bool) int {

@@ -39,6 +39,12 @@ func (o *serveOptions) check() error {
 	if o.drainTimeout <= 0 {
 		refuse("drain-timeout", o.drainTimeout.String(), fmt.Sprintf("more than 0s, such as %v", 30*time.Second))
 	}
+	if o.payloadKeep < time.Minute {
+		refuse("payload-keep", o.payloadKeep.String(), "at least 1m0s")
+	}
+	if o.payloadMiB < 1 || o.payloadMiB > 1<<20 {
+		refuse("payload-mib", fmt.Sprint(o.payloadMiB), "1 to 1048576")
+	}
 	return errors.Join(problems...)
 }
 

@@ -21,6 +21,7 @@ import (
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
 	"sluice/telemetry/labels"
+	"sluice/telemetry/payload"
 )
 
 // serveOptions are the flags of sluice serve.
@@ -41,6 +42,9 @@ type serveOptions struct {
 	logLevel      string
 	telemetry     string
 	labelKeys     string
+	payloadDir    string
+	payloadKeep   time.Duration
+	payloadMiB    int64
 }
 
 func newServeCommand() *cobra.Command {
@@ -108,6 +112,9 @@ Flags may also stand in a YAML file, by their names; the command line wins:
 	f.StringVar(&o.labelKeys, "label-key-file", "", "`file` with keys that sign ids of predictions, shared by all gateways; lines of openssl rand -hex 32")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.payloadDir, "payload-dir", "", "`folder` for samples of calls of routes with drift.payloads; empty writes none")
+	f.DurationVar(&o.payloadKeep, "payload-keep", payload.DefaultKeep, "how long such a sample is kept")
+	f.Int64Var(&o.payloadMiB, "payload-mib", payload.DefaultMaxBytes>>20, "how much room they may take, in `MiB`")
 	registerConfig(cmd, &config)
 	return cmd
 }
@@ -150,7 +157,11 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	if err != nil {
 		return &usageError{fmt.Errorf("--label-key-file: %w", err), "sluice serve"}
 	}
-	gw, err := newGateway(o, access, router, state, tel, newDrift(state.store, state.kind, log), taken, log)
+	payloads, err := o.newPayloads(log)
+	if err != nil {
+		return err
+	}
+	gw, err := newGateway(o, access, router, state, tel, newDrift(state.store, state.kind, payloads, log), taken, log)
 	if err != nil {
 		return err
 	}
@@ -176,6 +187,14 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 		return gw.Run(serving)
 	})
 	return group.Wait()
+}
+
+// newPayloads makes what writes samples of calls down, nil if nobody has asked for that.
+func (o *serveOptions) newPayloads(log *slog.Logger) (*payload.Sampler, error) {
+	if o.payloadDir == "" {
+		return nil, nil
+	}
+	return payload.New(payload.Config{Dir: o.payloadDir, Keep: o.payloadKeep, MaxBytes: o.payloadMiB << 20, Logger: log})
 }
 
 // newTelemetry makes what records of calls go to, nil if that is off.

@@ -16,6 +16,7 @@ import (
 	"sluice/routing/stores"
 	"sluice/telemetry/drift"
 	"sluice/telemetry/labels"
+	"sluice/telemetry/payload"
 )
 
 // stateOptions say where the routing state of a gateway comes from.
@@ -164,10 +165,11 @@ func (s *state) onHangup(ctx context.Context) error {
 	}
 }
 
-// newDrift returns what watches the data of versions, by way of the store.
-func newDrift(store routing.Store, kind stores.Kind, log *slog.Logger) *drift.Monitor {
+// newDrift returns what watches the data of versions, by way of the store, and writes samples down unless payloads is nil.
+func newDrift(store routing.Store, kind stores.Kind, payloads *payload.Sampler, log *slog.Logger) *drift.Monitor {
 	return drift.New(drift.Config{
-		Shelf: func(name string) drift.Shelf { return store.Shelf(name) }, Shared: kind == stores.Redis, Logger: log,
+		Payloads: payloads,
+		Shelf:    func(name string) drift.Shelf { return store.Shelf(name) }, Shared: kind == stores.Redis, Logger: log,
 	})
 }
 

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/routing"
 	"sluice/routing/memstore"
 	"sluice/sample"
@@ -44,6 +45,10 @@ type Config struct {
 	// Gateway makes the gateway under demonstration, which serves what the watcher
 	// publishes to the router.
 	Gateway func(listen string, router *routing.Router, watcher *routing.Watcher) (Gateway, error)
+	// Drift asks the gateway, at its admin address, how the data of the model stands, and WriteDrift writes that
+	// down; both are wanted by the scenario that shows drift.
+	Drift      func(ctx context.Context, admin string) (*adminv1.GetDriftResponse, error)
+	WriteDrift func(out io.Writer, resp *adminv1.GetDriftResponse)
 	// Out takes what the demo has to say. In a terminal it is redrawn in place.
 	Out io.Writer
 }

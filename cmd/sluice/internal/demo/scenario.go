@@ -28,6 +28,7 @@ type scenario struct {
 var scenarios = []scenario{
 	{"rollout", "the split moves from one version to the other", showRollout},
 	{"canary-fails", "a canary fails, is cut off, heals, and gets its calls back", showCanary},
+	{"drift", "what is asked moves in one feature, and that one is raised", showDrift},
 }
 
 // Scenarios describes each scenario in a line, by name.

@@ -29,6 +29,7 @@ type traffic struct {
 	pacer   pacer
 	record  func(outcome) // by any number of goroutines
 	splitOf func(revision string) (split, bool)
+	alter   atomic.Pointer[func(*sample.Measurements)] // nil: penguins are asked for as they are
 }
 
 func newTraffic(conn *grpc.ClientConn, rate int, splitOf func(revision string) (split, bool), record func(outcome)) *traffic {
@@ -61,6 +62,9 @@ func (t *traffic) run(ctx context.Context) {
 		callers.Go(func() {
 			for t.pacer.wait(ctx) {
 				row := t.rows[t.next.Add(1)%uint64(len(t.rows))]
+				if alter := t.alter.Load(); alter != nil {
+					(*alter)(&row.Measurements)
+				}
 				t.record(t.call(context.WithoutCancel(ctx), row))
 			}
 		})
