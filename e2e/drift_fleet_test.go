@@ -21,7 +21,8 @@ import (
 )
 
 // TestGatewaysJudgeTheSumOfWhatTheyCount with a real Redis: one of two gateways is asked for light penguins alone and the other
-// for heavy ones, and both show both. With Redis hung, no call notices, and each judges what it has counted itself.
+// for heavy ones, and both show both. With Redis hung, no call notices, and each judges what it has counted itself,
+// which is a drift, and says so in its log.
 func TestGatewaysJudgeTheSumOfWhatTheyCount(t *testing.T) {
 	t.Parallel()
 	redis := storetest.StartRedis(t)
@@ -74,6 +75,7 @@ func TestGatewaysJudgeTheSumOfWhatTheyCount(t *testing.T) {
 		}
 		return nil
 	})
+	gateways[0].await(t, `level=WARN msg=drift .*feature=mass reason=distribution samples=\d+ .*PSI`)
 	redis.Resume()
 	eventually(t, 30*time.Second, "both show the sum again", both)
 }

@@ -106,7 +106,7 @@ func TestDemoShowsAFeatureThatMoves(t *testing.T) {
 		`(?m)^ *bill_depth_mm +drift +\d+ +[\d.]+ +<1e-12 +[\d.]+ +[▁▂▃▄▅▆▇█ ]+`,
 		`(?m)^ *flipper_length_mm +ok +`,
 		`(?m)^v2 against v1: the world has moved, for both in bill_depth_mm`,
-		`(?m)bill_depth_mm +distribution +PSI [\d.]+ is at least 0\.2`,
+		`(?m)bill_depth_mm +distribution +PSI [\d.]+ >= 0\.2, P `,
 	} {
 		if !regexp.MustCompile(want).Match(out.Bytes()) {
 			t.Errorf("output lacks %s:\n%s", want, out)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -63,10 +65,13 @@ func writeDrift(out io.Writer, model string, resp *adminv1.GetDriftResponse) {
 			driftTable(v.GetFeatures()).write(out)
 		}
 	}
-	for i, c := range resp.GetContrasts() {
-		if i == 0 {
-			fmt.Fprintln(out)
+	between := "\n"
+	for _, c := range resp.GetContrasts() {
+		if c.GetVerdict() == "unknown" && idle(resp, c.GetOther()) {
+			continue // of a dark version there is nothing to say
 		}
+		fmt.Fprint(out, between)
+		between = ""
 		fmt.Fprintf(out, "%s against %s: %s\n", c.GetOther(), c.GetBase(), contrastText(c))
 	}
 	if len(resp.GetAlarms()) > 0 {
@@ -79,17 +84,23 @@ func writeDrift(out io.Writer, model string, resp *adminv1.GetDriftResponse) {
 	}
 }
 
+// idle reports a version that has not been called.
+func idle(resp *adminv1.GetDriftResponse, version string) bool {
+	return !slices.ContainsFunc(resp.GetVersions(), func(v *adminv1.VersionDrift) bool {
+		return v.GetVersion() == version && v.GetSampled() > 0
+	})
+}
+
 // contrastText says whether the world has moved or two versions differ, and by what that is known.
 func contrastText(c *adminv1.DriftContrast) string {
-	moved := make([]string, len(c.GetMoved()))
-	for i, f := range c.GetMoved() {
-		moved[i] = visible(f, 40)
+	var moved, unlike []string
+	for _, f := range c.GetMoved() {
+		moved = append(moved, visible(f, 40))
 	}
-	var unlike []string
 	for _, u := range c.GetUnlike() {
 		unlike = append(unlike, fmt.Sprintf("%s (PSI %.2f)", visible(u.GetFeature(), 40), u.GetPsi()))
 	}
-	in, by := strings.Join(moved, ", "), strings.Join(unlike, ", ")
+	in, by := someOf(moved), someOf(unlike)
 	switch c.GetVerdict() {
 	case "unmoved":
 		return "nothing has moved in both, and they answer alike"
@@ -103,6 +114,15 @@ func contrastText(c *adminv1.DriftContrast) string {
 		return less.Render("they are asked different things") + ", in " + by + ", so their answers say nothing about the models"
 	}
 	return faint.Render("not known: no window of both has values enough")
+}
+
+// someOf lists the first few words.
+func someOf(words []string) string {
+	const most = 3
+	if n := len(words) - most; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(words[:most], ", "), n)
+	}
+	return strings.Join(words, ", ")
 }
 
 // driftStanding says in a few words what is compared with what.
@@ -122,7 +142,7 @@ func driftStanding(v *adminv1.VersionDrift) []string {
 	}
 	if w := v.GetWindow(); w != nil {
 		words = append(words, fmt.Sprintf("window of %s until %s, %s",
-			w.GetTo().AsTime().Sub(w.GetFrom().AsTime()), moment(w.GetTo()), plural(int(w.GetSamples()), "sample")))
+			w.GetTo().AsTime().Sub(w.GetFrom().AsTime()).Round(time.Millisecond), moment(w.GetTo()), plural(int(w.GetSamples()), "sample")))
 	} else if w := v.GetNext(); w != nil {
 		words = append(words, "first window ends "+moment(w.GetTo()))
 	}

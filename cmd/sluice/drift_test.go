@@ -51,9 +51,11 @@ func TestDriftShowsWhatIsComparedWithWhat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Chdir(t.TempDir())
+	t.Parallel()
+	dir := t.TempDir()
+	train, dark := filepath.Join(dir, "train.csv"), filepath.Join(dir, "payloads")
 	_, addr := startSample(t, "v1")
-	penguinsFile(t, "train.csv")
+	penguinsFile(t, train)
 	routes := `
 routes:
   - model: penguins
@@ -69,8 +71,8 @@ routes:
     versions: [{name: v1, endpoints: [%[1]q]}]
     weights: {v1: 1}
 `
-	write(t, "routes.yaml", fmt.Sprintf(routes, addr, sample.InputName, strings.Join(sample.Features, ", ")))
-	g := startServe(t, "--routes", "routes.yaml", "--payload-dir", "payloads")
+	file := write(t, filepath.Join(dir, "routes.yaml"), fmt.Sprintf(routes, addr, sample.InputName, strings.Join(sample.Features, ", ")))
+	g := startServe(t, "--routes", file, "--payload-dir", dark)
 
 	if out := g.must(t, "drift", "plain"); !strings.Contains(out, "not watched") {
 		t.Errorf("a model that is not watched: %s", out)
@@ -84,11 +86,11 @@ routes:
 		want string
 	}{
 		{[]string{"penguins", "v1"}, 2, "got 0 of --from, --from-version and --remove, want one"},
-		{[]string{"penguins", "v1", "--from", "train.csv", "--remove"}, 2, "got 2 of"},
-		{[]string{"penguins", "v1", "--from", "train.csv", "--columns", "wing"}, 1, `file train.csv: header: no column "wing"`},
+		{[]string{"penguins", "v1", "--from", train, "--remove"}, 2, "got 2 of"},
+		{[]string{"penguins", "v1", "--from", train, "--columns", "wing"}, 1, `file train.csv: header: no column "wing"`},
 		{[]string{"penguins", "v1", "--from", people, "--columns", "tags"}, 1, `file people.parquet: no column "tags"`},
-		{[]string{"penguins", "v9", "--from", "train.csv", "--columns", "body_mass_g"}, 1, `reference.version: got "v9"`},
-		{[]string{"plain", "v1", "--from", "train.csv", "--columns", "body_mass_g"}, 1, "drift: {}"},
+		{[]string{"penguins", "v9", "--from", train, "--columns", "body_mass_g"}, 1, `reference.version: got "v9"`},
+		{[]string{"plain", "v1", "--from", train, "--columns", "body_mass_g"}, 1, "drift: {}"},
 		{[]string{"penguins", "v1", "--from-version", "v1"}, 1, "no whole window"},
 	} {
 		if out, code := g.sluice(append([]string{"drift", "reference"}, tt.args...)...); code != tt.code || !strings.Contains(out, tt.want) {
@@ -99,7 +101,7 @@ routes:
 	if !strings.Contains(out, "penguins v1 is compared with file people.parquet: 1 feature, in windows of 3s") {
 		t.Errorf("reference from Parquet: %s", out)
 	}
-	out = g.must(t, "drift", "reference", "penguins", "v1", "--from", "train.csv", "--columns", "body_mass_g")
+	out = g.must(t, "drift", "reference", "penguins", "v1", "--from", train, "--columns", "body_mass_g")
 	if !strings.Contains(out, "penguins v1 is compared with file train.csv: 1 feature, in windows of 3s") {
 		t.Errorf("reference from a file: %s", out)
 	}
@@ -131,7 +133,7 @@ routes:
 	if out := g.must(t, "drift", "reference", "penguins", "v1", "--remove"); !strings.Contains(out, "compared with nothing any more") {
 		t.Errorf("removed: %s", out)
 	}
-	checkPayloads(t, "payloads")
+	checkPayloads(t, dark)
 }
 
 // checkPayloads finds the one column that may be written, and none of the others.
@@ -211,9 +213,25 @@ func askForPenguins(t *testing.T, addr string) (stop func()) {
 	})
 }
 
+// TestVersionsThatAreNotCalledAreNotContrasted: dark ones would fill the screen.
+func TestVersionsThatAreNotCalledAreNotContrasted(t *testing.T) {
+	resp := &adminv1.GetDriftResponse{
+		Versions:  []*adminv1.VersionDrift{{Version: "v1", Sampled: 9}, {Version: "v2", Sampled: 1}, {Version: "v3"}},
+		Contrasts: []*adminv1.DriftContrast{{Base: "v1", Other: "v2", Verdict: "unknown"}, {Base: "v1", Other: "v3", Verdict: "unknown"}},
+	}
+	var b strings.Builder
+	writeDrift(colours(&b), "m", resp)
+	if got := b.String(); !strings.Contains(got, "\n\nv2 against v1: not known") || strings.Contains(got, "v3 against") {
+		t.Errorf("output:\n%s", got)
+	}
+}
+
 // TestContrastsAreSaidInWords: one line for each verdict, which tells it from all others.
 func TestContrastsAreSaidInWords(t *testing.T) {
 	unlike := []*adminv1.UnlikeFeature{{Feature: "output.y", Psi: 0.41}}
+	if got, want := someOf([]string{"a", "b", "c", "d", "e"}), "a, b, c and 2 more"; got != want {
+		t.Errorf("of many: %q, want %q", got, want)
+	}
 	for verdict, want := range map[string]string{
 		"unmoved":                       "nothing has moved in both, and they answer alike",
 		"world moved":                   "the world has moved, for both in age; they answer alike",

@@ -42,8 +42,8 @@ func (o *serveOptions) check() error {
 	if o.payloadKeep < time.Minute {
 		refuse("payload-keep", o.payloadKeep.String(), "at least 1m0s")
 	}
-	if o.payloadMiB < 1 || o.payloadMiB > 1<<20 {
-		refuse("payload-mib", fmt.Sprint(o.payloadMiB), "1 to 1048576")
+	if o.payloadMiB < 16 || o.payloadMiB > 1<<20 { // a sixteenth has room for the longest line
+		refuse("payload-mib", fmt.Sprint(o.payloadMiB), "16 to 1048576")
 	}
 	return errors.Join(problems...)
 }

@@ -26,8 +26,7 @@ type Alarm struct {
 func (v *Version) ofDrift(f Finding) Alarm {
 	return Alarm{
 		Key: v.key, Feature: f.Feature, Reason: "distribution", Window: v.last, Finding: &f,
-		Text: fmt.Sprintf("PSI %.3f is at least %.3g, and chance would give as much with probability %.2g, at most %.2g being allowed; in 2 of 3 windows",
-			f.PSI.Value, f.Effect, f.Adjusted, v.settings.Policy.Level()),
+		Text: fmt.Sprintf("PSI %.3f >= %.3g, P %.2g <= %.2g, in 2 of 3 windows", f.PSI.Value, f.Effect, f.Adjusted, v.settings.Policy.Level()),
 	}
 }
 

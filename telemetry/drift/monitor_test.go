@@ -68,7 +68,7 @@ func TestAShiftedFeatureIsRaisedAndNoOther(t *testing.T) {
 				t.Errorf("log: %s is %v, want %v", k, log[0][k], want)
 			}
 		}
-		if text, _ := log[0]["text"].(string); !strings.HasPrefix(text, fmt.Sprintf("PSI %.3f is at least 0.2", r.Findings[0].PSI.Value)) {
+		if text, _ := log[0]["text"].(string); !strings.HasPrefix(text, fmt.Sprintf("PSI %.3f >= 0.2, P ", r.Findings[0].PSI.Value)) {
 			t.Errorf("log: text %q, want the numbers", text)
 		}
 		// It lasts, and is not told again.

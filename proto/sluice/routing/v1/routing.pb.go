@@ -1723,7 +1723,9 @@ type Drift struct {
 	// learns nothing; unset means 10000.
 	Learn *uint32 `protobuf:"varint,5,opt,name=learn,proto3,oneof" json:"learn,omitempty"`
 	// columns names the columns of input tensors, such as those of the training data.
-	Columns       []*TensorColumns `protobuf:"bytes,6,rep,name=columns,proto3" json:"columns,omitempty"`
+	Columns []*TensorColumns `protobuf:"bytes,6,rep,name=columns,proto3" json:"columns,omitempty"`
+	// payloads says which calls are written down. Unset means none.
+	Payloads      *Payloads `protobuf:"bytes,7,opt,name=payloads,proto3" json:"payloads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1800,6 +1802,88 @@ func (x *Drift) GetColumns() []*TensorColumns {
 	return nil
 }
 
+func (x *Drift) GetPayloads() *Payloads {
+	if x != nil {
+		return x.Payloads
+	}
+	return nil
+}
+
+// Payloads says which of the calls that are looked at are written to the gateway's --payload-dir, and what of them. Without
+// that flag nothing is written. Ids, parameters and metadata never are.
+type Payloads struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// per_second is how many calls of each version a gateway writes, at most. Unset means 1.
+	PerSecond *float64 `protobuf:"fixed64,1,opt,name=per_second,json=perSecond,proto3,oneof" json:"per_second,omitempty"`
+	// max_bytes bounds what is written of one call, about. Unset means 65536.
+	MaxBytes *uint32 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3,oneof" json:"max_bytes,omitempty"`
+	// redact names what must not be written: tensors, columns, or "x[2]", with * for any characters. A name stands for
+	// requests and answers, and one that begins with output. for answers alone. Empty means everything.
+	Redact []string `protobuf:"bytes,3,rep,name=redact,proto3" json:"redact,omitempty"`
+	// keep names exceptions from redact, in the same way.
+	Keep          []string `protobuf:"bytes,4,rep,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Payloads) Reset() {
+	*x = Payloads{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Payloads) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Payloads) ProtoMessage() {}
+
+func (x *Payloads) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Payloads.ProtoReflect.Descriptor instead.
+func (*Payloads) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Payloads) GetPerSecond() float64 {
+	if x != nil && x.PerSecond != nil {
+		return *x.PerSecond
+	}
+	return 0
+}
+
+func (x *Payloads) GetMaxBytes() uint32 {
+	if x != nil && x.MaxBytes != nil {
+		return *x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Payloads) GetRedact() []string {
+	if x != nil {
+		return x.Redact
+	}
+	return nil
+}
+
+func (x *Payloads) GetKeep() []string {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
 // TensorColumns names the columns of one input tensor.
 type TensorColumns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1813,7 +1897,7 @@ type TensorColumns struct {
 
 func (x *TensorColumns) Reset() {
 	*x = TensorColumns{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1909,7 @@ func (x *TensorColumns) String() string {
 func (*TensorColumns) ProtoMessage() {}
 
 func (x *TensorColumns) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1922,7 @@ func (x *TensorColumns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorColumns.ProtoReflect.Descriptor instead.
 func (*TensorColumns) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{22}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TensorColumns) GetTensor() string {
@@ -1889,7 +1973,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1985,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +1998,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{23}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Labels) GetPredicts() string {
@@ -2195,7 +2279,7 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x0fslo.latency.p99\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x03p99\x12\x95\x01\n" +
 	"\x04p999\x18\x05 \x01(\v2\x19.google.protobuf.DurationBf\xbaHc\xba\x01`\n" +
 	"\x10slo.latency.p999\x12\x19a duration from 1ms to 1h\x1a1this >= duration('1ms') && this <= duration('1h')R\x04p999:\xc0\x01\xbaH\xbc\x01\x1a\xb9\x01\n" +
-	"\vslo.latency\x12\"one of p50, p90, p95, p99 and p999\x1a\x85\x01(has(this.p50) ? 1 : 0) + (has(this.p90) ? 1 : 0) + (has(this.p95) ? 1 : 0) + (has(this.p99) ? 1 : 0) + (has(this.p999) ? 1 : 0) == 1\"\xdd\x06\n" +
+	"\vslo.latency\x12\"one of p50, p90, p95, p99 and p999\x1a\x85\x01(has(this.p50) ? 1 : 0) + (has(this.p90) ? 1 : 0) + (has(this.p95) ? 1 : 0) + (has(this.p99) ? 1 : 0) + (has(this.p999) ? 1 : 0) == 1\"\x96\a\n" +
 	"\x05Drift\x12}\n" +
 	"\n" +
 	"per_second\x18\x01 \x01(\x01BY\xbaHV\xba\x01S\n" +
@@ -2209,10 +2293,26 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x05learn\x18\x05 \x01(\rBe\xbaHb\xba\x01_\n" +
 	"\vdrift.learn\x12!0, or a number from 500 to 100000\x1a-this == 0u || this >= 500u && this <= 100000uH\x02R\x05learn\x88\x01\x01\x12w\n" +
 	"\acolumns\x18\x06 \x03(\v2 .sluice.routing.v1.TensorColumnsB;\xbaH8\xba\x015\n" +
-	"\rdrift.columns\x12\x12at most 64 tensors\x1a\x10size(this) <= 64R\acolumnsB\r\n" +
+	"\rdrift.columns\x12\x12at most 64 tensors\x1a\x10size(this) <= 64R\acolumns\x127\n" +
+	"\bpayloads\x18\a \x01(\v2\x1b.sluice.routing.v1.PayloadsR\bpayloadsB\r\n" +
 	"\v_per_secondB\t\n" +
 	"\a_effectB\b\n" +
-	"\x06_learn\"\xb4\x03\n" +
+	"\x06_learn\"\xaf\x05\n" +
+	"\bPayloads\x12~\n" +
+	"\n" +
+	"per_second\x18\x01 \x01(\x01BZ\xbaHW\xba\x01T\n" +
+	"\x13payloads.per_second\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0H\x00R\tperSecond\x88\x01\x01\x12~\n" +
+	"\tmax_bytes\x18\x02 \x01(\rB\\\xbaHY\xba\x01V\n" +
+	"\x12payloads.max_bytes\x12\x1da number from 1024 to 1048576\x1a!this >= 1024u && this <= 1048576uH\x01R\bmaxBytes\x88\x01\x01\x12\xc5\x01\n" +
+	"\x06redact\x18\x03 \x03(\tB\xac\x01\xbaH\xa8\x01\xba\x015\n" +
+	"\x0fpayloads.redact\x12\x10at most 64 names\x1a\x10size(this) <= 64\x92\x01m\"k\xba\x01h\n" +
+	"\x14payloads.redact.name\x12.1 to 256 characters without control characters\x1a this.matches(r'^\\P{Cc}{1,256}$')R\x06redact\x12\xbd\x01\n" +
+	"\x04keep\x18\x04 \x03(\tB\xa8\x01\xbaH\xa4\x01\xba\x013\n" +
+	"\rpayloads.keep\x12\x10at most 64 names\x1a\x10size(this) <= 64\x92\x01k\"i\xba\x01f\n" +
+	"\x12payloads.keep.name\x12.1 to 256 characters without control characters\x1a this.matches(r'^\\P{Cc}{1,256}$')R\x04keepB\r\n" +
+	"\v_per_secondB\f\n" +
+	"\n" +
+	"_max_bytes\"\xb4\x03\n" +
 	"\rTensorColumns\x12\x86\x01\n" +
 	"\x06tensor\x18\x01 \x01(\tBn\xbaHk\xba\x01h\n" +
 	"\x14drift.columns.tensor\x12.1 to 128 characters without control characters\x1a this.matches(r'^\\P{Cc}{1,128}$')R\x06tensor\x12\x99\x02\n" +
@@ -2262,7 +2362,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),              // 0: sluice.routing.v1.Document
 	(*Route)(nil),                 // 1: sluice.routing.v1.Route
@@ -2286,16 +2386,17 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*SLO)(nil),                   // 19: sluice.routing.v1.SLO
 	(*LatencyObjective)(nil),      // 20: sluice.routing.v1.LatencyObjective
 	(*Drift)(nil),                 // 21: sluice.routing.v1.Drift
-	(*TensorColumns)(nil),         // 22: sluice.routing.v1.TensorColumns
-	(*Labels)(nil),                // 23: sluice.routing.v1.Labels
-	nil,                           // 24: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Payloads)(nil),              // 22: sluice.routing.v1.Payloads
+	(*TensorColumns)(nil),         // 23: sluice.routing.v1.TensorColumns
+	(*Labels)(nil),                // 24: sluice.routing.v1.Labels
+	nil,                           // 25: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	24, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	25, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
@@ -2307,43 +2408,44 @@ var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	19, // 11: sluice.routing.v1.Route.slo:type_name -> sluice.routing.v1.SLO
 	14, // 12: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
 	21, // 13: sluice.routing.v1.Route.drift:type_name -> sluice.routing.v1.Drift
-	23, // 14: sluice.routing.v1.Route.labels:type_name -> sluice.routing.v1.Labels
+	24, // 14: sluice.routing.v1.Route.labels:type_name -> sluice.routing.v1.Labels
 	15, // 15: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
 	16, // 16: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
 	3,  // 17: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
 	4,  // 18: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
 	5,  // 19: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	25, // 20: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	26, // 20: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
 	17, // 21: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
-	25, // 22: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	25, // 23: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	25, // 24: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	25, // 25: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	25, // 26: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	25, // 27: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	25, // 28: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	25, // 29: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	25, // 30: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	25, // 31: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
-	26, // 32: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
-	26, // 33: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	26, // 22: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	26, // 23: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	26, // 24: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	26, // 25: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	26, // 26: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	26, // 27: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	26, // 28: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	26, // 29: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	26, // 30: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	26, // 31: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	27, // 32: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	27, // 33: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
 	18, // 34: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
 	20, // 35: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
-	25, // 36: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
-	25, // 37: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
-	25, // 38: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
-	25, // 39: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
-	25, // 40: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
-	25, // 41: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
-	25, // 42: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
-	22, // 43: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
-	25, // 44: sluice.routing.v1.Labels.max_age:type_name -> google.protobuf.Duration
-	25, // 45: sluice.routing.v1.Labels.window:type_name -> google.protobuf.Duration
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	26, // 36: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
+	26, // 37: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
+	26, // 38: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
+	26, // 39: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
+	26, // 40: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
+	26, // 41: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
+	26, // 42: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
+	23, // 43: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
+	22, // 44: sluice.routing.v1.Drift.payloads:type_name -> sluice.routing.v1.Payloads
+	26, // 45: sluice.routing.v1.Labels.max_age:type_name -> google.protobuf.Duration
+	26, // 46: sluice.routing.v1.Labels.window:type_name -> google.protobuf.Duration
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -2356,14 +2458,15 @@ func file_sluice_routing_v1_routing_proto_init() {
 	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[18].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[21].OneofWrappers = []any{}
-	file_sluice_routing_v1_routing_proto_msgTypes[23].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[22].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
