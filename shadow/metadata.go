@@ -1,11 +1,10 @@
 package shadow
 
 import (
-	"encoding/base64"
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/metadata"
+	"golang.org/x/net/http2/hpack"
 )
 
 // credentials are fields by which callers show who they are. A shadow gets them only
@@ -20,31 +19,38 @@ var credentialFields = []string{
 // by which callers show who they are.
 func IsCredential(name string) bool { return slices.Contains(credentialFields, name) }
 
-// passedOn makes a shadow call's metadata of the caller's.
-func passedOn(fields, allowed []string) metadata.MD {
-	md := make(metadata.MD, len(fields)/2)
-	for i := 0; i+1 < len(fields); i += 2 {
-		name, value := fields[i], fields[i+1]
-		if ownField(name) || (IsCredential(name) && !slices.Contains(allowed, name)) {
-			continue
+// passedOn appends the fields of a shadow's call, which are those of the caller's but
+// for its credentials.
+func passedOn(dst []hpack.HeaderField, c *Copy, allowed []string) []hpack.HeaderField {
+	kind := "application/grpc"
+	for i := 0; i+1 < len(c.Metadata); i += 2 {
+		name, value := c.Metadata[i], c.Metadata[i+1]
+		switch {
+		case name == "content-type":
+			kind = value
+		case ownField(name) || IsCredential(name) && !slices.Contains(allowed, name):
+		case name == "x-request-id" && c.RequestID != "":
+		default:
+			dst = append(dst, literal(name, value))
 		}
-		if strings.HasSuffix(name, "-bin") { // grpc-go encodes it again
-			b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
-			if err != nil {
-				continue
-			}
-			value = string(b)
-		}
-		md[name] = append(md[name], value)
 	}
-	return md
+	if c.RequestID != "" {
+		dst = append(dst, literal("x-request-id", c.RequestID))
+	}
+	return append(dst, hpack.HeaderField{Name: "content-type", Value: kind})
+}
+
+// literal is a field that is spelt out each time: what callers say is another thing
+// with every call, or a secret, and would drive out what is always the same.
+func literal(name, value string) hpack.HeaderField {
+	return hpack.HeaderField{Name: name, Value: value, Sensitive: true}
 }
 
 // ownField reports a field that belongs to the call that was copied, to its
 // connection, or to this gateway.
 func ownField(name string) bool {
 	switch name {
-	case "content-type", "content-length", "te", "user-agent", "host", "grpc-timeout", "grpc-encoding",
+	case "content-length", "te", "user-agent", "host", "grpc-timeout", "grpc-encoding",
 		"grpc-accept-encoding", "grpc-previous-rpc-attempts", "traceparent", "tracestate":
 		return true
 	}

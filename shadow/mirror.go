@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/shadow/client"
 	"sluice/shadow/compare"
 )
 
@@ -55,34 +56,33 @@ type Settings struct {
 type Mirror struct {
 	target  Target
 	limits  Limits
-	conns   *conns
+	client  *client.Client
 	counts  counters
 	verdict *verdict
 
 	settings atomic.Pointer[Settings]
 	rate     rateLimit
 
-	mu      sync.Mutex
-	work    sync.Cond // there is something to do, or nothing ever again
-	queue   []job     // a ring of limits.Queued places
-	head, n int
-	bytes   int // memory of the copies that wait or are under way
-	answers int // bytes that the calls under way may bring
-	workers int
-	idle    int
-	closed  bool
-	done    sync.WaitGroup
-}
+	wake chan struct{} // for the worker: there may be something to do
+	done sync.WaitGroup
 
-// idleWorkers is how many workers stay when there is nothing to do.
-const idleWorkers = 4
+	mu       sync.Mutex
+	queue    []job     // a ring of limits.Queued places
+	head, n  int       // of queue: the first copy, and how many there are
+	over     []*flight // calls that have ended, and whose answers are to be compared
+	bytes    int       // memory of the copies that wait or are under way
+	answers  int       // bytes that the calls under way may bring
+	inFlight int
+	closed   bool
+}
 
 // New returns a mirror. It has to be closed.
 func New(t Target, l Limits, s Settings) *Mirror {
-	m := &Mirror{target: t, limits: l.withDefaults(), conns: newConns(), verdict: newVerdict(time.Now())}
-	m.work.L = &m.mu
+	m := &Mirror{target: t, limits: l.withDefaults(), verdict: newVerdict(time.Now()), wake: make(chan struct{}, 1)}
+	m.client = client.New(agent, m.ended)
 	m.queue = make([]job, m.limits.Queued)
 	m.Update(s)
+	m.done.Go(func() { newWorker(m).run() })
 	return m
 }
 
@@ -131,13 +131,8 @@ func (m *Mirror) Offer(c *Copy) {
 	m.bytes += j.size
 	m.queue[(m.head+m.n)%len(m.queue)] = j
 	m.n++
-	switch {
-	case m.wake():
-	case m.workers < m.limits.InFlight:
-		m.workers++
-		m.done.Go(m.worker)
-	}
 	m.mu.Unlock()
+	m.signal()
 }
 
 // refuse drops a copy that is not in the queue; m.mu is held and released.
@@ -147,39 +142,40 @@ func (m *Mirror) refuse(c *Copy, r Reason) {
 	m.Withdraw(r)
 }
 
-// worker sends copies until there are none and enough others wait for more.
-func (m *Mirror) worker() {
-	w := newWorker(m)
-	for {
-		j, ok := m.next()
-		if !ok {
-			return
-		}
-		w.handle(j)
-		m.finish(j)
+// signal wakes the worker.
+func (m *Mirror) signal() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
 	}
 }
 
-// next waits for a copy; without one the worker ends.
-func (m *Mirror) next() (job, bool) {
+// ended takes in calls that are over.
+func (m *Mirror) ended(calls []*client.Call) {
+	m.mu.Lock()
+	for _, k := range calls {
+		m.over = append(m.over, flightOf(k))
+	}
+	m.mu.Unlock()
+	m.signal()
+}
+
+// next returns a copy that may be sent now, and calls that have ended, in place of
+// those that were looked at. It reports false once the mirror is closed and empty.
+func (m *Mirror) next(looked []*flight) (j job, over []*flight, more bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for !m.closed {
-		if m.n > 0 {
-			// Alone, any answer may come.
-			if m.answers == 0 || m.answers+m.queue[m.head].allowance <= m.limits.Answers {
-				j := m.pop()
-				m.answers += j.allowance
-				return j, true
-			}
-		} else if m.idle >= idleWorkers {
-			break
+	clear(looked)
+	over, m.over = m.over, looked[:0]
+	if m.n > 0 && m.inFlight < m.limits.InFlight {
+		// Alone, any answer may come.
+		if first := m.queue[m.head]; m.inFlight == 0 || m.answers+first.allowance <= m.limits.Answers {
+			j = m.pop()
+			m.answers += j.allowance
+			m.inFlight++
 		}
-		m.idle++
-		m.work.Wait() // who wakes it takes it off idle
 	}
-	m.workers--
-	return job{}, false
+	return j, over, !m.closed || m.inFlight > 0
 }
 
 // pop takes the first copy out of the queue; m.mu is held.
@@ -191,30 +187,12 @@ func (m *Mirror) pop() job {
 	return j
 }
 
-// finish gives back what a call was allowed to bring.
+// finish gives back what a copy that was taken from the queue has held.
 func (m *Mirror) finish(j job) {
 	m.mu.Lock()
 	m.answers -= j.allowance
-	if m.n > 0 {
-		m.wake()
-	}
-	m.mu.Unlock()
-}
-
-// wake gives an idle worker something to do; m.mu is held.
-func (m *Mirror) wake() bool {
-	if m.idle == 0 {
-		return false
-	}
-	m.idle--
-	m.work.Signal()
-	return true
-}
-
-// free gives back the memory of a copy that nobody refers to any more.
-func (m *Mirror) free(size int) {
-	m.mu.Lock()
-	m.bytes -= size
+	m.bytes -= j.size
+	m.inFlight--
 	m.mu.Unlock()
 }
 
@@ -227,13 +205,12 @@ func (m *Mirror) Close() {
 		waiting = append(waiting, m.pop())
 		m.bytes -= waiting[len(waiting)-1].size
 	}
-	m.idle = 0
-	m.work.Broadcast()
 	m.mu.Unlock()
 	for _, j := range waiting {
 		j.Payload.Release()
 		m.Withdraw(Closed)
 	}
-	m.conns.close() // calls under way fail at once
+	m.client.Close() // calls under way fail at once
+	m.signal()
 	m.done.Wait()
 }

@@ -1,6 +1,7 @@
 package shadow
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"net"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"sluice/proto/inference"
@@ -40,8 +42,22 @@ func serve(t testing.TB, handle grpc.StreamHandler, options ...grpc.ServerOption
 	return ln.Addr().String()
 }
 
-// serverCodec is what a server needs of bytes.
-type serverCodec struct{ codec }
+// bytesOf is a message of a server.
+type bytesOf struct{ b []byte }
+
+// serverCodec leaves messages as bytes.
+type serverCodec struct{}
+
+func (serverCodec) Name() string { return "proto" }
+
+func (serverCodec) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(v.(*bytesOf).b)}, nil
+}
+
+func (serverCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	v.(*bytesOf).b = data.Materialize()
+	return nil
+}
 
 // payload is a call's messages, as a test makes them.
 type payload struct {
@@ -96,9 +112,11 @@ type rig struct {
 	*Mirror
 	t        testing.TB
 	addr     string
+	tls      func() (*tls.Config, error)
 	notReady atomic.Bool
 	refuses  atomic.Bool
 	settled  atomic.Int32 // attempts admitted and not settled
+	hold     sync.Mutex   // by which the worker is kept from working
 
 	mu       sync.Mutex
 	attempts []Attempt
@@ -156,7 +174,11 @@ func (v version) Admit(time.Time) (func(Attempt), bool) {
 	}, true
 }
 
-func (v version) Pick(time.Time) (Endpoint, bool) { return Endpoint{Addr: v.addr}, v.addr != "" }
+func (v version) Pick(time.Time) (Endpoint, bool) {
+	v.hold.Lock()
+	defer v.hold.Unlock()
+	return Endpoint{Addr: v.addr, TLS: v.tls}, v.addr != ""
+}
 
 func (v version) Trace(c *Copy, _ Endpoint, _ time.Time) Span {
 	if c.Traceparent == "" {
@@ -204,8 +226,8 @@ func (r *rig) whole() {
 	if n := s.Pending(); n != 0 {
 		r.t.Errorf("%d copies were lost: %+v", n, s.Counts)
 	}
-	if s.Queued != 0 || r.answers != 0 || r.workers != 0 || r.Mirror.idle != 0 {
-		r.t.Errorf("%d copies wait, %d bytes of answers are allowed, %d workers, %d of them idle, want none", s.Queued, r.answers, r.workers, r.Mirror.idle)
+	if s.Queued != 0 || r.answers != 0 || r.inFlight != 0 || len(r.over) != 0 {
+		r.t.Errorf("%d copies wait, %d bytes of answers are allowed, %d are under way, %d over, want none", s.Queued, r.answers, r.inFlight, len(r.over))
 	}
 	if n := r.settled.Load(); n != 0 {
 		r.t.Errorf("%d attempts were settled too often or never", n)

@@ -1,9 +1,9 @@
 package shadow
 
 import (
-	"crypto/tls"
 	"time"
 
+	"sluice/shadow/client"
 	"sluice/shadow/compare"
 )
 
@@ -26,11 +26,7 @@ type Target interface {
 }
 
 // Endpoint is where a version can be reached.
-type Endpoint struct {
-	Addr string // host:port
-	// TLS, if set, encrypts; it is asked for every new connection.
-	TLS func() (*tls.Config, error)
-}
+type Endpoint = client.Endpoint
 
 // Attempt is how a call of a shadow ended.
 type Attempt struct {

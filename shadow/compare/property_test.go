@@ -80,6 +80,43 @@ func TestTheSameAnswerIsNeverAMismatch(t *testing.T) {
 	})
 }
 
+// What is said of two answers that are the same byte for byte is what is said of two
+// that say the same in other bytes, which are compared element by element.
+func TestTheSameBytesSayWhatTheSameValuesSay(t *testing.T) {
+	c := new(Comparer)
+	near := func(a, b float64) bool { return a == b || a != a && b != b || math.Abs(a-b) < 1e-9 }
+	rapid.Check(t, func(t *rapid.T) {
+		m := anyAnswer(t)
+		m.ModelVersion = "7"
+		a, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.ModelVersion = "8"
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := &Rules{TopK: rapid.IntRange(0, 3).Draw(t, "k"), Outputs: map[string]Rule{
+			"": {NaNDiffers: rapid.Bool().Draw(t, "NaN differs")}, "b": {Ignore: true}}}
+		first := Answer{Messages: [][]byte{a, b}} // sums go over all messages
+		fast := c.Compare(Infer, rules, first, Answer{Messages: [][]byte{a, b}})
+		slow := c.Compare(Infer, rules, first, Answer{Messages: [][]byte{b, a}})
+		if fast.Difference != slow.Difference || len(fast.Outputs) != len(slow.Outputs) {
+			t.Fatalf("%+v, want %+v", fast, slow)
+		}
+		for i, f := range fast.Outputs {
+			s := slow.Outputs[i]
+			same := near(f.MaxAbs, s.MaxAbs) && near(f.MaxRel, s.MaxRel) && near(f.RMSE, s.RMSE) && near(f.Cosine, s.Cosine) &&
+				near(f.TopK, s.TopK) && near(f.Excess, s.Excess)
+			if f.Name != s.Name || f.Difference != s.Difference || f.Elements != s.Elements || f.Differing != s.Differing ||
+				f.Rows != s.Rows || f.Flips != s.Flips || f.MaxULP != s.MaxULP || !same {
+				t.Fatalf("%+v, want %+v", f, s)
+			}
+		}
+	})
+}
+
 // away returns the bits of a number of the datatype that is at least distance above
 // the number with these bits.
 func away(t *rapid.T, d tensor.Datatype, bits uint64, distance float64) uint64 {
