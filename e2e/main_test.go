@@ -15,6 +15,7 @@ const roleVariable = "SLUICE_E2E_ROLE"
 var roles = map[string]func() error{
 	"backend": backendRole,
 	"client":  clientRole,
+	"echo":    echoRole,
 }
 
 func TestMain(m *testing.M) {

@@ -57,7 +57,7 @@ func (c *Client) Start(e Endpoint, k *Call, now time.Time) {
 		cc, err := c.to(e, now)
 		if err != nil {
 			k.reset(nil)
-			k.finish(Lost, now)
+			k.finish(Lost, time.Now())
 			c.done([]*Call{k})
 			return
 		}

@@ -199,7 +199,7 @@ func (c *conn) start(k *Call, now time.Time) bool {
 	}
 	k.reset(c)
 	if lost {
-		c.finish(k, Lost, now)
+		c.finish(k, Lost, time.Now())
 		c.mu.Unlock()
 		c.handOver()
 		return true
