@@ -78,9 +78,11 @@ func (v *verdict) output(name string) *OutputVerdict {
 type OutputVerdict struct {
 	Name                 string
 	Compared, Mismatched uint64
-	// Rate is the interval of the share of mismatches, Upper its bound for decisions.
-	Rate  Interval
-	Upper float64
+	// Rate is the interval of the share of mismatches, Upper its bound for decisions; both
+	// are for one look at a number of calls that was chosen beforehand. Always holds
+	// however often it is looked at.
+	Rate, Always Interval
+	Upper        float64
 	// The largest errors of all requests.
 	MaxAbs, MaxRel, Excess float64
 	MaxULP                 uint64
@@ -134,11 +136,13 @@ type Status struct {
 	Queued, Bytes int // copies that wait, and the memory of these and those under way
 
 	Compared, Mismatched uint64
-	// Rate is the interval of the share of mismatches, Upper its bound for decisions.
-	Rate        Interval
-	Upper       float64
-	Differences map[compare.Difference]uint64 // what the mismatches are
-	Outputs     []OutputVerdict               // by name
+	// Rate is the interval of the share of mismatches, Upper its bound for decisions; both
+	// are for one look at a number of calls that was chosen beforehand. Always holds
+	// however often it is looked at.
+	Rate, Always Interval
+	Upper        float64
+	Differences  map[compare.Difference]uint64 // what the mismatches are
+	Outputs      []OutputVerdict               // by name
 
 	// Latencies of the calls that both answered well, until the answer began.
 	Caller, Shadow, Slower Spread
@@ -160,7 +164,7 @@ func (v *verdict) read() Status {
 	defer v.mu.Unlock()
 	s := Status{
 		Since: v.since, Compared: v.compared, Mismatched: v.mismatched,
-		Rate: Wilson(v.mismatched, v.compared), Upper: ClopperPearsonUpper(v.mismatched, v.compared),
+		Rate: Wilson(v.mismatched, v.compared), Always: AtAnyTime(v.mismatched, v.compared), Upper: ClopperPearsonUpper(v.mismatched, v.compared),
 		Differences: maps.Clone(v.differences),
 		Caller:      v.caller.read(), Shadow: v.shadow.read(), Slower: v.slower.read(),
 		Worst: v.worst.read(),
@@ -168,6 +172,7 @@ func (v *verdict) read() Status {
 	for _, name := range slices.Sorted(maps.Keys(v.outputs)) {
 		o := *v.outputs[name]
 		o.Rate, o.Upper = Wilson(o.Mismatched, o.Compared), ClopperPearsonUpper(o.Mismatched, o.Compared)
+		o.Always = AtAnyTime(o.Mismatched, o.Compared)
 		s.Outputs = append(s.Outputs, o)
 	}
 	return s

@@ -3,6 +3,7 @@ package shadow
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -38,6 +39,65 @@ func TestIntervals(t *testing.T) {
 	}
 	if i := Wilson(0, 0); i != (Interval{0, 1}) {
 		t.Errorf("nothing seen: %v", i)
+	}
+}
+
+// A sequence's bound against its closed form for none and all, where the ratio is a
+// product: of (a+i)/(a+b+i), or (b+i)/(a+b+i), over the calls.
+func TestSequenceByHand(t *testing.T) {
+	for _, n := range []uint64{1, 10, 300, 3000} {
+		none, all := 0.0, 0.0
+		for i := range n {
+			none += math.Log((mixtureB + float64(i)) / (mixtureA + mixtureB + float64(i)))
+			all += math.Log((mixtureA + float64(i)) / (mixtureA + mixtureB + float64(i)))
+		}
+		want := 1 - math.Exp((none+math.Log(0.05))/float64(n))
+		if i := AtAnyTime(0, n); i.Low != 0 || math.Abs(i.High-want) > 1e-9 {
+			t.Errorf("none of %d: %v, want 0 to %g", n, i, want)
+		}
+		want = math.Exp((all + math.Log(0.05)) / float64(n))
+		if i := AtAnyTime(n, n); i.High != 1 || math.Abs(i.Low-want) > 1e-9 {
+			t.Errorf("all of %d: %v, want %g to 1", n, i, want)
+		}
+	}
+	if i := AtAnyTime(0, 0); i != (Interval{0, 1}) {
+		t.Errorf("nothing seen: %v", i)
+	}
+}
+
+// A rate that is looked at again and again is in its sequence all the time in at least
+// 95 % of all cases; of an interval for one look that does not hold.
+func TestSequenceHoldsAtEveryLook(t *testing.T) {
+	const runs, calls = 400, 4000
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, p := range []float64{0.003, 0.02, 0.3} {
+		out, outOnce := 0, 0
+		for range runs {
+			x, left, leftOnce := uint64(0), false, false
+			look := uint64(10)
+			for n := uint64(1); n <= calls; n++ {
+				if random.Float64() < p {
+					x++
+				}
+				if n < look && n < calls {
+					continue
+				}
+				look += 1 + look/30
+				in := func(i Interval) bool { return i.Low <= p && p <= i.High }
+				left, leftOnce = left || !in(AtAnyTime(x, n)), leftOnce || !in(Wilson(x, n))
+			}
+			if left {
+				out++
+			}
+			if leftOnce {
+				outOnce++
+			}
+		}
+		t.Logf("rate %g: left in %d of %d, by the interval for one look in %d", p, out, runs, outOnce)
+		// 5 % of 400 is 20, and 3 standard deviations more are 33.
+		if out > 33 || outOnce < 40 {
+			t.Errorf("rate %g: left in %d of %d, by the interval for one look in %d; want at most 33, and at least 40", p, out, runs, outOnce)
+		}
 	}
 }
 

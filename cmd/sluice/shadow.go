@@ -29,7 +29,9 @@ func newShadowCommand() *cobra.Command {
 
 What shadows have brought is each gateway's own: --admin says which one is asked. The
 interval of a share of mismatches is for looking at; "at most" is the bound to decide by,
-once as many calls were compared as had been planned.`,
+once as many calls were compared as had been planned. With --watch, which looks again and
+again, "at any time" is shown in their place: the interval that holds however often it is
+looked at, and is a little wider for it.`,
 		Example: `  sluice shadow fraud
   sluice shadow --watch`,
 		Args:              cobra.MaximumNArgs(1),
@@ -47,7 +49,7 @@ once as many calls were compared as had been planned.`,
 			if watch {
 				return watchShadows(cmd, output, resp, show)
 			}
-			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeShadows(out, resp) })
+			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeShadows(out, resp, false) })
 		},
 	}
 	o.register(cmd)
@@ -74,9 +76,9 @@ func watchShadows(
 	for {
 		if live != nil {
 			var text strings.Builder
-			writeShadows(&text, resp)
+			writeShadows(&text, resp, true)
 			live.Draw(strings.Split(strings.TrimRight(text.String(), "\n"), "\n"))
-		} else if err := output.write(out, resp, func(out io.Writer) { writeShadows(out, resp) }); err != nil {
+		} else if err := output.write(out, resp, func(out io.Writer) { writeShadows(out, resp, true) }); err != nil {
 			return err
 		}
 		select {
@@ -96,26 +98,37 @@ func watchShadows(
 }
 
 // writeShadows shows for each shadow what became of the copies, then its outputs, the
-// latencies and the worst calls.
-func writeShadows(out io.Writer, resp *adminv1.ListShadowsResponse) {
+// latencies and the worst calls. Watched, it shows what holds at every look.
+func writeShadows(out io.Writer, resp *adminv1.ListShadowsResponse, watched bool) {
 	if len(resp.GetShadows()) == 0 {
 		fmt.Fprintln(out, "no shadows")
 		return
 	}
-	t := newTable("MODEL", "SHADOW", ">OF CALLS", ">COPIES", ">ANSWERED", ">DROPPED", ">FAILED", ">COMPARED", ">DIFFER", ">SHARE", "95 %", ">AT MOST")
+	bounds := []string{"95 %", ">AT MOST"}
+	if watched {
+		bounds = []string{"AT ANY TIME"}
+	}
+	t := newTable(append([]string{"MODEL", "SHADOW", ">OF CALLS", ">COPIES", ">ANSWERED", ">DROPPED", ">FAILED", ">COMPARED", ">DIFFER", ">SHARE"}, bounds...)...)
 	for _, s := range resp.GetShadows() {
-		t.add(s.GetModel(), s.GetVersion(), fmt.Sprintf("%g%%", s.GetPercent()), fmt.Sprint(s.GetOffered()), fmt.Sprint(s.GetAnswered()),
+		rate := s.GetRate()
+		bounds := []string{percent(rate.GetLow()) + " - " + percent(rate.GetHigh()), percent(rate.GetBound())}
+		if watched {
+			bounds = []string{percent(rate.GetAlwaysLow()) + " - " + percent(rate.GetAlwaysHigh())}
+		}
+		t.add(append([]string{
+			s.GetModel(), s.GetVersion(), fmt.Sprintf("%g%%", s.GetPercent()), fmt.Sprint(s.GetOffered()), fmt.Sprint(s.GetAnswered()),
 			fmt.Sprint(total(s.GetDropped())), fmt.Sprint(total(s.GetFailed())), fmt.Sprint(s.GetCompared()), fmt.Sprint(s.GetMismatched()),
-			percent(s.GetRate().GetSeen()), percent(s.GetRate().GetLow())+" - "+percent(s.GetRate().GetHigh()), percent(s.GetRate().GetBound()))
+			percent(rate.GetSeen()),
+		}, bounds...)...)
 	}
 	t.write(out)
 	for _, s := range resp.GetShadows() {
 		fmt.Fprintf(out, "\n%s\n", strong.Render(s.GetModel()+" "+s.GetVersion())+faint.Render("  since "+moment(s.GetSince())))
-		writeShadow(out, s)
+		writeShadow(out, s, watched)
 	}
 }
 
-func writeShadow(out io.Writer, s *adminv1.ShadowReport) {
+func writeShadow(out io.Writer, s *adminv1.ShadowReport, watched bool) {
 	if s.GetBreaker() != "closed" {
 		fmt.Fprintf(out, "its breaker is %s\n", alarm.Render(s.GetBreaker()))
 	}
@@ -128,10 +141,14 @@ func writeShadow(out io.Writer, s *adminv1.ShadowReport) {
 		}
 	}
 	if len(s.GetOutputs()) > 0 {
-		t := newTable("OUTPUT", ">COMPARED", ">DIFFER", ">SHARE", ">AT MOST", ">MAX ABS", ">MAX REL", ">X ALLOWED", ">ULP", ">COSINE", ">FLIPS", ">CLOSE", ">TOP K")
+		bound, of := ">AT MOST", (*adminv1.Rate).GetBound
+		if watched {
+			bound, of = ">AT ANY TIME AT MOST", (*adminv1.Rate).GetAlwaysHigh
+		}
+		t := newTable("OUTPUT", ">COMPARED", ">DIFFER", ">SHARE", bound, ">MAX ABS", ">MAX REL", ">X ALLOWED", ">ULP", ">COSINE", ">FLIPS", ">CLOSE", ">TOP K")
 		for _, o := range s.GetOutputs() {
 			t.add(visible(o.GetName(), 40), fmt.Sprint(o.GetCompared()), fmt.Sprint(o.GetMismatched()), percent(o.GetRate().GetSeen()),
-				percent(o.GetRate().GetBound()), digits(o.GetMaxAbs()), digits(o.GetMaxRel()), digits(o.GetExcess()), fmt.Sprint(o.GetMaxUlp()),
+				percent(of(o.GetRate())), digits(o.GetMaxAbs()), digits(o.GetMaxRel()), digits(o.GetExcess()), fmt.Sprint(o.GetMaxUlp()),
 				orDash(o.MeanCosine), fmt.Sprintf("%d/%d", o.GetFlips(), o.GetRows()), fmt.Sprint(o.GetCloseFlips()), orDash(o.MeanTopK))
 		}
 		t.write(out)

@@ -39,7 +39,7 @@ func shadowReport(sh *routing.Shadow, at *shadow.Status) *adminv1.ShadowReport {
 		Model: sh.Version.Model, Version: sh.Version.Name, Percent: float64(sh.Share) * 100 / routing.ShareSteps,
 		Since: timestamppb.New(at.Since), Offered: at.Offered, Answered: at.Answered,
 		Dropped: byName(at.Dropped), Failed: byName(at.Failed), Queued: uint32(at.Queued), Bytes: uint64(at.Bytes),
-		Compared: at.Compared, Mismatched: at.Mismatched, Rate: rate(at.Mismatched, at.Compared, at.Rate, at.Upper),
+		Compared: at.Compared, Mismatched: at.Mismatched, Rate: rate(at.Mismatched, at.Compared, at.Rate, at.Always, at.Upper),
 		Differences: byName(at.Differences), CallerLatency: latency(at.Caller), ShadowLatency: latency(at.Shadow), SlowerBy: latency(at.Slower),
 	}
 	for i := range at.Outputs {
@@ -56,7 +56,7 @@ func shadowReport(sh *routing.Shadow, at *shadow.Status) *adminv1.ShadowReport {
 
 func outputReport(o *shadow.OutputVerdict) *adminv1.OutputReport {
 	r := &adminv1.OutputReport{
-		Name: o.Name, Compared: o.Compared, Mismatched: o.Mismatched, Rate: rate(o.Mismatched, o.Compared, o.Rate, o.Upper),
+		Name: o.Name, Compared: o.Compared, Mismatched: o.Mismatched, Rate: rate(o.Mismatched, o.Compared, o.Rate, o.Always, o.Upper),
 		MaxAbs: o.MaxAbs, MaxRel: o.MaxRel, Excess: o.Excess, MaxUlp: o.MaxULP, MeanRmse: o.MeanRMSE,
 		Rows: o.Rows, Flips: o.Flips, CloseFlips: o.CloseFlips,
 	}
@@ -81,8 +81,8 @@ func byName[K interface {
 	return named
 }
 
-func rate(x, n uint64, i shadow.Interval, upper float64) *adminv1.Rate {
-	r := &adminv1.Rate{Low: i.Low, High: i.High, Bound: upper}
+func rate(x, n uint64, once, always shadow.Interval, upper float64) *adminv1.Rate {
+	r := &adminv1.Rate{Low: once.Low, High: once.High, Bound: upper, AlwaysLow: always.Low, AlwaysHigh: always.High}
 	if n > 0 {
 		r.Seen = float64(x) / float64(n)
 	}

@@ -345,8 +345,14 @@ type Rate struct {
 	Low float64 `protobuf:"fixed64,2,opt,name=low,proto3" json:"low,omitempty"`
 	// high is the upper end of its 95 % interval (Wilson).
 	High float64 `protobuf:"fixed64,3,opt,name=high,proto3" json:"high,omitempty"`
-	// bound is the exact upper bound for decisions (Clopper-Pearson, 97.5 % one-sided).
-	Bound         float64 `protobuf:"fixed64,4,opt,name=bound,proto3" json:"bound,omitempty"`
+	// bound is the exact upper bound for decisions (Clopper-Pearson, 97.5 % one-sided). Like low and
+	// high, it holds for one look at a number of calls that was chosen beforehand.
+	Bound float64 `protobuf:"fixed64,4,opt,name=bound,proto3" json:"bound,omitempty"`
+	// always_low is the lower end of the interval that holds with 95 % at every look at once, however often
+	// there is one (beta-binomial confidence sequence).
+	AlwaysLow float64 `protobuf:"fixed64,5,opt,name=always_low,json=alwaysLow,proto3" json:"always_low,omitempty"`
+	// always_high is its upper end.
+	AlwaysHigh    float64 `protobuf:"fixed64,6,opt,name=always_high,json=alwaysHigh,proto3" json:"always_high,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +411,20 @@ func (x *Rate) GetHigh() float64 {
 func (x *Rate) GetBound() float64 {
 	if x != nil {
 		return x.Bound
+	}
+	return 0
+}
+
+func (x *Rate) GetAlwaysLow() float64 {
+	if x != nil {
+		return x.AlwaysLow
+	}
+	return 0
+}
+
+func (x *Rate) GetAlwaysHigh() float64 {
+	if x != nil {
+		return x.AlwaysHigh
 	}
 	return 0
 }
@@ -840,12 +860,16 @@ const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a>\n" +
 	"\x10DifferencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"V\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x96\x01\n" +
 	"\x04Rate\x12\x12\n" +
 	"\x04seen\x18\x01 \x01(\x01R\x04seen\x12\x10\n" +
 	"\x03low\x18\x02 \x01(\x01R\x03low\x12\x12\n" +
 	"\x04high\x18\x03 \x01(\x01R\x04high\x12\x14\n" +
-	"\x05bound\x18\x04 \x01(\x01R\x05bound\"\xbc\x03\n" +
+	"\x05bound\x18\x04 \x01(\x01R\x05bound\x12\x1d\n" +
+	"\n" +
+	"always_low\x18\x05 \x01(\x01R\talwaysLow\x12\x1f\n" +
+	"\valways_high\x18\x06 \x01(\x01R\n" +
+	"alwaysHigh\"\xbc\x03\n" +
 	"\fOutputReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bcompared\x18\x02 \x01(\x04R\bcompared\x12\x1e\n" +
