@@ -62,12 +62,17 @@ With --scenario drift, both versions have half of the calls, and after a while o
 feature of what is asked moves: it is found, and no other. The end is what sluice drift
 shows then.
 
+With --scenario shadow, a third version that was trained differently gets copies of all
+calls, fails for a while, and heals. Callers are to notice nothing; what the gateway says
+of its answers is held against what the two models say when they are asked directly.
+
 Its split can be watched and changed with the operators' commands meanwhile; with a
 store that is shared, also through another gateway.`,
 		Example: `  sluice demo
   sluice demo --for 10s | tee demo.txt
   sluice demo --scenario canary-fails
   sluice demo --scenario drift
+  sluice demo --scenario shadow
   sluice demo --store redis://127.0.0.1:6379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,8 +83,8 @@ store that is shared, also through another gateway.`,
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, 12s with canary-fails, and until all has been seen with drift")
-	f.StringVar(&o.scenario, "scenario", "rollout", "what to show: rollout, canary-fails or drift")
+	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, 12s with canary-fails and shadow, and until all has been seen with drift")
+	f.StringVar(&o.scenario, "scenario", "rollout", "what to show: rollout, canary-fails, drift or shadow")
 	_ = cmd.RegisterFlagCompletionFunc("scenario", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		var names []cobra.Completion
 		for name, short := range demo.Scenarios() {

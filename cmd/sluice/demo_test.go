@@ -114,6 +114,26 @@ func TestDemoShowsAFeatureThatMoves(t *testing.T) {
 	}
 }
 
+// TestDemoShowsAShadow: callers notice nothing of a shadow, whatever it does, and its
+// disagreement is what the two models say themselves. The demo itself fails if a call
+// does, if the numbers do not agree, and if the shadow is never cut off or never comes back.
+func TestDemoShowsAShadow(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	cmd, out := demoCommand("--scenario", "shadow", "--for", "5s", "--rate", "200", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	m := regexp.MustCompile(`(?m)^ *mirrored +(\d+) +0 +[\d.]+ ms +[\d.]+ ms +(\d+) +0 +(\d+) +0 +(\d+) +(\d+) *$`).FindStringSubmatch(out.String())
+	if m == nil || m[1] != m[2] || m[1] != m[3] || m[4] != m[5] || m[4] == "0" {
+		t.Errorf("mirrored %q, want every call compared, and the models' disagreements found\n%s", m, out)
+	}
+	for _, want := range []string{`(?m)^ *failing +\d+ +0 `, `(?m)^ *healed +\d+ +0 `, `(?m)^of \d+ calls, 0 failed$`} {
+		if !regexp.MustCompile(want).Match(out.Bytes()) {
+			t.Errorf("output lacks %s:\n%s", want, out)
+		}
+	}
+}
+
 func TestDemoEndsWhenInterrupted(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
@@ -157,7 +177,7 @@ func TestDemoRefusesBadFlags(t *testing.T) {
 	}{
 		{[]string{"--for", "10ms"}, "--for: got 10ms, want at least 1s"},
 		{[]string{"--for", "-5s"}, "--for: got -5s, want at least 1s"},
-		{[]string{"--scenario", "x"}, `--scenario: got "x", want one of canary-fails, drift, rollout`},
+		{[]string{"--scenario", "x"}, `--scenario: got "x", want one of canary-fails, drift, rollout, shadow`},
 		{[]string{"--rate", "0"}, "--rate: got 0, want 1 to 1000000"},
 		{[]string{"--rate", "1000001"}, "--rate: got 1000001"},
 	} {

@@ -25,7 +25,7 @@ func TestCanaryScenarioAdmitsWhatGoesWrong(t *testing.T) {
 
 func TestUnknownScenarioIsRefused(t *testing.T) {
 	err := Run(t.Context(), Config{Scenario: "sunshine"})
-	if err == nil || !strings.Contains(err.Error(), `got "sunshine", want one of rollout, canary-fails`) {
+	if err == nil || !strings.Contains(err.Error(), `got "sunshine", want one of rollout, canary-fails, drift, shadow`) {
 		t.Errorf("Run() = %v", err)
 	}
 }

@@ -11,12 +11,15 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"sluice/sample"
 )
 
 // outcome is what the client knows of one finished call.
 type outcome struct {
-	version string // that served it, as the answer says; empty if it does not
-	split   split  // that it was routed by, as the answer says; zero if it does not
+	row     sample.Row // that was asked about
+	version string     // that served it, as the answer says; empty if it does not
+	split   split      // that it was routed by, as the answer says; zero if it does not
 	// fallback is who should have answered and why it did not, as the answer says.
 	fallback string
 	begun    time.Time

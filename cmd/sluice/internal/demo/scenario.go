@@ -29,6 +29,7 @@ var scenarios = []scenario{
 	{"rollout", "the split moves from one version to the other", showRollout},
 	{"canary-fails", "a canary fails, is cut off, heals, and gets its calls back", showCanary},
 	{"drift", "what is asked moves in one feature, and that one is raised", showDrift},
+	{"shadow", "a third version gets copies of all calls, and what it would have said is compared", showShadow},
 }
 
 // Scenarios describes each scenario in a line, by name.

@@ -79,7 +79,7 @@ func (t *traffic) call(ctx context.Context, row sample.Row) outcome {
 	var header, trailer metadata.MD
 	begin := time.Now()
 	resp, err := t.client.ModelInfer(ctx, sample.NewRequest(sample.ModelName, row.Measurements), grpc.Header(&header), grpc.Trailer(&trailer))
-	o := outcome{begun: begin, latency: time.Since(begin), err: err}
+	o := outcome{row: row, begun: begin, latency: time.Since(begin), err: err}
 	told := metadata.Join(header, trailer) // an answer without a message has trailers alone
 	o.version = first(told, "sluice-version")
 	o.fallback = first(told, "sluice-fallback")
