@@ -124,7 +124,7 @@ func TestDemoShowsAShadow(t *testing.T) {
 		t.Fatalf("demo: %v\n%s", err, out)
 	}
 	m := regexp.MustCompile(`(?m)^ *mirrored +(\d+) +0 +[\d.]+ ms +[\d.]+ ms +(\d+) +0 +(\d+) +0 +(\d+) +(\d+) *$`).FindStringSubmatch(out.String())
-	if m == nil || m[1] != m[2] || m[1] != m[3] || m[4] != m[5] || m[4] == "0" {
+	if len(m) != 6 || m[1] != m[2] || m[1] != m[3] || m[4] != m[5] || m[4] == "0" {
 		t.Errorf("mirrored %q, want every call compared, and the models' disagreements found\n%s", m, out)
 	}
 	for _, want := range []string{`(?m)^ *failing +\d+ +0 `, `(?m)^ *healed +\d+ +0 `, `(?m)^of \d+ calls, 0 failed$`} {

@@ -85,7 +85,7 @@ func (p *peer) next() uint32 {
 				return f.StreamID
 			}
 		case *http2.DataFrame:
-			if n := uint32(f.Length); n > 0 {
+			if n := f.Length; n > 0 {
 				_ = p.WriteWindowUpdate(0, n)
 				_ = p.WriteWindowUpdate(f.StreamID, n)
 			}

@@ -184,7 +184,7 @@ func (s *shadowShow) play(ctx context.Context) error {
 		fmt.Fprintf(s.Out, "%s: %d calls, %d failed; %d copies compared, %d with another species, %d with another status, %d not sent\n",
 			t.name, t.calls, t.failed, t.compared, t.differ, t.codes, t.dropped)
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 	}
 	return nil
