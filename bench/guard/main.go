@@ -56,7 +56,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.base, "base", "HEAD", "`revision` to compare with")
 	flags.Float64Var(&o.margin, "margin", 0.05, "`share` by which something may be slower, 0 to 1")
-	flags.IntVar(&o.count, "count", 8, "`runs` of every micro-benchmark")
+	flags.IntVar(&o.count, "count", 12, "`runs` of every micro-benchmark")
 	flags.IntVar(&o.rounds, "rounds", 9, "`rounds` of the whole gateway")
 	flags.StringVar(&o.scenarios, "scenarios", "4KiB:4x8,4KiB:100x4", "a `list` as bench/compare takes it")
 	flags.BoolVar(&o.micro, "micro", true, "compare micro-benchmarks")
