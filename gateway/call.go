@@ -10,6 +10,7 @@ import (
 	"sluice/breaker"
 	"sluice/gateway/identify"
 	"sluice/routing"
+	"sluice/shadow/tape"
 	"sluice/telemetry"
 )
 
@@ -41,9 +42,10 @@ type call struct {
 	fault          string // the one that has struck the call last
 	struck         bool   // the attempt under way, or the one before, is ended by it
 
-	shadows []*shadowed // of the route that was read first
-	copyTo  uint8       // a bit for each of shadows that waits for a copy
-	sampled bool        // its data is watched, and a copy was asked for
+	shadows []*shadowed    // of the route that was read first
+	copyTo  uint8          // a bit for each of shadows that waits for a copy
+	sampled bool           // its data is watched, and a copy was asked for
+	tape    *tape.Recorder // that waits for a copy, to keep it in a file
 
 	prediction *prediction // of the attempt under way, if labels are taken for it
 

@@ -141,6 +141,9 @@ func (d *director) choose(c *relay.Call) relay.Verdict {
 	if len(s.route.Shadows) > 0 {
 		s.sampleShadows(c)
 	}
+	if s.snap.tapes != nil {
+		s.sampleTape(c)
+	}
 	s.sampleData(c)
 	v, n := d.next(c, true)
 	if n.reason != "" {
@@ -212,7 +215,7 @@ func (d *director) Over(c *relay.Call, o relay.Outcome) {
 	}
 	s.settle(c, o)
 	d.recordCall(c, s, o)
-	if s.copyTo != 0 || s.sampled {
+	if s.copyTo != 0 || s.sampled || s.tape != nil {
 		s.handOutCopy(c, o) // with a link to the call's span, which is kept or not by now
 	}
 	d.hold(s, 0)

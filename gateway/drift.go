@@ -78,6 +78,9 @@ func (s *call) handOutCopy(c *relay.Call, o relay.Outcome) {
 	if s.copyTo != 0 {
 		s.copyToShadows(c, o, k)
 	}
+	if s.tape != nil {
+		s.keepCall(c, o, k)
+	}
 	if k != nil {
 		k.Release()
 	}

@@ -60,6 +60,9 @@ type Config struct {
 	Drift *drift.Monitor
 	// Labels gives predictions of routes that say so an id, and takes labels for them; nil does neither. Run runs it.
 	Labels *labels.Monitor
+	// CaptureDir is the folder below which calls of routes that say so are kept; empty keeps
+	// none.
+	CaptureDir string
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
@@ -110,6 +113,7 @@ type Gateway struct {
 	metricsAddr net.Addr
 	admin       http.Handler // of operators; nil without
 	draining    atomic.Bool
+	replaying   atomic.Bool
 	director    *director
 	breakers    *breaker.Group
 	shadows     *shadows // set before ready is closed
@@ -199,6 +203,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	tg := newTargets(helpers, g.relay, g.breakers, &g.cfg, g.background.Go)
 	g.shadows = &tg.shadows
 	defer g.shadows.close()
+	defer tg.tapes.close()
 	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { g.followBreakers(events) })

@@ -42,13 +42,15 @@ var (
 	descShadowBytes = desc("sluice_shadow_buffer_bytes", "Memory of the copies that wait or are under way.", "model", "version")
 	descCompared    = desc("sluice_shadow_compared_total", "Calls whose answers were compared.", "model", "version")
 	descMismatches  = desc("sluice_shadow_mismatches_total", "Calls whose answers differ.", "model", "version", "difference")
+	descKept        = desc("sluice_kept_calls_total", "Calls that were written to files, for a replay.", "model")
+	descKeptDropped = desc("sluice_kept_calls_dropped_total", "Calls that were to be written to files and were not.", "model")
 	descShadowState = desc("sluice_shadow_breaker_state", "State of a shadow's own breaker: 0 closed, 1 half-open, 2 open.", "model", "version")
 )
 
 // Describe implements [prometheus.Collector].
 func (c shadowGauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descCopies, descAnswered, descDropped, descFailed, descQueued, descShadowBytes,
-		descCompared, descMismatches, descShadowState} {
+		descCompared, descMismatches, descShadowState, descKept, descKeptDropped} {
 		ch <- d
 	}
 }
@@ -57,6 +59,13 @@ func (c shadowGauges) Describe(ch chan<- *prometheus.Desc) {
 // and are in no label.
 func (c shadowGauges) Collect(ch chan<- prometheus.Metric) {
 	out := sink{ch}
+	if s := c.gateway.director.snapshot.Load(); s != nil {
+		for r, tape := range s.tapes {
+			written, dropped := tape.Counts()
+			out.counter(descKept, float64(written), r.Model)
+			out.counter(descKeptDropped, float64(dropped), r.Model)
+		}
+	}
 	for _, m := range c.gateway.shadows.list() {
 		st := m.Status()
 		out.counter(descCopies, float64(st.Offered), m.model, m.version)

@@ -175,14 +175,9 @@ func copied(sh *routing.Shadow, m *identify.Method) bool {
 
 // copyToShadows hands the call, which is over, to the shadows that wait for it.
 func (s *call) copyToShadows(c *relay.Call, o relay.Outcome, k *relay.Capture) {
-	reason, ended := shadow.TooLarge, false
-	switch o.Kind {
-	case relay.Canceled, relay.Refused, relay.Evicted:
-		reason, ended = shadow.Ended, true
-	default:
-		if !c.RequestEnded() {
-			reason, ended = shadow.Ended, true // nobody knows what would have been asked
-		}
+	reason, ended := shadow.TooLarge, !isComparable(c, o)
+	if ended {
+		reason = shadow.Ended
 	}
 	var copied *shadow.Copy
 	for i, sh := range s.shadows {
@@ -258,11 +253,7 @@ var shadowKinds = [...]breaker.Kind{
 
 // Pick implements [shadow.Target].
 func (t *shadowTarget) Pick(now time.Time) (shadow.Endpoint, bool) {
-	e, _ := t.current.Load().group.pick(now, nil)
-	if e == nil {
-		return shadow.Endpoint{}, false
-	}
-	return shadow.Endpoint{Addr: e.addr, TLS: e.up.TLS()}, true
+	return t.current.Load().shadowEndpoint(now)
 }
 
 // Trace implements [shadow.Target].
@@ -304,15 +295,5 @@ func (s *shadowSpan) End(a shadow.Attempt, failed shadow.Reason, d compare.Diffe
 
 // Rewrite implements [shadow.Target].
 func (t *shadowTarget) Rewrite(path string, dst, body []byte) ([]byte, bool) {
-	m, ok := identify.Lookup(path)
-	if !ok {
-		return dst, false
-	}
-	rename := t.current.Load().renames.of(m.Scope, false)
-	if rename.err != nil {
-		return dst, false
-	}
-	var w identify.Rewriter
-	w.Reset(rename.rewrite)
-	return w.Append(dst, body), true
+	return t.current.Load().rewriteCopy(path, dst, body)
 }

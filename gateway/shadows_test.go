@@ -2,12 +2,19 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -404,5 +411,146 @@ func TestShadowMetrics(t *testing.T) {
 		if got, ok := all[name]; !ok || got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
+	}
+}
+
+// Calls of a route that says so are kept without their credentials, made again of any
+// version at the rate that is asked for, and compared with what callers got.
+func TestCallsAreKeptAndMadeAgain(t *testing.T) {
+	v7, v9 := serve(t, says(1)), serve(t, says(1.5))
+	dir := t.TempDir()
+	routes := strings.Replace(withShadow(v7.addr, v9.addr, ""), "    shadow: [{version: v9, percent: 100}]", "    capture: {percent: 100}", 1)
+	r := start(t, routes, func(c *Config) { c.CaptureDir = dir })
+	const calls = 20
+	for i := range calls {
+		r.call(modelInfer, infer("fraud", ""), "x-request-id", fmt.Sprint(i), "authorization", "secret", "x-tenant", "a")
+	}
+	r.call(modelInfer, infer("fraud", ""), "sluice-version", "v7") // somebody's test
+	r.call("/shop.Checkout/Price", message(nil))                   // nobody knows what it does
+	r.until(t, "the calls are written", func() bool { return r.metrics(t)[`sluice_kept_calls_total{model="fraud"}`] == calls })
+
+	again := func(version string, more Replay) (read uint64, at shadow.Status, err error) {
+		route, _ := r.router.Current().Route("fraud")
+		more.Version, _ = route.Version(version)
+		if more.Rate == 0 {
+			more.Rate = 10_000
+		}
+		err = r.Replay(t.Context(), more, func(n uint64, now shadow.Status) error { read, at = n, now; return nil })
+		return read, at, err
+	}
+	before := len(v9.of(modelInfer))
+	read, at, err := again("v9", Replay{})
+	if err != nil || read != calls || at.Compared != calls || at.Mismatched != calls || at.Outputs[0].MaxAbs != 0.5 || at.Worst[0].Version != "v7" {
+		t.Fatalf("%d read, %+v, %v", read, at, err)
+	}
+	made := v9.of(modelInfer)[before:]
+	if len(made) != calls || made[0].one("x-tenant") != "a" || made[0].one("authorization") != "" || made[0].one("x-request-id") != "0" {
+		t.Errorf("%d calls were made, the first with %v", len(made), made[0].header)
+	}
+	var m pb.ModelInferRequest
+	if made[0].message(t, 0, &m); m.GetModelName() != "fraud_9" {
+		t.Errorf("v9 was asked for %v", &m)
+	}
+	begun := time.Now()
+	read, at, err = again("v7", Replay{Limit: 6, Rate: 50})
+	if err != nil || read != 6 || at.Compared != 6 || at.Mismatched != 0 || time.Since(begun) < 100*time.Millisecond {
+		t.Errorf("%d read in %v, %+v, %v", read, time.Since(begun), at.Counts, err)
+	}
+	if _, _, err := again("v7", Replay{From: "../x.jsonl"}); err == nil || !strings.Contains(err.Error(), "from: got") {
+		t.Errorf("a file elsewhere: %v", err)
+	}
+	stop := fmt.Errorf("enough")
+	err = r.Replay(t.Context(), Replay{Version: r.version(t, "v7"), Rate: 1e9}, func(uint64, shadow.Status) error { return stop })
+	if err != stop {
+		t.Errorf("whoever listens has had enough: %v", err)
+	}
+	without, _, _ := strings.Cut(routes, "    capture:")
+	r.publish(2, without)
+	r.call(modelInfer, infer("fraud", ""))
+	if read, _, err := again("v7", Replay{}); err != nil || read != calls {
+		t.Errorf("a call was kept though the route does not say so any more: %d, %v", read, err)
+	}
+}
+
+// version returns a version of the route.
+func (r *rig) version(t *testing.T, name string) *routing.Version {
+	t.Helper()
+	route, _ := r.router.Current().Route("fraud")
+	v, ok := route.Version(name)
+	if !ok {
+		t.Fatalf("no version %s", name)
+	}
+	return v
+}
+
+// Without a folder nothing is kept, and the gateway says so.
+func TestNothingIsKeptWithoutAFolder(t *testing.T) {
+	v7, v9 := serve(t, nil), serve(t, nil)
+	r := start(t, withShadow(v7.addr, v9.addr, "")+"    capture: {percent: 100}\n")
+	if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
+		t.Errorf("got %v", a.code)
+	}
+	if r.director.snapshot.Load().tapes != nil {
+		t.Error("there are recorders")
+	}
+	err := r.Replay(t.Context(), Replay{Version: r.version(t, "v7"), Rate: 1}, func(uint64, shadow.Status) error { return nil })
+	if !errors.Is(err, ErrNoCaptures) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A shadow is reached by TLS as any version is, and a stream's answers are compared
+// message by message.
+func TestShadowByTLSAndOfStreams(t *testing.T) {
+	stream := func(scores ...float32) http.HandlerFunc {
+		var body []byte
+		for _, score := range scores {
+			b, err := io.ReadAll(message(&pb.ModelStreamInferResponse{InferResponse: &pb.ModelInferResponse{
+				Outputs: []*pb.ModelInferResponse_InferOutputTensor{{
+					Name: "score", Datatype: "FP32", Shape: []int64{1}, Contents: &pb.InferTensorContents{Fp32Contents: []float32{score}},
+				}}}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body = append(body, b...)
+		}
+		return func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = w.Write(body)
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		}
+	}
+	v7 := serve(t, stream(1, 2, 3))
+	var got atomic.Int32
+	v9 := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == streamInfer && r.TLS != nil && strings.HasSuffix(r.Host, "-shadow") {
+			got.Add(1)
+		}
+		stream(1, 2.5, 3)(w, r)
+	}))
+	v9.EnableHTTP2 = true
+	v9.StartTLS()
+	t.Cleanup(v9.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: v9.Certificate().Raw})
+	if err := os.WriteFile(ca, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, fmt.Sprintf(`
+routes:
+  - model: fraud
+    versions:
+      - {name: v7, endpoints: [%q]}
+      - {name: v9, endpoints: [%q], tls: {ca_file: %q, server_name: example.com}}
+    weights: {v7: 1}
+    shadow: [{version: v9, percent: 100}]
+`, v7.addr, v9.Listener.Addr(), ca))
+	asked := message(&pb.ModelInferRequest{ModelName: "fraud"}, &pb.ModelInferRequest{}, &pb.ModelInferRequest{})
+	if a := r.call(streamInfer, asked); a.code != codes.OK {
+		t.Fatalf("got %v", a.code)
+	}
+	s := r.shadow(t, "v9")
+	if got.Load() != 1 || s.Compared != 1 || s.Mismatched != 1 || s.Outputs[0].MaxAbs != 0.5 || s.Worst[0].Elements != 3 || s.Worst[0].Differing != 1 {
+		t.Errorf("%d calls by TLS; status %+v", got.Load(), s)
 	}
 }

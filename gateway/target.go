@@ -5,6 +5,7 @@ import (
 
 	"sluice/breaker"
 	"sluice/routing"
+	"sluice/shadow/tape"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
 	"sluice/telemetry/labels"
@@ -30,8 +31,9 @@ type target struct {
 type snapshot struct {
 	table    *routing.Table
 	targets  *targetSet
-	shadows  map[*routing.Route][]*shadowed // in the order of Route.Shadows
-	revision hpack.HeaderField              // sluice-revision
+	shadows  map[*routing.Route][]*shadowed    // in the order of Route.Shadows
+	tapes    map[*routing.Route]*tape.Recorder // of those whose calls are kept; nil if nothing is
+	revision hpack.HeaderField                 // sluice-revision
 }
 
 func newTarget(

@@ -40,6 +40,7 @@ type targets struct {
 	data     map[drift.Key]*routing.Version  // whose data is watched
 	labelled map[labels.Key]*routing.Version // for which labels are taken
 	shadows
+	tapes
 	tables uint64 // how many there have been
 }
 
@@ -47,7 +48,7 @@ func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Conf
 	t := &targets{
 		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, labels: cfg.Labels, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: &snapshot{table: new(routing.Table), targets: new(targetSet)}, shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
-		data: make(map[drift.Key]*routing.Version), labelled: make(map[labels.Key]*routing.Version), shadows: newShadows(cfg.Telemetry),
+		data: make(map[drift.Key]*routing.Version), labelled: make(map[labels.Key]*routing.Version), shadows: newShadows(cfg.Telemetry), tapes: newTapes(cfg.CaptureDir, cfg.Logger),
 	}
 	if !cfg.askNobody {
 		t.checker = health.New(ctx, spawn)
@@ -100,6 +101,7 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 		}
 		delete(t.shadowed, model)
 		r, ok := table.Route(model)
+		t.tapes.changed(model, r)
 		if !ok {
 			continue
 		}
@@ -114,10 +116,12 @@ func (t *targets) prepare(table *routing.Table) (s *snapshot, retire func()) {
 	for _, r := range t.shadowed {
 		s.shadows[r] = t.shadowsOf(r, s.targets, t.tables, now)
 	}
+	s.tapes = t.tapes.current()
 	t.last = s
 	return s, func() {
 		t.closeGroups(gone)
 		t.shadows.closeOthers(t.tables, t.spawn)
+		t.tapes.closeOthers(t.spawn)
 		t.retainData(gone)
 		t.retainLabels(gone)
 	}

@@ -54,6 +54,8 @@ type Route struct {
 
 	// Shadows get copies of calls; at most 8.
 	Shadows []*Shadow
+	// Capture says how calls are kept in files; nil means not at all.
+	Capture *Capture
 
 	fallbackOn     uint32 // a bit for each gRPC code
 	forceDigest    []byte // SHA-256 of the token that makes a call fall back; nil if none does
@@ -110,6 +112,7 @@ func newRoute(doc *routingv1.Route) *Route {
 		})
 	}
 	r.setShadows(doc)
+	r.Capture = newCapture(doc.GetCapture())
 	r.indexModelVersions()
 	r.setFaults(doc)
 	r.setCutOffs(doc)

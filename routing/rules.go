@@ -39,6 +39,7 @@ func checkRules(doc *routingv1.Document) []problem {
 		r.faults(at.field("faults"), route)
 		r.cutOff(at.field("cut_off"), route)
 		r.shadows(at.field("shadow"), route)
+		r.share(at.field("capture").field("percent"), route.GetCapture().GetPercent())
 	}
 	return r.problems
 }
@@ -214,9 +215,7 @@ func (r *rules) shadows(at path, route *routingv1.Route) {
 		} else {
 			r.distinct(seen, at.field("version"), name, "a version that is listed once")
 		}
-		if p := s.GetPercent(); p > 0 && p <= 100 && math.Abs(p*100-math.Round(p*100)) > 1e-6 {
-			r.report(at.field("percent"), fmt.Sprint(p), "a multiple of 0.01")
-		}
+		r.share(at.field("percent"), s.GetPercent())
 		outputs := map[string]path{}
 		for j, o := range s.GetCompare().GetOutputs() {
 			at := at.field("compare").field("outputs").index(j).field("name")
@@ -226,6 +225,13 @@ func (r *rules) shadows(at path, route *routingv1.Route) {
 			}
 			outputs[o.GetName()] = at
 		}
+	}
+}
+
+// share wants a percentage that is a multiple of a hundredth; its range is the schema's.
+func (r *rules) share(at path, percent float64) {
+	if percent > 0 && percent <= 100 && math.Abs(percent*100-math.Round(percent*100)) > 1e-6 {
+		r.report(at, fmt.Sprint(percent), "a multiple of 0.01")
 	}
 }
 

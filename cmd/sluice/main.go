@@ -61,7 +61,7 @@ func newRootCommand() *cobra.Command {
 		return &usageError{err, cmd.CommandPath()}
 	})
 	addGroup(root, "Run:", newServeCommand(), newDemoCommand(), newBenchCommand())
-	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newDriftCommand(), newLabelsCommand(), newHistoryCommand(), newExplainCommand(), newBreakersCommand(), newShadowCommand(),
+	addGroup(root, "Look:", newGetCommand(), newWatchCommand(), newStatusCommand(), newDriftCommand(), newLabelsCommand(), newHistoryCommand(), newExplainCommand(), newBreakersCommand(), newShadowCommand(), newReplayCommand(),
 		newIncidentsCommand(), newPostmortemCommand())
 	addGroup(root, "Change:", newWeightsCommand(), newPromoteCommand(), newRollbackCommand(), newApplyCommand(), newBreakerCommand(), newFaultCommand(), newFeedbackCommand())
 	checkWords(root)

@@ -29,6 +29,7 @@ type serveOptions struct {
 	routes        string
 	store         string
 	stateDir      string
+	captureDir    string
 	listen        string
 	admin         string
 	tokenFile     string
@@ -99,6 +100,7 @@ Flags may also stand in a YAML file, by their names; the command line wins:
 	f.StringVar(&o.routes, "routes", "", "`file` with the routes (YAML)")
 	f.StringVar(&o.store, "store", "memory", "`store` of the routing state: memory, file:DIR or redis://HOST")
 	f.StringVar(&o.stateDir, "state-dir", "", "`folder` for copies of the last good state, to start without Redis (default $XDG_STATE_HOME/sluice)")
+	f.StringVar(&o.captureDir, "capture-dir", "", "`folder` where calls are kept whose routes say so, for sluice replay (default: none are)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8001", "data `address`")
 	f.StringVar(&o.admin, "admin", defaultAdmin, "`address` for operators, /metrics, /livez and /readyz, or \"off\"")
 	f.StringVar(&o.tokenFile, "admin-token-file", "", "`file` with lines of a role (view or operate) and a token; needed off loopback")
@@ -242,7 +244,7 @@ func newGateway(
 		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
 		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
 		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel, Drift: data, Labels: taken,
-		Incidents: state.Shelf("incidents"), Name: gatewayName(o.listen),
+		Incidents: state.Shelf("incidents"), Name: gatewayName(o.listen), CaptureDir: o.captureDir,
 	}, router)
 	if err != nil {
 		return nil, err

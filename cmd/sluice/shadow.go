@@ -49,7 +49,7 @@ looked at, and is a little wider for it.`,
 			if watch {
 				return watchShadows(cmd, output, resp, show)
 			}
-			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeShadows(out, resp, false) })
+			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeShadows(out, resp.GetShadows(), false) })
 		},
 	}
 	o.register(cmd)
@@ -76,9 +76,9 @@ func watchShadows(
 	for {
 		if live != nil {
 			var text strings.Builder
-			writeShadows(&text, resp, true)
+			writeShadows(&text, resp.GetShadows(), true)
 			live.Draw(strings.Split(strings.TrimRight(text.String(), "\n"), "\n"))
-		} else if err := output.write(out, resp, func(out io.Writer) { writeShadows(out, resp, true) }); err != nil {
+		} else if err := output.write(out, resp, func(out io.Writer) { writeShadows(out, resp.GetShadows(), true) }); err != nil {
 			return err
 		}
 		select {
@@ -99,8 +99,8 @@ func watchShadows(
 
 // writeShadows shows for each shadow what became of the copies, then its outputs, the
 // latencies and the worst calls. Watched, it shows what holds at every look.
-func writeShadows(out io.Writer, resp *adminv1.ListShadowsResponse, watched bool) {
-	if len(resp.GetShadows()) == 0 {
+func writeShadows(out io.Writer, shadows []*adminv1.ShadowReport, watched bool) {
+	if len(shadows) == 0 {
 		fmt.Fprintln(out, "no shadows")
 		return
 	}
@@ -109,27 +109,31 @@ func writeShadows(out io.Writer, resp *adminv1.ListShadowsResponse, watched bool
 		bounds = []string{"AT ANY TIME"}
 	}
 	t := newTable(append([]string{"MODEL", "SHADOW", ">OF CALLS", ">COPIES", ">ANSWERED", ">DROPPED", ">FAILED", ">COMPARED", ">DIFFER", ">SHARE"}, bounds...)...)
-	for _, s := range resp.GetShadows() {
+	for _, s := range shadows {
 		rate := s.GetRate()
 		bounds := []string{percent(rate.GetLow()) + " - " + percent(rate.GetHigh()), percent(rate.GetBound())}
 		if watched {
 			bounds = []string{percent(rate.GetAlwaysLow()) + " - " + percent(rate.GetAlwaysHigh())}
 		}
+		share := "kept" // a replay
+		if s.GetPercent() > 0 {
+			share = fmt.Sprintf("%g%%", s.GetPercent())
+		}
 		t.add(append([]string{
-			s.GetModel(), s.GetVersion(), fmt.Sprintf("%g%%", s.GetPercent()), fmt.Sprint(s.GetOffered()), fmt.Sprint(s.GetAnswered()),
+			s.GetModel(), s.GetVersion(), share, fmt.Sprint(s.GetOffered()), fmt.Sprint(s.GetAnswered()),
 			fmt.Sprint(total(s.GetDropped())), fmt.Sprint(total(s.GetFailed())), fmt.Sprint(s.GetCompared()), fmt.Sprint(s.GetMismatched()),
 			percent(rate.GetSeen()),
 		}, bounds...)...)
 	}
 	t.write(out)
-	for _, s := range resp.GetShadows() {
+	for _, s := range shadows {
 		fmt.Fprintf(out, "\n%s\n", strong.Render(s.GetModel()+" "+s.GetVersion())+faint.Render("  since "+moment(s.GetSince())))
 		writeShadow(out, s, watched)
 	}
 }
 
 func writeShadow(out io.Writer, s *adminv1.ShadowReport, watched bool) {
-	if s.GetBreaker() != "closed" {
+	if b := s.GetBreaker(); b != "closed" && b != "" {
 		fmt.Fprintf(out, "its breaker is %s\n", alarm.Render(s.GetBreaker()))
 	}
 	for _, c := range []struct {

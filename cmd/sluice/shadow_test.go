@@ -135,6 +135,89 @@ routes:
 	}
 }
 
+// TestReplayOnRealData: calls that were kept are made again of a version that was trained
+// differently, and the command finds where the two models disagree.
+func TestReplayOnRealData(t *testing.T) {
+	t.Chdir(t.TempDir())
+	v2, addr2 := startSample(t, "v2")
+	v3, addr3 := startSample(t, "v3")
+	routes := fmt.Sprintf(`
+routes:
+  - model: penguins
+    versions: [{name: v2, endpoints: [%q]}, {name: v3, endpoints: [%q]}]
+    weights: {v2: 1}
+    capture: {percent: 100}
+`, addr2, addr3)
+	if err := os.WriteFile("routes.yaml", []byte(routes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gateway := startServe(t, "--routes", "routes.yaml", "--capture-dir", "kept")
+	if out, code := gateway.sluice("replay", "penguins", "v3"); code != 1 || !strings.Contains(out, "no call was kept") {
+		t.Errorf("nothing was kept: exit code %d\n%s", code, out)
+	}
+	cc, err := grpc.NewClient(gateway.data, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	client := inference.NewGRPCInferenceServiceClient(cc)
+	calls, disagreements := 0, 0
+	for _, row := range sample.Penguins() {
+		if !row.Complete() {
+			continue
+		}
+		if _, err := client.ModelInfer(t.Context(), sample.NewRequest("penguins", row.Measurements)); err != nil {
+			t.Fatal(err)
+		}
+		calls++
+		if species(v2, row) != species(v3, row) {
+			disagreements++
+		}
+	}
+	var result struct {
+		Read   string
+		Report struct {
+			Compared string
+			Outputs  []struct{ Name, Mismatched string }
+		}
+	}
+	replay := func() { // what is written last may not be there yet
+		out := gateway.must(t, "replay", "penguins", "v3", "--rate", "20000", "-o", "json")
+		if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &result); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); result.Report.Compared != fmt.Sprint(calls); replay() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v, want %d calls", result, calls)
+		}
+	}
+	found := false
+	for _, o := range result.Report.Outputs {
+		if o.Name == sample.OutputSpecies {
+			found = o.Mismatched == fmt.Sprint(disagreements)
+		}
+	}
+	if !found || disagreements == 0 {
+		t.Errorf("%+v, want %d species that differ", result, disagreements)
+	}
+	table := gateway.must(t, "replay", "penguins", "v2", "--rate", "20000", "--at-most", "0.05")
+	if want := fmt.Sprintf(`(?m)^penguins +v2 +kept +%[1]d +%[1]d +0 +0 +%[1]d +0 `, calls); !regexp.MustCompile(want).MatchString(table) {
+		t.Errorf("the table has no %s:\n%s", want, table)
+	}
+	for want, args := range map[string][]string{
+		"--at-most says":           {"v3", "--rate", "20000", "--at-most", "0.0001"},
+		"one of the route's":       {"v4"},
+		"no such file":             {"v3", "--from", "x.jsonl"},
+		"want the name of a file":  {"v3", "--from", "../x.jsonl"},
+		"calls per second above 0": {"v3", "--rate", "0"},
+	} {
+		if out, code := gateway.sluice(append([]string{"replay", "penguins"}, args...)...); code == 0 || !strings.Contains(out, want) {
+			t.Errorf("%q: exit code %d, want %q\n%s", args, code, want, out)
+		}
+	}
+}
+
 // species is what a model says of a penguin.
 func species(m *sample.Model, row sample.Row) string {
 	best := 0

@@ -15,6 +15,7 @@ import (
 	"sluice/proto/sluice/feedback/v1/feedbackv1connect"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
+	"sluice/shadow"
 	"sluice/telemetry"
 	"sluice/telemetry/incident"
 	"sluice/telemetry/labels"
@@ -39,6 +40,7 @@ type Gateway interface {
 	SubscribeBreakers(room int) *breaker.Subscription
 	Struck(v *routing.Version, f routing.Fault) uint64
 	Shadow(v *routing.Version) (gateway.ShadowStatus, bool)
+	Replay(ctx context.Context, r gateway.Replay, tell func(read uint64, at shadow.Status) error) error
 	IsReady() bool
 }
 

@@ -25,7 +25,8 @@ func (s *Service) ListShadows(_ context.Context, req *adminv1.ListShadowsRequest
 		}
 		for _, sh := range r.Shadows {
 			if at, ok := s.cfg.Gateway.Shadow(sh.Version); ok {
-				report := shadowReport(sh, &at.Status)
+				report := shadowReport(sh.Version, &at.Status)
+				report.Percent = float64(sh.Share) * 100 / routing.ShareSteps
 				report.Breaker = at.Breaker.State.String()
 				resp.Shadows = append(resp.Shadows, report)
 			}
@@ -34,9 +35,9 @@ func (s *Service) ListShadows(_ context.Context, req *adminv1.ListShadowsRequest
 	return resp, nil
 }
 
-func shadowReport(sh *routing.Shadow, at *shadow.Status) *adminv1.ShadowReport {
+func shadowReport(v *routing.Version, at *shadow.Status) *adminv1.ShadowReport {
 	r := &adminv1.ShadowReport{
-		Model: sh.Version.Model, Version: sh.Version.Name, Percent: float64(sh.Share) * 100 / routing.ShareSteps,
+		Model: v.Model, Version: v.Name,
 		Since: timestamppb.New(at.Since), Offered: at.Offered, Answered: at.Answered,
 		Dropped: byName(at.Dropped), Failed: byName(at.Failed), Queued: uint32(at.Queued), Bytes: uint64(at.Bytes),
 		Compared: at.Compared, Mismatched: at.Mismatched, Rate: rate(at.Mismatched, at.Compared, at.Rate, at.Always, at.Upper),

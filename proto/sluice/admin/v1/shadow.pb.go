@@ -26,6 +26,143 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReplayRequest says which calls are made, of whom, and how fast.
+type ReplayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// model names the route.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// version is one of the route's.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// from is the name of one file in the gateway's folder for the model; empty means all of them.
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// rate is how many calls are made per second, above 0.
+	Rate float64 `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`
+	// limit is how many calls are made at most, the oldest first; 0 means all there are.
+	Limit         uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayRequest) Reset() {
+	*x = ReplayRequest{}
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayRequest) ProtoMessage() {}
+
+func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
+func (*ReplayRequest) Descriptor() ([]byte, []int) {
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReplayRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ReplayRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ReplayRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ReplayRequest) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *ReplayRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ReplayResponse is where a replay is.
+type ReplayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// read is how many calls were read from files.
+	Read uint64 `protobuf:"varint,1,opt,name=read,proto3" json:"read,omitempty"`
+	// report is what they have brought. Those that are neither answered, dropped nor failed are under way.
+	Report        *ShadowReport `protobuf:"bytes,2,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayResponse) Reset() {
+	*x = ReplayResponse{}
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayResponse) ProtoMessage() {}
+
+func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
+func (*ReplayResponse) Descriptor() ([]byte, []int) {
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReplayResponse) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *ReplayResponse) GetReport() *ShadowReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 // ListShadowsRequest selects shadows.
 type ListShadowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -37,7 +174,7 @@ type ListShadowsRequest struct {
 
 func (x *ListShadowsRequest) Reset() {
 	*x = ListShadowsRequest{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[0]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +186,7 @@ func (x *ListShadowsRequest) String() string {
 func (*ListShadowsRequest) ProtoMessage() {}
 
 func (x *ListShadowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[0]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +199,7 @@ func (x *ListShadowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShadowsRequest.ProtoReflect.Descriptor instead.
 func (*ListShadowsRequest) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{0}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListShadowsRequest) GetModel() string {
@@ -83,7 +220,7 @@ type ListShadowsResponse struct {
 
 func (x *ListShadowsResponse) Reset() {
 	*x = ListShadowsResponse{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[1]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -95,7 +232,7 @@ func (x *ListShadowsResponse) String() string {
 func (*ListShadowsResponse) ProtoMessage() {}
 
 func (x *ListShadowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[1]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -108,7 +245,7 @@ func (x *ListShadowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShadowsResponse.ProtoReflect.Descriptor instead.
 func (*ListShadowsResponse) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{1}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListShadowsResponse) GetShadows() []*ShadowReport {
@@ -168,7 +305,7 @@ type ShadowReport struct {
 
 func (x *ShadowReport) Reset() {
 	*x = ShadowReport{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[2]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -180,7 +317,7 @@ func (x *ShadowReport) String() string {
 func (*ShadowReport) ProtoMessage() {}
 
 func (x *ShadowReport) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[2]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -193,7 +330,7 @@ func (x *ShadowReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShadowReport.ProtoReflect.Descriptor instead.
 func (*ShadowReport) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{2}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ShadowReport) GetModel() string {
@@ -359,7 +496,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[3]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +508,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[3]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +521,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{3}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Rate) GetSeen() float64 {
@@ -466,7 +603,7 @@ type OutputReport struct {
 
 func (x *OutputReport) Reset() {
 	*x = OutputReport{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[4]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +615,7 @@ func (x *OutputReport) String() string {
 func (*OutputReport) ProtoMessage() {}
 
 func (x *OutputReport) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[4]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +628,7 @@ func (x *OutputReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputReport.ProtoReflect.Descriptor instead.
 func (*OutputReport) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{4}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OutputReport) GetName() string {
@@ -615,7 +752,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[5]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +764,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[5]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +777,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{5}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Latency) GetCount() uint64 {
@@ -721,7 +858,7 @@ type MismatchExample struct {
 
 func (x *MismatchExample) Reset() {
 	*x = MismatchExample{}
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[6]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +870,7 @@ func (x *MismatchExample) String() string {
 func (*MismatchExample) ProtoMessage() {}
 
 func (x *MismatchExample) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[6]
+	mi := &file_sluice_admin_v1_shadow_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +883,7 @@ func (x *MismatchExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MismatchExample.ProtoReflect.Descriptor instead.
 func (*MismatchExample) Descriptor() ([]byte, []int) {
-	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{6}
+	return file_sluice_admin_v1_shadow_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MismatchExample) GetRequestId() string {
@@ -823,7 +960,16 @@ var File_sluice_admin_v1_shadow_proto protoreflect.FileDescriptor
 
 const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\n" +
-	"\x1csluice/admin/v1/shadow.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
+	"\x1csluice/admin/v1/shadow.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n" +
+	"\rReplayRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x12\n" +
+	"\x04rate\x18\x04 \x01(\x01R\x04rate\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\"[\n" +
+	"\x0eReplayResponse\x12\x12\n" +
+	"\x04read\x18\x01 \x01(\x04R\x04read\x125\n" +
+	"\x06report\x18\x02 \x01(\v2\x1d.sluice.admin.v1.ShadowReportR\x06report\"*\n" +
 	"\x12ListShadowsRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"N\n" +
 	"\x13ListShadowsResponse\x127\n" +
@@ -916,9 +1062,10 @@ const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\x06excess\x18\b \x01(\x01R\x06excess\x12\x1c\n" +
 	"\tdiffering\x18\t \x01(\x04R\tdiffering\x12\x1a\n" +
 	"\belements\x18\n" +
-	" \x01(\x04R\belements2n\n" +
+	" \x01(\x04R\belements2\xbb\x01\n" +
 	"\rShadowService\x12]\n" +
-	"\vListShadows\x12#.sluice.admin.v1.ListShadowsRequest\x1a$.sluice.admin.v1.ListShadowsResponse\"\x03\x90\x02\x01B&Z$sluice/proto/sluice/admin/v1;adminv1b\x06proto3"
+	"\vListShadows\x12#.sluice.admin.v1.ListShadowsRequest\x1a$.sluice.admin.v1.ListShadowsResponse\"\x03\x90\x02\x01\x12K\n" +
+	"\x06Replay\x12\x1e.sluice.admin.v1.ReplayRequest\x1a\x1f.sluice.admin.v1.ReplayResponse0\x01B&Z$sluice/proto/sluice/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_sluice_admin_v1_shadow_proto_rawDescOnce sync.Once
@@ -932,48 +1079,53 @@ func file_sluice_admin_v1_shadow_proto_rawDescGZIP() []byte {
 	return file_sluice_admin_v1_shadow_proto_rawDescData
 }
 
-var file_sluice_admin_v1_shadow_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_sluice_admin_v1_shadow_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_sluice_admin_v1_shadow_proto_goTypes = []any{
-	(*ListShadowsRequest)(nil),    // 0: sluice.admin.v1.ListShadowsRequest
-	(*ListShadowsResponse)(nil),   // 1: sluice.admin.v1.ListShadowsResponse
-	(*ShadowReport)(nil),          // 2: sluice.admin.v1.ShadowReport
-	(*Rate)(nil),                  // 3: sluice.admin.v1.Rate
-	(*OutputReport)(nil),          // 4: sluice.admin.v1.OutputReport
-	(*Latency)(nil),               // 5: sluice.admin.v1.Latency
-	(*MismatchExample)(nil),       // 6: sluice.admin.v1.MismatchExample
-	nil,                           // 7: sluice.admin.v1.ShadowReport.DroppedEntry
-	nil,                           // 8: sluice.admin.v1.ShadowReport.FailedEntry
-	nil,                           // 9: sluice.admin.v1.ShadowReport.DifferencesEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*ReplayRequest)(nil),         // 0: sluice.admin.v1.ReplayRequest
+	(*ReplayResponse)(nil),        // 1: sluice.admin.v1.ReplayResponse
+	(*ListShadowsRequest)(nil),    // 2: sluice.admin.v1.ListShadowsRequest
+	(*ListShadowsResponse)(nil),   // 3: sluice.admin.v1.ListShadowsResponse
+	(*ShadowReport)(nil),          // 4: sluice.admin.v1.ShadowReport
+	(*Rate)(nil),                  // 5: sluice.admin.v1.Rate
+	(*OutputReport)(nil),          // 6: sluice.admin.v1.OutputReport
+	(*Latency)(nil),               // 7: sluice.admin.v1.Latency
+	(*MismatchExample)(nil),       // 8: sluice.admin.v1.MismatchExample
+	nil,                           // 9: sluice.admin.v1.ShadowReport.DroppedEntry
+	nil,                           // 10: sluice.admin.v1.ShadowReport.FailedEntry
+	nil,                           // 11: sluice.admin.v1.ShadowReport.DifferencesEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_sluice_admin_v1_shadow_proto_depIdxs = []int32{
-	2,  // 0: sluice.admin.v1.ListShadowsResponse.shadows:type_name -> sluice.admin.v1.ShadowReport
-	10, // 1: sluice.admin.v1.ShadowReport.since:type_name -> google.protobuf.Timestamp
-	7,  // 2: sluice.admin.v1.ShadowReport.dropped:type_name -> sluice.admin.v1.ShadowReport.DroppedEntry
-	8,  // 3: sluice.admin.v1.ShadowReport.failed:type_name -> sluice.admin.v1.ShadowReport.FailedEntry
-	3,  // 4: sluice.admin.v1.ShadowReport.rate:type_name -> sluice.admin.v1.Rate
-	9,  // 5: sluice.admin.v1.ShadowReport.differences:type_name -> sluice.admin.v1.ShadowReport.DifferencesEntry
-	4,  // 6: sluice.admin.v1.ShadowReport.outputs:type_name -> sluice.admin.v1.OutputReport
-	5,  // 7: sluice.admin.v1.ShadowReport.caller_latency:type_name -> sluice.admin.v1.Latency
-	5,  // 8: sluice.admin.v1.ShadowReport.shadow_latency:type_name -> sluice.admin.v1.Latency
-	5,  // 9: sluice.admin.v1.ShadowReport.slower_by:type_name -> sluice.admin.v1.Latency
-	6,  // 10: sluice.admin.v1.ShadowReport.worst:type_name -> sluice.admin.v1.MismatchExample
-	3,  // 11: sluice.admin.v1.OutputReport.rate:type_name -> sluice.admin.v1.Rate
-	11, // 12: sluice.admin.v1.Latency.mean:type_name -> google.protobuf.Duration
-	11, // 13: sluice.admin.v1.Latency.p5:type_name -> google.protobuf.Duration
-	11, // 14: sluice.admin.v1.Latency.p50:type_name -> google.protobuf.Duration
-	11, // 15: sluice.admin.v1.Latency.p95:type_name -> google.protobuf.Duration
-	11, // 16: sluice.admin.v1.Latency.p99:type_name -> google.protobuf.Duration
-	11, // 17: sluice.admin.v1.Latency.max:type_name -> google.protobuf.Duration
-	10, // 18: sluice.admin.v1.MismatchExample.time:type_name -> google.protobuf.Timestamp
-	0,  // 19: sluice.admin.v1.ShadowService.ListShadows:input_type -> sluice.admin.v1.ListShadowsRequest
-	1,  // 20: sluice.admin.v1.ShadowService.ListShadows:output_type -> sluice.admin.v1.ListShadowsResponse
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	4,  // 0: sluice.admin.v1.ReplayResponse.report:type_name -> sluice.admin.v1.ShadowReport
+	4,  // 1: sluice.admin.v1.ListShadowsResponse.shadows:type_name -> sluice.admin.v1.ShadowReport
+	12, // 2: sluice.admin.v1.ShadowReport.since:type_name -> google.protobuf.Timestamp
+	9,  // 3: sluice.admin.v1.ShadowReport.dropped:type_name -> sluice.admin.v1.ShadowReport.DroppedEntry
+	10, // 4: sluice.admin.v1.ShadowReport.failed:type_name -> sluice.admin.v1.ShadowReport.FailedEntry
+	5,  // 5: sluice.admin.v1.ShadowReport.rate:type_name -> sluice.admin.v1.Rate
+	11, // 6: sluice.admin.v1.ShadowReport.differences:type_name -> sluice.admin.v1.ShadowReport.DifferencesEntry
+	6,  // 7: sluice.admin.v1.ShadowReport.outputs:type_name -> sluice.admin.v1.OutputReport
+	7,  // 8: sluice.admin.v1.ShadowReport.caller_latency:type_name -> sluice.admin.v1.Latency
+	7,  // 9: sluice.admin.v1.ShadowReport.shadow_latency:type_name -> sluice.admin.v1.Latency
+	7,  // 10: sluice.admin.v1.ShadowReport.slower_by:type_name -> sluice.admin.v1.Latency
+	8,  // 11: sluice.admin.v1.ShadowReport.worst:type_name -> sluice.admin.v1.MismatchExample
+	5,  // 12: sluice.admin.v1.OutputReport.rate:type_name -> sluice.admin.v1.Rate
+	13, // 13: sluice.admin.v1.Latency.mean:type_name -> google.protobuf.Duration
+	13, // 14: sluice.admin.v1.Latency.p5:type_name -> google.protobuf.Duration
+	13, // 15: sluice.admin.v1.Latency.p50:type_name -> google.protobuf.Duration
+	13, // 16: sluice.admin.v1.Latency.p95:type_name -> google.protobuf.Duration
+	13, // 17: sluice.admin.v1.Latency.p99:type_name -> google.protobuf.Duration
+	13, // 18: sluice.admin.v1.Latency.max:type_name -> google.protobuf.Duration
+	12, // 19: sluice.admin.v1.MismatchExample.time:type_name -> google.protobuf.Timestamp
+	2,  // 20: sluice.admin.v1.ShadowService.ListShadows:input_type -> sluice.admin.v1.ListShadowsRequest
+	0,  // 21: sluice.admin.v1.ShadowService.Replay:input_type -> sluice.admin.v1.ReplayRequest
+	3,  // 22: sluice.admin.v1.ShadowService.ListShadows:output_type -> sluice.admin.v1.ListShadowsResponse
+	1,  // 23: sluice.admin.v1.ShadowService.Replay:output_type -> sluice.admin.v1.ReplayResponse
+	22, // [22:24] is the sub-list for method output_type
+	20, // [20:22] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_sluice_admin_v1_shadow_proto_init() }
@@ -981,14 +1133,14 @@ func file_sluice_admin_v1_shadow_proto_init() {
 	if File_sluice_admin_v1_shadow_proto != nil {
 		return
 	}
-	file_sluice_admin_v1_shadow_proto_msgTypes[4].OneofWrappers = []any{}
+	file_sluice_admin_v1_shadow_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_admin_v1_shadow_proto_rawDesc), len(file_sluice_admin_v1_shadow_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,12 +39,18 @@ const (
 	// ShadowServiceListShadowsProcedure is the fully-qualified name of the ShadowService's ListShadows
 	// RPC.
 	ShadowServiceListShadowsProcedure = "/sluice.admin.v1.ShadowService/ListShadows"
+	// ShadowServiceReplayProcedure is the fully-qualified name of the ShadowService's Replay RPC.
+	ShadowServiceReplayProcedure = "/sluice.admin.v1.ShadowService/Replay"
 )
 
 // ShadowServiceClient is a client for the sluice.admin.v1.ShadowService service.
 type ShadowServiceClient interface {
 	// ListShadows returns what is known now.
 	ListShadows(context.Context, *v1.ListShadowsRequest) (*v1.ListShadowsResponse, error)
+	// Replay makes calls again that the gateway has kept, of any version of their route, and compares the answers
+	// with those that callers got. It tells every second where it is, and ends with the result. One replay is
+	// under way at a time.
+	Replay(context.Context, *v1.ReplayRequest) (*connect.ServerStreamForClient[v1.ReplayResponse], error)
 }
 
 // NewShadowServiceClient constructs a client for the sluice.admin.v1.ShadowService service. By
@@ -65,12 +71,19 @@ func NewShadowServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		replay: connect.NewClient[v1.ReplayRequest, v1.ReplayResponse](
+			httpClient,
+			baseURL+ShadowServiceReplayProcedure,
+			connect.WithSchema(shadowServiceMethods.ByName("Replay")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // shadowServiceClient implements ShadowServiceClient.
 type shadowServiceClient struct {
 	listShadows *connect.Client[v1.ListShadowsRequest, v1.ListShadowsResponse]
+	replay      *connect.Client[v1.ReplayRequest, v1.ReplayResponse]
 }
 
 // ListShadows calls sluice.admin.v1.ShadowService.ListShadows.
@@ -82,10 +95,19 @@ func (c *shadowServiceClient) ListShadows(ctx context.Context, req *v1.ListShado
 	return nil, err
 }
 
+// Replay calls sluice.admin.v1.ShadowService.Replay.
+func (c *shadowServiceClient) Replay(ctx context.Context, req *v1.ReplayRequest) (*connect.ServerStreamForClient[v1.ReplayResponse], error) {
+	return c.replay.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // ShadowServiceHandler is an implementation of the sluice.admin.v1.ShadowService service.
 type ShadowServiceHandler interface {
 	// ListShadows returns what is known now.
 	ListShadows(context.Context, *v1.ListShadowsRequest) (*v1.ListShadowsResponse, error)
+	// Replay makes calls again that the gateway has kept, of any version of their route, and compares the answers
+	// with those that callers got. It tells every second where it is, and ends with the result. One replay is
+	// under way at a time.
+	Replay(context.Context, *v1.ReplayRequest, *connect.ServerStream[v1.ReplayResponse]) error
 }
 
 // NewShadowServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -102,10 +124,18 @@ func NewShadowServiceHandler(svc ShadowServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	shadowServiceReplayHandler := connect.NewServerStreamHandlerSimple(
+		ShadowServiceReplayProcedure,
+		svc.Replay,
+		connect.WithSchema(shadowServiceMethods.ByName("Replay")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/sluice.admin.v1.ShadowService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ShadowServiceListShadowsProcedure:
 			shadowServiceListShadowsHandler.ServeHTTP(w, r)
+		case ShadowServiceReplayProcedure:
+			shadowServiceReplayHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -117,4 +147,8 @@ type UnimplementedShadowServiceHandler struct{}
 
 func (UnimplementedShadowServiceHandler) ListShadows(context.Context, *v1.ListShadowsRequest) (*v1.ListShadowsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ShadowService.ListShadows is not implemented"))
+}
+
+func (UnimplementedShadowServiceHandler) Replay(context.Context, *v1.ReplayRequest, *connect.ServerStream[v1.ReplayResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ShadowService.Replay is not implemented"))
 }
