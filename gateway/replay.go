@@ -61,7 +61,7 @@ func (g *Gateway) Replay(ctx context.Context, r Replay, tell func(read uint64, a
 	if route, ok := s.table.Route(r.Version.Model); ok {
 		for _, sh := range route.Shadows {
 			if sh.Version == r.Version {
-				settings = mirrorSettings(sh)
+				settings = mirrorSettings(route, sh)
 				settings.Rate = 0
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"sluice/breaker"
 	"sluice/gateway/identify"
 	"sluice/gateway/relay"
+	"sluice/proto/inference/redact"
 	"sluice/routing"
 	"sluice/shadow"
 	"sluice/shadow/compare"
@@ -60,11 +61,11 @@ func (s *shadows) shadowsOf(r *routing.Route, targets *targetSet, table uint64, 
 			m = &liveMirror{model: r.Model, version: sh.Version.Name, guard: guard}
 			m.target = &shadowTarget{guard: guard, telemetry: s.telemetry}
 			m.target.current.Store(t)
-			m.Mirror = shadow.New(m.target, shadow.Limits{}, mirrorSettings(sh))
+			m.Mirror = shadow.New(m.target, shadow.Limits{}, mirrorSettings(r, sh))
 			s.all[t.group.key] = m
 		} else {
 			m.target.current.Store(t)
-			m.Update(mirrorSettings(sh))
+			m.Update(mirrorSettings(r, sh))
 		}
 		m.table = table
 		list = append(list, &shadowed{sh, m.Mirror})
@@ -114,8 +115,12 @@ func (s *shadows) list() []*liveMirror {
 	return list
 }
 
-// mirrorSettings says a shadow's settings in the mirror's words.
-func mirrorSettings(sh *routing.Shadow) shadow.Settings {
+// mirrorSettings says the settings of a route's shadow in the mirror's words.
+func mirrorSettings(r *routing.Route, sh *routing.Shadow) shadow.Settings {
+	var columns map[string][]string
+	if r.Drift != nil {
+		columns = r.Drift.Columns
+	}
 	rules := compare.Rules{TopK: sh.TopK, Outputs: make(map[string]compare.Rule, len(sh.Outputs))}
 	for name, o := range sh.Outputs {
 		rule := compare.Rule{Ignore: o.Ignore, NaNDiffers: o.NaNDiffers}
@@ -124,7 +129,11 @@ func mirrorSettings(sh *routing.Shadow) shadow.Settings {
 		}
 		rules.Outputs[name] = rule
 	}
-	return shadow.Settings{Rate: sh.MaxRate, Sequences: sh.Sequences, Metadata: sh.Metadata, Rules: rules}
+	settings := shadow.Settings{Rate: sh.MaxRate, Sequences: sh.Sequences, Metadata: sh.Metadata, Rules: rules}
+	if e := sh.Examples; e != nil {
+		settings.Examples = redact.New(e.Redact, e.Keep, columns)
+	}
+	return settings
 }
 
 // sampleShadows decides, as the call is about to be sent, which shadows get a copy of

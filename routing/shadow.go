@@ -25,7 +25,12 @@ type Shadow struct {
 	Outputs map[string]OutputRule
 	// TopK is how many of a row's largest values are compared; 0 means the default.
 	TopK int
+	// Examples says what of calls may be remembered; nil means request ids alone.
+	Examples *Examples
 }
+
+// Examples names what must not be remembered of calls, and exceptions from that.
+type Examples struct{ Redact, Keep []string }
 
 // OutputRule is what is special about the comparison of one output.
 type OutputRule struct {
@@ -52,6 +57,9 @@ func (r *Route) setShadows(doc *routingv1.Route) {
 				Ignore: o.GetIgnore(), NaNDiffers: o.GetNanDiffers(),
 				OwnTolerance: o.Relative != nil || o.Absolute != nil, Relative: o.GetRelative(), Absolute: o.GetAbsolute(),
 			}
+		}
+		if e := d.GetExamples(); e != nil {
+			s.Examples = &Examples{slices.Clone(e.GetRedact()), slices.Clone(e.GetKeep())}
 		}
 		r.Shadows = append(r.Shadows, s)
 		if s.Version.Dark() && !allowsForce(doc, d.GetVersion()) {

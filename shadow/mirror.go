@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/proto/inference/redact"
 	"sluice/shadow/client"
 	"sluice/shadow/compare"
 )
@@ -50,6 +51,9 @@ type Settings struct {
 	Metadata []string
 	// Rules say how answers are compared.
 	Rules compare.Rules
+	// Examples says what of the calls that differ most may be remembered; nil remembers
+	// their request ids alone.
+	Examples *redact.Rules
 }
 
 // Mirror sends copies to one shadow version. Its methods may be called concurrently.

@@ -3,6 +3,7 @@ package shadow
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sluice/proto/inference"
+	"sluice/proto/inference/redact"
 	"sluice/shadow/compare"
 )
 
@@ -299,6 +301,60 @@ func TestCompressedMessagesAreComparedByWhatTheyHold(t *testing.T) {
 	s := r.idle()
 	if s.Answered != 1 || s.Mismatched != 0 || strings.Join(got.messages, "|") != "one|two" {
 		t.Errorf("%q; status %+v", got.messages, s)
+	}
+}
+
+// The deadline of one call holds, however many others come and go meanwhile.
+func TestDeadlineHoldsUnderLoad(t *testing.T) {
+	good := answer([]byte("x"))
+	r := newRig(t, serve(t, func(srv any, s grpc.ServerStream) error {
+		if method, _ := grpc.MethodFromServerStream(s); method == "/a/hangs" {
+			return hangs(srv, s)
+		}
+		return good(srv, s)
+	}), Limits{Deadline: 300 * time.Millisecond}, Settings{})
+	r.offer(Copy{Path: "/a/hangs"}, []byte("x"), nil)
+	for end := time.Now().Add(patience); r.Status().Failed[Deadline] == 0; {
+		if time.Now().After(end) {
+			t.Fatalf("counts %+v", r.Status().Counts)
+		}
+		for range 20 {
+			r.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Of the worst calls nothing is remembered unless that is allowed, and then nothing that
+// is to be hidden.
+func TestWorstCallsAreRememberedAsFarAsIsAllowed(t *testing.T) {
+	asked := marshal(t, &inference.ModelInferRequest{Inputs: []*inference.ModelInferRequest_InferInputTensor{
+		{Name: "name", Datatype: "BYTES", Shape: []int64{1}, Contents: &inference.InferTensorContents{BytesContents: [][]byte{[]byte("Ada")}}},
+		{Name: "age", Datatype: "INT32", Shape: []int64{1}, Contents: &inference.InferTensorContents{IntContents: []int32{36}}},
+	}})
+	r := newRig(t, serve(t, answer(marshal(t, scores(1, 2)))), Limits{}, Settings{})
+	remembered := func() string {
+		t.Helper()
+		r.offer(Copy{RequestID: "r"}, asked, marshal(t, scores(1, 5)))
+		b, err := json.Marshal(r.idle().Worst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if all := remembered(); strings.Contains(all, "Ada") || strings.Contains(all, "36") || r.Status().Worst[0].Call != nil {
+		t.Errorf("something was remembered: %s", all)
+	}
+	r.Update(Settings{Examples: redact.New([]string{"name"}, nil, nil)})
+	all := remembered()
+	for _, want := range []string{`"name":"age","datatype":"INT32","shape":[1],"data":[36]`, `"data":["` + redact.Hidden + `"]`,
+		`"caller":[{"name":"scores","datatype":"FP32","shape":[2],"data":[1,5]}]`, `"shadow":[{"name":"scores","datatype":"FP32","shape":[2],"data":[1,2]}]`} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%s is not remembered: %s", want, all)
+		}
+	}
+	if strings.Contains(all, "Ada") {
+		t.Errorf("what is to be hidden was remembered: %s", all)
 	}
 }
 

@@ -38,15 +38,16 @@ func newVerdict(now time.Time) *verdict {
 	return &verdict{since: now, differences: make(map[compare.Difference]uint64), outputs: make(map[string]*OutputVerdict)}
 }
 
-// add takes in one comparison.
-func (v *verdict) add(c *Copy, a Attempt, r *compare.Result) {
+// add takes in one comparison. remember is asked what may be shown of the call, if it is
+// among the worst.
+func (v *verdict) add(c *Copy, a Attempt, r *compare.Result, remember func() *Remembered) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.compared++
 	if r.Difference != compare.None {
 		v.mismatched++
 		v.differences[r.Difference]++
-		v.worst.add(c, a, r)
+		v.worst.add(c, a, r, remember)
 	}
 	for i := range r.Outputs {
 		v.output(r.Outputs[i].Name).add(&r.Outputs[i])

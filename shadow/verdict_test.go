@@ -151,7 +151,7 @@ func TestTheWorstCallsAreKept(t *testing.T) {
 		all[3].r.Difference, all[7].r.Difference = compare.Codes, compare.Shapes
 		var w worst
 		for _, m := range rapid.Permutation(all).Draw(t, "order") {
-			w.add(&m.c, Attempt{}, &m.r)
+			w.add(&m.c, Attempt{}, &m.r, nothing)
 		}
 		var got []string
 		for _, e := range w.read() {
@@ -170,7 +170,7 @@ func TestTheWorstCallsAreKept(t *testing.T) {
 func TestOutputsOfAVerdictAreBounded(t *testing.T) {
 	v := newVerdict(time.Now())
 	for i := range 10 * maxOutputs {
-		v.add(&Copy{}, Attempt{}, &compare.Result{Outputs: []compare.Output{{Name: fmt.Sprint("output ", i), Cosine: math.NaN(), TopK: math.NaN()}}})
+		v.add(&Copy{}, Attempt{}, &compare.Result{Outputs: []compare.Output{{Name: fmt.Sprint("output ", i), Cosine: math.NaN(), TopK: math.NaN()}}}, nothing)
 	}
 	s := v.read()
 	if len(s.Outputs) != maxOutputs+1 {
@@ -193,7 +193,7 @@ func TestMeansOfAnOutput(t *testing.T) {
 		{Name: "y", RMSE: 3, Cosine: math.NaN(), TopK: math.NaN(), MaxULP: 7, Difference: compare.Values, Excess: 4},
 		{Name: "x", RMSE: 1, Cosine: math.NaN(), TopK: math.NaN()}, {Name: "x", RMSE: inf}, {Name: "x", RMSE: 1},
 	} {
-		v.add(&Copy{}, Attempt{}, &compare.Result{Difference: o.Difference, Outputs: []compare.Output{o}})
+		v.add(&Copy{}, Attempt{}, &compare.Result{Difference: o.Difference, Outputs: []compare.Output{o}}, nothing)
 	}
 	s := v.read()
 	y := s.Outputs[1]
@@ -208,6 +208,9 @@ func TestMeansOfAnOutput(t *testing.T) {
 		t.Errorf("%d of %d", s.Mismatched, s.Compared)
 	}
 }
+
+// nothing may be shown of a call.
+func nothing() *Remembered { return nil }
 
 func TestReasonsHaveNames(t *testing.T) {
 	seen := map[string]bool{}

@@ -41,6 +41,11 @@ func (w *worker) run() {
 	var looked []*flight
 	worked := false
 	for {
+		select { // however much there is to do
+		case now := <-w.timer.C:
+			w.expire(now)
+		default:
+		}
 		j, over, more := w.m.next(looked)
 		for _, f := range over {
 			w.conclude(f)
@@ -214,16 +219,24 @@ func (w *worker) release(f *flight) {
 func (w *worker) judge(f *flight, attempt Attempt) compare.Difference {
 	c := f.Copy
 	w.answer = c.Payload.AppendAnswer(w.answer[:0])
+	settings, format := w.m.settings.Load(), compare.FormatOf(c.Path)
 	a, err := answerOf(c.Code, w.answer, c.Payload.AnswerEncoding())
+	b, errB := answerOf(attempt.Code, f.Answer, f.Encoding)
 	var r compare.Result
-	if err != nil {
+	switch {
+	case err != nil:
 		r = compare.Result{Difference: compare.Unreadable, Why: "the caller's answer: " + err.Error()}
-	} else if b, err := answerOf(attempt.Code, f.Answer, f.Encoding); err != nil {
-		r = compare.Result{Difference: compare.Unreadable, Why: "the shadow's answer: " + err.Error()}
-	} else {
-		r = w.comparer.Compare(compare.FormatOf(c.Path), &w.m.settings.Load().Rules, a, b)
+	case errB != nil:
+		r = compare.Result{Difference: compare.Unreadable, Why: "the shadow's answer: " + errB.Error()}
+	default:
+		r = w.comparer.Compare(format, &settings.Rules, a, b)
 	}
-	w.m.verdict.add(c, attempt, &r)
+	w.m.verdict.add(c, attempt, &r, func() *Remembered {
+		if settings.Examples == nil {
+			return nil
+		}
+		return remember(settings.Examples, format, f.Body, a, b)
+	})
 	if cap(w.answer) > largeScratch {
 		w.answer = nil
 	}

@@ -20,6 +20,9 @@ type Example struct {
 	MaxAbs, MaxRel      float64
 	Excess              float64 // error in proportion to what is allowed
 	Elements, Differing int
+
+	// Call is what may be shown of the call, nil if nothing.
+	Call *Remembered
 }
 
 // maxExamples is how many of the worst calls are kept.
@@ -29,7 +32,9 @@ const maxExamples = 10
 // first, then by how far values are off; of equal ones, the earliest.
 type worst struct{ all []Example }
 
-func (w *worst) add(c *Copy, a Attempt, r *compare.Result) {
+// add takes in a call that differs. remember is asked what may be shown of it, if it is
+// kept.
+func (w *worst) add(c *Copy, a Attempt, r *compare.Result, remember func() *Remembered) {
 	e := Example{RequestID: c.RequestID, At: a.Ended, Version: c.Version, Difference: r.Difference, Why: clip(r.Why)}
 	for i := range r.Outputs {
 		if o := &r.Outputs[i]; o.Difference == r.Difference && (e.Output == "" || o.Excess > e.Excess) {
@@ -43,6 +48,7 @@ func (w *worst) add(c *Copy, a Attempt, r *compare.Result) {
 		}
 		w.all = w.all[:maxExamples-1]
 	}
+	e.Call = remember()
 	e.RequestID, e.Output = strings.Clone(e.RequestID), strings.Clone(clip(e.Output))
 	w.all = append(w.all, e)
 	slices.SortStableFunc(w.all, func(a, b Example) int { return compareExamples(&a, &b) })

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -50,6 +51,7 @@ func shadowReport(v *routing.Version, at *shadow.Status) *adminv1.ShadowReport {
 		r.Worst = append(r.Worst, &adminv1.MismatchExample{
 			RequestId: e.RequestID, Time: timestamppb.New(e.At), AnsweredBy: e.Version, Difference: e.Difference.String(), Why: e.Why,
 			Output: e.Output, MaxAbs: e.MaxAbs, Excess: e.Excess, Differing: uint64(e.Differing), Elements: uint64(e.Elements),
+			Call: callOf(e.Call),
 		})
 	}
 	return r
@@ -68,6 +70,18 @@ func outputReport(o *shadow.OutputVerdict) *adminv1.OutputReport {
 		r.MeanTopK = &o.MeanTopK
 	}
 	return r
+}
+
+// callOf words what may be shown of a call.
+func callOf(r *shadow.Remembered) string {
+	if r == nil {
+		return ""
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return "" // it is made of what JSON has
+	}
+	return string(text)
 }
 
 // byName counts by the names of what is counted.

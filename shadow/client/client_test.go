@@ -202,6 +202,25 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 	}
 }
 
+// A server that asks for answers and reads none is left before they fill the memory.
+func TestServerThatProvokesAnswersAndReadsNone(t *testing.T) {
+	addr := serve(t, nil, func(n int, p *peer) {
+		if n > 0 {
+			return
+		}
+		for p.WritePing(false, [8]byte{1}) == nil {
+		}
+	})
+	r := newRig(t)
+	k := r.begin(addr, "x")
+	if r.ended() != k || k.End != Lost {
+		t.Errorf("ended %+v", k)
+	}
+	if n := cap(k.conn.out.b); n > 2*maxOut {
+		t.Errorf("%d bytes waited", n)
+	}
+}
+
 // A call that waits, for a connection or a stream, can be cancelled, and an address that
 // is not there is not tried with every call.
 func TestNobodyThere(t *testing.T) {

@@ -12,7 +12,14 @@ import (
 // maxBlock bounds the fields of one answer as they are encoded, in bytes.
 const maxBlock = 64 << 10
 
-var errBlock = errors.New("more fields than are read")
+// maxOut is how much may wait for the socket when the server wants more of it, such as
+// the answers to its pings, and reads nothing.
+const maxOut = 2 * writeLimit
+
+var (
+	errBlock   = errors.New("more fields than are read")
+	errBacklog = errors.New("the server provokes answers and does not read them")
+)
 
 // readAll handles what the server sends until the connection ends. What has to be
 // written, and the calls that are over, wait until there is nothing more to handle.
@@ -58,6 +65,9 @@ func (c *conn) handle(f http2.Frame, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.read = now
+	if len(c.out.b) > maxOut {
+		return errBacklog
+	}
 	switch f := f.(type) {
 	case *http2.DataFrame:
 		c.data(f, now)

@@ -119,6 +119,12 @@ func (r *Result) unreadable(which string, err error) {
 	r.Why = fmt.Sprintf("%s: %v", which, err)
 }
 
+// Outputs returns the outputs of one message of an answer that is not [Opaque].
+func Outputs(f Format, message []byte) ([]tensor.Tensor, error) {
+	c := read(f, message)
+	return c.tensors, c.err
+}
+
 // content is one message of an answer.
 type content struct {
 	tensors []tensor.Tensor

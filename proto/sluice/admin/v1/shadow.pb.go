@@ -829,7 +829,8 @@ func (x *Latency) GetMax() *durationpb.Duration {
 	return nil
 }
 
-// MismatchExample is one call whose answers differ. Nothing of what was asked or answered is in it.
+// MismatchExample is one call whose answers differ. Of what was asked or answered, it has what the shadow's
+// "examples" allow, which is nothing unless they are set.
 type MismatchExample struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// request_id is the call's x-request-id.
@@ -851,7 +852,10 @@ type MismatchExample struct {
 	// differing is how many of the output's elements differ.
 	Differing uint64 `protobuf:"varint,9,opt,name=differing,proto3" json:"differing,omitempty"`
 	// elements is how many the output has.
-	Elements      uint64 `protobuf:"varint,10,opt,name=elements,proto3" json:"elements,omitempty"`
+	Elements uint64 `protobuf:"varint,10,opt,name=elements,proto3" json:"elements,omitempty"`
+	// call is JSON with the tensors that were asked about and those of both answers, redacted; empty if nothing may be
+	// shown.
+	Call          string `protobuf:"bytes,11,opt,name=call,proto3" json:"call,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -956,6 +960,13 @@ func (x *MismatchExample) GetElements() uint64 {
 	return 0
 }
 
+func (x *MismatchExample) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
 var File_sluice_admin_v1_shadow_proto protoreflect.FileDescriptor
 
 const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
@@ -1046,7 +1057,7 @@ const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\x03p50\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03p50\x12+\n" +
 	"\x03p95\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p95\x12+\n" +
 	"\x03p99\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03p99\x12+\n" +
-	"\x03max\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xb6\x02\n" +
+	"\x03max\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03max\"\xca\x02\n" +
 	"\x0fMismatchExample\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
@@ -1062,7 +1073,8 @@ const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\x06excess\x18\b \x01(\x01R\x06excess\x12\x1c\n" +
 	"\tdiffering\x18\t \x01(\x04R\tdiffering\x12\x1a\n" +
 	"\belements\x18\n" +
-	" \x01(\x04R\belements2\xbb\x01\n" +
+	" \x01(\x04R\belements\x12\x12\n" +
+	"\x04call\x18\v \x01(\tR\x04call2\xbb\x01\n" +
 	"\rShadowService\x12]\n" +
 	"\vListShadows\x12#.sluice.admin.v1.ListShadowsRequest\x1a$.sluice.admin.v1.ListShadowsResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\x06Replay\x12\x1e.sluice.admin.v1.ReplayRequest\x1a\x1f.sluice.admin.v1.ReplayResponse0\x01B&Z$sluice/proto/sluice/admin/v1;adminv1b\x06proto3"
