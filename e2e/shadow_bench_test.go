@@ -73,8 +73,12 @@ func (s *shadowed) calls(b *testing.B, model string, size int, plan generator.Pl
 	if err != nil {
 		b.Fatal(err)
 	}
+	streams := 8
+	if plan.Rate > 0 {
+		streams = 256 // calls that find none when they are due would not be made at all
+	}
 	c, err := generator.Dial(b.Context(), generator.Config{
-		Address: s.data, Connections: 4, Streams: 8, Method: payload.InferMethod, Message: message, Timeout: 15 * time.Second,
+		Address: s.data, Connections: 4, Streams: streams, Method: payload.InferMethod, Message: message, Timeout: 15 * time.Second,
 	})
 	if err != nil {
 		b.Fatal(err)
