@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 )
 
 func TestShadowSettings(t *testing.T) {
@@ -20,6 +21,27 @@ func TestShadowSettings(t *testing.T) {
 	r, _ = mustParse(t, readTestFile(t, "testdata/design.good.yaml")).Route("fraud")
 	if len(r.Shadows) != 1 || r.Shadows[0].Version.Name != "v9" || r.Shadows[0].Share != 1000 {
 		t.Errorf("shadows of the design's document: %+v", r.Shadows)
+	}
+}
+
+func TestCaptureAndExamplesSettings(t *testing.T) {
+	const doc = `routes:
+- model: m
+  versions: [{name: a, endpoints: ["h:1"]}, {name: b, endpoints: ["h:2"]}]
+  weights: {a: 1}
+  capture: {percent: 2.5%s}
+  shadow: [{version: b, percent: 1, examples: {redact: [name, "x*"], keep: [x1]}}]
+`
+	r, _ := mustParse(t, fmt.Appendf(nil, doc, "")).Route("m")
+	if want := (Capture{Share: 250, MaxBytes: 64 << 20, Retain: 24 * time.Hour}); *r.Capture != want {
+		t.Errorf("%+v, want %+v", *r.Capture, want)
+	}
+	if want := (&Examples{[]string{"name", "x*"}, []string{"x1"}}); !reflect.DeepEqual(r.Shadows[0].Examples, want) {
+		t.Errorf("%+v, want %+v", r.Shadows[0].Examples, want)
+	}
+	r, _ = mustParse(t, fmt.Appendf(nil, doc, ", max_bytes: 70000, retain: 5m")).Route("m")
+	if want := (Capture{Share: 250, MaxBytes: 70000, Retain: 5 * time.Minute}); *r.Capture != want {
+		t.Errorf("%+v, want %+v", *r.Capture, want)
 	}
 }
 
