@@ -66,6 +66,8 @@ type Mirror struct {
 
 	settings atomic.Pointer[Settings]
 	rate     rateLimit
+	held     atomic.Int64 // bytes, for those who do not take mu
+	last     atomic.Int64 // the size of the copy that was offered last
 
 	wake chan struct{} // for the worker: there may be something to do
 	done sync.WaitGroup
@@ -102,10 +104,20 @@ func (m *Mirror) Admit(now time.Time) bool {
 		m.Withdraw(RateLimit)
 	case !m.target.Ready(now):
 		m.Withdraw(BreakerOpen)
+	case m.full():
+		m.Withdraw(QueueBytes)
 	default:
 		return true
 	}
 	return false
+}
+
+// full reports whether there is hardly room for another copy like the last one, so that it
+// is not worth making one. However large that was, copies are made again while an eighth of
+// the memory is free.
+func (m *Mirror) full() bool {
+	most := int64(m.limits.Bytes)
+	return m.held.Load()+min(m.last.Load(), most/8) > most
 }
 
 // Decline counts a call that was sampled, and of which no copy is wanted now.
@@ -120,6 +132,7 @@ func (m *Mirror) Withdraw(r Reason) { m.counts.by[r].Add(1) }
 // Offer hands a copy over. It takes the payload in any case.
 func (m *Mirror) Offer(c *Copy) {
 	j := newJob(c)
+	m.last.Store(int64(j.size))
 	m.mu.Lock()
 	switch {
 	case m.closed:
@@ -132,7 +145,7 @@ func (m *Mirror) Offer(c *Copy) {
 		m.refuse(c, QueueBytes)
 		return
 	}
-	m.bytes += j.size
+	m.hold(j.size)
 	m.queue[(m.head+m.n)%len(m.queue)] = j
 	m.n++
 	m.mu.Unlock()
@@ -191,11 +204,17 @@ func (m *Mirror) pop() job {
 	return j
 }
 
+// hold accounts for memory; m.mu is held.
+func (m *Mirror) hold(bytes int) {
+	m.bytes += bytes
+	m.held.Store(int64(m.bytes))
+}
+
 // finish gives back what a copy that was taken from the queue has held.
 func (m *Mirror) finish(j job) {
 	m.mu.Lock()
 	m.answers -= j.allowance
-	m.bytes -= j.size
+	m.hold(-j.size)
 	m.inFlight--
 	m.mu.Unlock()
 }
@@ -217,7 +236,7 @@ func (m *Mirror) Close() {
 	var waiting []job
 	for m.n > 0 {
 		waiting = append(waiting, m.pop())
-		m.bytes -= waiting[len(waiting)-1].size
+		m.hold(-waiting[len(waiting)-1].size)
 	}
 	m.mu.Unlock()
 	for _, j := range waiting {

@@ -399,6 +399,28 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
+// While there is no room, no copies are asked for; one that is too large for any room does
+// not keep others out.
+func TestNoCopyIsMadeForWhichThereIsNoRoom(t *testing.T) {
+	r := newRig(t, serve(t, answer([]byte("x"))), Limits{Bytes: 30_000}, Settings{})
+	r.hold.Lock() // nobody works meanwhile
+	const size = 2*1005 + 5 // the request twice, and an empty message for an answer
+	for range 40 {
+		r.offer(Copy{Path: "/a/b"}, make([]byte, 1000), nil)
+	}
+	made, held := len(r.payloads), r.Status()
+	r.hold.Unlock()
+	if made != 30_000/size || held.Bytes != made*size || held.Dropped[QueueBytes] != uint64(40-made) {
+		t.Errorf("%d copies were made and %d dropped for %d bytes", made, held.Dropped[QueueBytes], held.Bytes)
+	}
+	r.idle()
+	r.offer(Copy{Path: "/a/b"}, make([]byte, 100_000), nil)
+	r.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
+	if s := r.idle(); s.Dropped[QueueBytes] != held.Dropped[QueueBytes]+1 {
+		t.Errorf("counts %+v", s.Counts)
+	}
+}
+
 // As many calls are under way as may be, though one goroutine sends them.
 func TestAsManyCallsAreUnderWayAsMayBe(t *testing.T) {
 	var under atomic.Int32
