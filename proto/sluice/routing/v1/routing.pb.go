@@ -116,6 +116,8 @@ type Route struct {
 	// slo says how good the answers of the route are meant to be. It changes nothing about them: it is
 	// what error budgets, burn rates and incidents are measured by.
 	Slo *SLO `protobuf:"bytes,16,opt,name=slo,proto3" json:"slo,omitempty"`
+	// capture keeps calls in files, so that they can be made again. Unset means never.
+	Capture *Capture `protobuf:"bytes,17,opt,name=capture,proto3" json:"capture,omitempty"`
 	// priority says which calls go first when not all can be answered.
 	Priority *Priority `protobuf:"bytes,19,opt,name=priority,proto3" json:"priority,omitempty"`
 	// drift says how the data of the versions is watched. Unset means not at all.
@@ -263,6 +265,13 @@ func (x *Route) GetHealth() *Health {
 func (x *Route) GetSlo() *SLO {
 	if x != nil {
 		return x.Slo
+	}
+	return nil
+}
+
+func (x *Route) GetCapture() *Capture {
+	if x != nil {
+		return x.Capture
 	}
 	return nil
 }
@@ -768,7 +777,10 @@ type Shadow struct {
 	// other metadata is passed on anyway.
 	Metadata []string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	// compare says when an answer of the shadow is the caller's.
-	Compare       *Comparison `protobuf:"bytes,7,opt,name=compare,proto3" json:"compare,omitempty"`
+	Compare *Comparison `protobuf:"bytes,7,opt,name=compare,proto3" json:"compare,omitempty"`
+	// examples lets the calls that differ most be remembered with what was asked and answered, not by their request
+	// ids alone. Unset means never.
+	Examples      *Examples `protobuf:"bytes,8,opt,name=examples,proto3" json:"examples,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -852,6 +864,136 @@ func (x *Shadow) GetCompare() *Comparison {
 	return nil
 }
 
+func (x *Shadow) GetExamples() *Examples {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+// Examples says what of calls may be remembered. Only values of tensors are, and of a call at most some kilobytes.
+type Examples struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// redact names what must not be: tensors, columns, or "x[2]", with * for any characters. A name stands for tensors
+	// of requests and of answers; "output.score" is an answer's alone.
+	Redact []string `protobuf:"bytes,1,rep,name=redact,proto3" json:"redact,omitempty"`
+	// keep names exceptions from redact, in the same way.
+	Keep          []string `protobuf:"bytes,2,rep,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Examples) Reset() {
+	*x = Examples{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Examples) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Examples) ProtoMessage() {}
+
+func (x *Examples) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Examples.ProtoReflect.Descriptor instead.
+func (*Examples) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Examples) GetRedact() []string {
+	if x != nil {
+		return x.Redact
+	}
+	return nil
+}
+
+func (x *Examples) GetKeep() []string {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+// Capture keeps predictions in files of the gateway, where one was started with a folder for them. What callers
+// ask and are answered stands in them, whole; credentials do not.
+type Capture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// percent is the share of calls that are kept, in steps of 0.01. They are among those that shadows get copies
+	// of, if their share is greater.
+	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	// max_bytes bounds the files of the route on each gateway together; the oldest go first. Unset means 67108864,
+	// 64 MiB.
+	MaxBytes *uint64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3,oneof" json:"max_bytes,omitempty"`
+	// retain is how long a file is kept after its last call. Unset means 24h.
+	Retain        *durationpb.Duration `protobuf:"bytes,3,opt,name=retain,proto3" json:"retain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capture) Reset() {
+	*x = Capture{}
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capture) ProtoMessage() {}
+
+func (x *Capture) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capture.ProtoReflect.Descriptor instead.
+func (*Capture) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Capture) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Capture) GetMaxBytes() uint64 {
+	if x != nil && x.MaxBytes != nil {
+		return *x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Capture) GetRetain() *durationpb.Duration {
+	if x != nil {
+		return x.Retain
+	}
+	return nil
+}
+
 // Timeout bounds the time a call may take.
 type Timeout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -865,7 +1007,7 @@ type Timeout struct {
 
 func (x *Timeout) Reset() {
 	*x = Timeout{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[9]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1019,7 @@ func (x *Timeout) String() string {
 func (*Timeout) ProtoMessage() {}
 
 func (x *Timeout) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[9]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1032,7 @@ func (x *Timeout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeout.ProtoReflect.Descriptor instead.
 func (*Timeout) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{9}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Timeout) GetDefault() *durationpb.Duration {
@@ -923,7 +1065,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[10]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1077,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[10]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1090,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{10}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Limits) GetInFlight() uint32 {
@@ -995,7 +1137,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[11]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1149,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[11]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1162,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{11}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Breaker) GetFailureRatio() float64 {
@@ -1095,7 +1237,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[12]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1249,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[12]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1262,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{12}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Health) GetInterval() *durationpb.Duration {
@@ -1174,7 +1316,7 @@ type Hedge struct {
 
 func (x *Hedge) Reset() {
 	*x = Hedge{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[13]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1328,7 @@ func (x *Hedge) String() string {
 func (*Hedge) ProtoMessage() {}
 
 func (x *Hedge) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[13]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1341,7 @@ func (x *Hedge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hedge.ProtoReflect.Descriptor instead.
 func (*Hedge) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{13}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Hedge) GetDelay() *durationpb.Duration {
@@ -1224,7 +1366,7 @@ type Priority struct {
 
 func (x *Priority) Reset() {
 	*x = Priority{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[14]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1378,7 @@ func (x *Priority) String() string {
 func (*Priority) ProtoMessage() {}
 
 func (x *Priority) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[14]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1391,7 @@ func (x *Priority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Priority.ProtoReflect.Descriptor instead.
 func (*Priority) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{14}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Priority) GetMetadata() string {
@@ -1292,7 +1434,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[15]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1446,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[15]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1459,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{15}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Fault) GetVersion() string {
@@ -1383,7 +1525,7 @@ type CutOff struct {
 
 func (x *CutOff) Reset() {
 	*x = CutOff{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[16]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1537,7 @@ func (x *CutOff) String() string {
 func (*CutOff) ProtoMessage() {}
 
 func (x *CutOff) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[16]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1550,7 @@ func (x *CutOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutOff.ProtoReflect.Descriptor instead.
 func (*CutOff) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{16}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CutOff) GetVersion() string {
@@ -1439,7 +1581,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[17]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1593,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[17]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1606,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{17}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Comparison) GetOutputs() []*OutputRule {
@@ -1503,7 +1645,7 @@ type OutputRule struct {
 
 func (x *OutputRule) Reset() {
 	*x = OutputRule{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[18]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1657,7 @@ func (x *OutputRule) String() string {
 func (*OutputRule) ProtoMessage() {}
 
 func (x *OutputRule) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[18]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1670,7 @@ func (x *OutputRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRule.ProtoReflect.Descriptor instead.
 func (*OutputRule) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{18}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *OutputRule) GetName() string {
@@ -1581,7 +1723,7 @@ type SLO struct {
 
 func (x *SLO) Reset() {
 	*x = SLO{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[19]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1735,7 @@ func (x *SLO) String() string {
 func (*SLO) ProtoMessage() {}
 
 func (x *SLO) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[19]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1748,7 @@ func (x *SLO) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SLO.ProtoReflect.Descriptor instead.
 func (*SLO) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{19}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SLO) GetAvailability() float64 {
@@ -1643,7 +1785,7 @@ type LatencyObjective struct {
 
 func (x *LatencyObjective) Reset() {
 	*x = LatencyObjective{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[20]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1797,7 @@ func (x *LatencyObjective) String() string {
 func (*LatencyObjective) ProtoMessage() {}
 
 func (x *LatencyObjective) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[20]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1810,7 @@ func (x *LatencyObjective) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyObjective.ProtoReflect.Descriptor instead.
 func (*LatencyObjective) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{20}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LatencyObjective) GetP50() *durationpb.Duration {
@@ -1732,7 +1874,7 @@ type Drift struct {
 
 func (x *Drift) Reset() {
 	*x = Drift{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[21]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1886,7 @@ func (x *Drift) String() string {
 func (*Drift) ProtoMessage() {}
 
 func (x *Drift) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[21]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1899,7 @@ func (x *Drift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drift.ProtoReflect.Descriptor instead.
 func (*Drift) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{21}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Drift) GetPerSecond() float64 {
@@ -1828,7 +1970,7 @@ type Payloads struct {
 
 func (x *Payloads) Reset() {
 	*x = Payloads{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1982,7 @@ func (x *Payloads) String() string {
 func (*Payloads) ProtoMessage() {}
 
 func (x *Payloads) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[22]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1995,7 @@ func (x *Payloads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payloads.ProtoReflect.Descriptor instead.
 func (*Payloads) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{22}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Payloads) GetPerSecond() float64 {
@@ -1897,7 +2039,7 @@ type TensorColumns struct {
 
 func (x *TensorColumns) Reset() {
 	*x = TensorColumns{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2051,7 @@ func (x *TensorColumns) String() string {
 func (*TensorColumns) ProtoMessage() {}
 
 func (x *TensorColumns) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[23]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2064,7 @@ func (x *TensorColumns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TensorColumns.ProtoReflect.Descriptor instead.
 func (*TensorColumns) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{23}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TensorColumns) GetTensor() string {
@@ -1973,7 +2115,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[24]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2127,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_routing_proto_msgTypes[24]
+	mi := &file_sluice_routing_v1_routing_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2140,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{24}
+	return file_sluice_routing_v1_routing_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Labels) GetPredicts() string {
@@ -2084,7 +2226,7 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x1fsluice/routing/v1/routing.proto\x12\x11sluice.routing.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n" +
 	"\bDocument\x120\n" +
-	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\x92\x0f\n" +
+	"\x06routes\x18\x01 \x03(\v2\x18.sluice.routing.v1.RouteR\x06routes\"\xc8\x0f\n" +
 	"\x05Route\x12\xfb\x01\n" +
 	"\x05model\x18\x01 \x01(\tB\xe4\x01\xbaH\xe0\x01\xba\x01l\n" +
 	"\vroute.model\x1281 to 128 visible ASCII characters without space or comma\x1a#this.matches(r'^[!-+\\--~]{1,128}$')\xba\x01n\n" +
@@ -2106,7 +2248,8 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x14ignore_model_version\x18\f \x01(\bR\x12ignoreModelVersion\x12.\n" +
 	"\x05hedge\x18\r \x01(\v2\x18.sluice.routing.v1.HedgeR\x05hedge\x121\n" +
 	"\x06health\x18\x0e \x01(\v2\x19.sluice.routing.v1.HealthR\x06health\x12(\n" +
-	"\x03slo\x18\x10 \x01(\v2\x16.sluice.routing.v1.SLOR\x03slo\x127\n" +
+	"\x03slo\x18\x10 \x01(\v2\x16.sluice.routing.v1.SLOR\x03slo\x124\n" +
+	"\acapture\x18\x11 \x01(\v2\x1a.sluice.routing.v1.CaptureR\acapture\x127\n" +
 	"\bpriority\x18\x13 \x01(\v2\x1b.sluice.routing.v1.PriorityR\bpriority\x12.\n" +
 	"\x05drift\x18\x12 \x01(\v2\x18.sluice.routing.v1.DriftR\x05drift\x121\n" +
 	"\x06labels\x18\x15 \x01(\v2\x19.sluice.routing.v1.LabelsR\x06labels\x12i\n" +
@@ -2166,7 +2309,7 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\areserve\x18\x03 \x01(\v2\x19.google.protobuf.DurationBh\xbaHe\xba\x01b\n" +
 	"\x10fallback.reserve\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\areserve\x12\xb0\x01\n" +
 	"\fforce_sha256\x18\x04 \x01(\tB\x8c\x01\xbaH\x88\x01\xba\x01\x81\x01\n" +
-	"\x15fallback.force_sha256\x12Ga SHA-256 as 64 lower-case hexadecimal digits, such as sha256sum prints\x1a\x1fthis.matches(r'^[0-9a-f]{64}$')\xd8\x01\x01R\vforceSha256\"\x84\x06\n" +
+	"\x15fallback.force_sha256\x12Ga SHA-256 as 64 lower-case hexadecimal digits, such as sha256sum prints\x1a\x1fthis.matches(r'^[0-9a-f]{64}$')\xd8\x01\x01R\vforceSha256\"\xbd\x06\n" +
 	"\x06Shadow\x12Y\n" +
 	"\aversion\x18\x01 \x01(\tB?\xbaH<\xba\x019\n" +
 	"\x0eshadow.version\x12\x1bone of the route's versions\x1a\n" +
@@ -2180,7 +2323,24 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\tsequences\x18\x05 \x01(\bR\tsequences\x12\xb6\x01\n" +
 	"\bmetadata\x18\x06 \x03(\tB\x99\x01\xbaH\x95\x01\x92\x01\x91\x01\"\x8e\x01\xba\x01\x8a\x01\n" +
 	"\x0fshadow.metadata\x12Pa lower-case metadata key of 1 to 128 characters from a-z, 0-9, '_', '-' and '.'\x1a%this.matches(r'^[a-z0-9_.-]{1,128}$')R\bmetadata\x127\n" +
-	"\acompare\x18\a \x01(\v2\x1d.sluice.routing.v1.ComparisonR\acompare\"\xbb\x02\n" +
+	"\acompare\x18\a \x01(\v2\x1d.sluice.routing.v1.ComparisonR\acompare\x127\n" +
+	"\bexamples\x18\b \x01(\v2\x1b.sluice.routing.v1.ExamplesR\bexamples\"\x80\x03\n" +
+	"\bExamples\x12\xbc\x01\n" +
+	"\x06redact\x18\x01 \x03(\tB\xa3\x01\xbaH\x9f\x01\xba\x017\n" +
+	"\x0fexamples.redact\x12\x11at most 100 names\x1a\x11size(this) <= 100\x92\x01b\"`\xba\x01]\n" +
+	"\x14examples.redact.name\x12\x1da name of 1 to 256 characters\x1a&this.size() >= 1 && this.size() <= 256R\x06redact\x12\xb4\x01\n" +
+	"\x04keep\x18\x02 \x03(\tB\x9f\x01\xbaH\x9b\x01\xba\x015\n" +
+	"\rexamples.keep\x12\x11at most 100 names\x1a\x11size(this) <= 100\x92\x01`\"^\xba\x01[\n" +
+	"\x12examples.keep.name\x12\x1da name of 1 to 256 characters\x1a&this.size() >= 1 && this.size() <= 256R\x04keep\"\xbe\x03\n" +
+	"\aCapture\x12p\n" +
+	"\apercent\x18\x01 \x01(\x01BV\xbaHS\xba\x01P\n" +
+	"\x0fcapture.percent\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0R\apercent\x12\x94\x01\n" +
+	"\tmax_bytes\x18\x02 \x01(\x04Br\xbaHo\xba\x01l\n" +
+	"\x11capture.max_bytes\x12-a number of bytes from 65536 to 1099511627776\x1a(this >= 65536u && this <= 1099511627776uH\x00R\bmaxBytes\x88\x01\x01\x12\x9b\x01\n" +
+	"\x06retain\x18\x03 \x01(\v2\x19.google.protobuf.DurationBh\xbaHe\xba\x01b\n" +
+	"\x0ecapture.retain\x12\x1ba duration from 1m to 8760h\x1a3this >= duration('1m') && this <= duration('8760h')R\x06retainB\f\n" +
+	"\n" +
+	"_max_bytes\"\xbb\x02\n" +
 	"\aTimeout\x12\x9c\x01\n" +
 	"\adefault\x18\x01 \x01(\v2\x19.google.protobuf.DurationBg\xbaHd\xba\x01a\n" +
 	"\x0ftimeout.default\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\adefault\x12\x90\x01\n" +
@@ -2362,7 +2522,7 @@ func file_sluice_routing_v1_routing_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_routing_proto_rawDescData
 }
 
-var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_sluice_routing_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Document)(nil),              // 0: sluice.routing.v1.Document
 	(*Route)(nil),                 // 1: sluice.routing.v1.Route
@@ -2373,79 +2533,84 @@ var file_sluice_routing_v1_routing_proto_goTypes = []any{
 	(*Sticky)(nil),                // 6: sluice.routing.v1.Sticky
 	(*Fallback)(nil),              // 7: sluice.routing.v1.Fallback
 	(*Shadow)(nil),                // 8: sluice.routing.v1.Shadow
-	(*Timeout)(nil),               // 9: sluice.routing.v1.Timeout
-	(*Limits)(nil),                // 10: sluice.routing.v1.Limits
-	(*Breaker)(nil),               // 11: sluice.routing.v1.Breaker
-	(*Health)(nil),                // 12: sluice.routing.v1.Health
-	(*Hedge)(nil),                 // 13: sluice.routing.v1.Hedge
-	(*Priority)(nil),              // 14: sluice.routing.v1.Priority
-	(*Fault)(nil),                 // 15: sluice.routing.v1.Fault
-	(*CutOff)(nil),                // 16: sluice.routing.v1.CutOff
-	(*Comparison)(nil),            // 17: sluice.routing.v1.Comparison
-	(*OutputRule)(nil),            // 18: sluice.routing.v1.OutputRule
-	(*SLO)(nil),                   // 19: sluice.routing.v1.SLO
-	(*LatencyObjective)(nil),      // 20: sluice.routing.v1.LatencyObjective
-	(*Drift)(nil),                 // 21: sluice.routing.v1.Drift
-	(*Payloads)(nil),              // 22: sluice.routing.v1.Payloads
-	(*TensorColumns)(nil),         // 23: sluice.routing.v1.TensorColumns
-	(*Labels)(nil),                // 24: sluice.routing.v1.Labels
-	nil,                           // 25: sluice.routing.v1.Route.WeightsEntry
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*Examples)(nil),              // 9: sluice.routing.v1.Examples
+	(*Capture)(nil),               // 10: sluice.routing.v1.Capture
+	(*Timeout)(nil),               // 11: sluice.routing.v1.Timeout
+	(*Limits)(nil),                // 12: sluice.routing.v1.Limits
+	(*Breaker)(nil),               // 13: sluice.routing.v1.Breaker
+	(*Health)(nil),                // 14: sluice.routing.v1.Health
+	(*Hedge)(nil),                 // 15: sluice.routing.v1.Hedge
+	(*Priority)(nil),              // 16: sluice.routing.v1.Priority
+	(*Fault)(nil),                 // 17: sluice.routing.v1.Fault
+	(*CutOff)(nil),                // 18: sluice.routing.v1.CutOff
+	(*Comparison)(nil),            // 19: sluice.routing.v1.Comparison
+	(*OutputRule)(nil),            // 20: sluice.routing.v1.OutputRule
+	(*SLO)(nil),                   // 21: sluice.routing.v1.SLO
+	(*LatencyObjective)(nil),      // 22: sluice.routing.v1.LatencyObjective
+	(*Drift)(nil),                 // 23: sluice.routing.v1.Drift
+	(*Payloads)(nil),              // 24: sluice.routing.v1.Payloads
+	(*TensorColumns)(nil),         // 25: sluice.routing.v1.TensorColumns
+	(*Labels)(nil),                // 26: sluice.routing.v1.Labels
+	nil,                           // 27: sluice.routing.v1.Route.WeightsEntry
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_sluice_routing_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: sluice.routing.v1.Document.routes:type_name -> sluice.routing.v1.Route
 	2,  // 1: sluice.routing.v1.Route.versions:type_name -> sluice.routing.v1.Version
-	25, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
+	27, // 2: sluice.routing.v1.Route.weights:type_name -> sluice.routing.v1.Route.WeightsEntry
 	6,  // 3: sluice.routing.v1.Route.sticky:type_name -> sluice.routing.v1.Sticky
 	7,  // 4: sluice.routing.v1.Route.fallback:type_name -> sluice.routing.v1.Fallback
 	8,  // 5: sluice.routing.v1.Route.shadow:type_name -> sluice.routing.v1.Shadow
-	9,  // 6: sluice.routing.v1.Route.timeout:type_name -> sluice.routing.v1.Timeout
-	10, // 7: sluice.routing.v1.Route.limits:type_name -> sluice.routing.v1.Limits
-	11, // 8: sluice.routing.v1.Route.breaker:type_name -> sluice.routing.v1.Breaker
-	13, // 9: sluice.routing.v1.Route.hedge:type_name -> sluice.routing.v1.Hedge
-	12, // 10: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
-	19, // 11: sluice.routing.v1.Route.slo:type_name -> sluice.routing.v1.SLO
-	14, // 12: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
-	21, // 13: sluice.routing.v1.Route.drift:type_name -> sluice.routing.v1.Drift
-	24, // 14: sluice.routing.v1.Route.labels:type_name -> sluice.routing.v1.Labels
-	15, // 15: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
-	16, // 16: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
-	3,  // 17: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
-	4,  // 18: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
-	5,  // 19: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
-	26, // 20: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
-	17, // 21: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
-	26, // 22: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
-	26, // 23: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
-	26, // 24: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
-	26, // 25: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
-	26, // 26: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
-	26, // 27: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
-	26, // 28: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
-	26, // 29: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
-	26, // 30: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
-	26, // 31: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
-	27, // 32: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
-	27, // 33: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
-	18, // 34: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
-	20, // 35: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
-	26, // 36: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
-	26, // 37: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
-	26, // 38: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
-	26, // 39: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
-	26, // 40: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
-	26, // 41: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
-	26, // 42: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
-	23, // 43: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
-	22, // 44: sluice.routing.v1.Drift.payloads:type_name -> sluice.routing.v1.Payloads
-	26, // 45: sluice.routing.v1.Labels.max_age:type_name -> google.protobuf.Duration
-	26, // 46: sluice.routing.v1.Labels.window:type_name -> google.protobuf.Duration
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	11, // 6: sluice.routing.v1.Route.timeout:type_name -> sluice.routing.v1.Timeout
+	12, // 7: sluice.routing.v1.Route.limits:type_name -> sluice.routing.v1.Limits
+	13, // 8: sluice.routing.v1.Route.breaker:type_name -> sluice.routing.v1.Breaker
+	15, // 9: sluice.routing.v1.Route.hedge:type_name -> sluice.routing.v1.Hedge
+	14, // 10: sluice.routing.v1.Route.health:type_name -> sluice.routing.v1.Health
+	21, // 11: sluice.routing.v1.Route.slo:type_name -> sluice.routing.v1.SLO
+	10, // 12: sluice.routing.v1.Route.capture:type_name -> sluice.routing.v1.Capture
+	16, // 13: sluice.routing.v1.Route.priority:type_name -> sluice.routing.v1.Priority
+	23, // 14: sluice.routing.v1.Route.drift:type_name -> sluice.routing.v1.Drift
+	26, // 15: sluice.routing.v1.Route.labels:type_name -> sluice.routing.v1.Labels
+	17, // 16: sluice.routing.v1.Route.faults:type_name -> sluice.routing.v1.Fault
+	18, // 17: sluice.routing.v1.Route.cut_off:type_name -> sluice.routing.v1.CutOff
+	3,  // 18: sluice.routing.v1.Version.rename:type_name -> sluice.routing.v1.Rename
+	4,  // 19: sluice.routing.v1.Version.provenance:type_name -> sluice.routing.v1.Provenance
+	5,  // 20: sluice.routing.v1.Version.tls:type_name -> sluice.routing.v1.TLS
+	28, // 21: sluice.routing.v1.Fallback.reserve:type_name -> google.protobuf.Duration
+	19, // 22: sluice.routing.v1.Shadow.compare:type_name -> sluice.routing.v1.Comparison
+	9,  // 23: sluice.routing.v1.Shadow.examples:type_name -> sluice.routing.v1.Examples
+	28, // 24: sluice.routing.v1.Capture.retain:type_name -> google.protobuf.Duration
+	28, // 25: sluice.routing.v1.Timeout.default:type_name -> google.protobuf.Duration
+	28, // 26: sluice.routing.v1.Timeout.max:type_name -> google.protobuf.Duration
+	28, // 27: sluice.routing.v1.Breaker.open_for:type_name -> google.protobuf.Duration
+	28, // 28: sluice.routing.v1.Breaker.max_open_for:type_name -> google.protobuf.Duration
+	28, // 29: sluice.routing.v1.Breaker.slow_call:type_name -> google.protobuf.Duration
+	28, // 30: sluice.routing.v1.Health.interval:type_name -> google.protobuf.Duration
+	28, // 31: sluice.routing.v1.Health.timeout:type_name -> google.protobuf.Duration
+	28, // 32: sluice.routing.v1.Health.slow_start:type_name -> google.protobuf.Duration
+	28, // 33: sluice.routing.v1.Hedge.delay:type_name -> google.protobuf.Duration
+	28, // 34: sluice.routing.v1.Fault.delay:type_name -> google.protobuf.Duration
+	29, // 35: sluice.routing.v1.Fault.from:type_name -> google.protobuf.Timestamp
+	29, // 36: sluice.routing.v1.Fault.until:type_name -> google.protobuf.Timestamp
+	20, // 37: sluice.routing.v1.Comparison.outputs:type_name -> sluice.routing.v1.OutputRule
+	22, // 38: sluice.routing.v1.SLO.latency:type_name -> sluice.routing.v1.LatencyObjective
+	28, // 39: sluice.routing.v1.LatencyObjective.p50:type_name -> google.protobuf.Duration
+	28, // 40: sluice.routing.v1.LatencyObjective.p90:type_name -> google.protobuf.Duration
+	28, // 41: sluice.routing.v1.LatencyObjective.p95:type_name -> google.protobuf.Duration
+	28, // 42: sluice.routing.v1.LatencyObjective.p99:type_name -> google.protobuf.Duration
+	28, // 43: sluice.routing.v1.LatencyObjective.p999:type_name -> google.protobuf.Duration
+	28, // 44: sluice.routing.v1.Drift.window:type_name -> google.protobuf.Duration
+	28, // 45: sluice.routing.v1.Drift.expected_run:type_name -> google.protobuf.Duration
+	25, // 46: sluice.routing.v1.Drift.columns:type_name -> sluice.routing.v1.TensorColumns
+	24, // 47: sluice.routing.v1.Drift.payloads:type_name -> sluice.routing.v1.Payloads
+	28, // 48: sluice.routing.v1.Labels.max_age:type_name -> google.protobuf.Duration
+	28, // 49: sluice.routing.v1.Labels.window:type_name -> google.protobuf.Duration
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_routing_proto_init() }
@@ -2456,17 +2621,18 @@ func file_sluice_routing_v1_routing_proto_init() {
 	file_sluice_routing_v1_routing_proto_msgTypes[2].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[10].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[12].OneofWrappers = []any{}
-	file_sluice_routing_v1_routing_proto_msgTypes[18].OneofWrappers = []any{}
-	file_sluice_routing_v1_routing_proto_msgTypes[21].OneofWrappers = []any{}
-	file_sluice_routing_v1_routing_proto_msgTypes[22].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[14].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[20].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[23].OneofWrappers = []any{}
 	file_sluice_routing_v1_routing_proto_msgTypes[24].OneofWrappers = []any{}
+	file_sluice_routing_v1_routing_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_routing_proto_rawDesc), len(file_sluice_routing_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
