@@ -28,8 +28,8 @@ func newCapture(doc *routingv1.Capture) *Capture {
 		return nil
 	}
 	c := &Capture{Share: uint32(math.Round(doc.GetPercent() * 100)), MaxBytes: captureBytes, Retain: captureRetain}
-	if doc.MaxBytes != nil {
-		c.MaxBytes = int64(doc.GetMaxBytes()) // the schema keeps it far below the largest
+	if doc.MaxMib != nil {
+		c.MaxBytes = int64(doc.GetMaxMib()) << 20
 	}
 	if d := doc.GetRetain(); d != nil {
 		c.Retain = d.AsDuration()

@@ -39,8 +39,8 @@ func TestCaptureAndExamplesSettings(t *testing.T) {
 	if want := (&Examples{[]string{"name", "x*"}, []string{"x1"}}); !reflect.DeepEqual(r.Shadows[0].Examples, want) {
 		t.Errorf("%+v, want %+v", r.Shadows[0].Examples, want)
 	}
-	r, _ = mustParse(t, fmt.Appendf(nil, doc, ", max_bytes: 70000, retain: 5m")).Route("m")
-	if want := (Capture{Share: 250, MaxBytes: 70000, Retain: 5 * time.Minute}); *r.Capture != want {
+	r, _ = mustParse(t, fmt.Appendf(nil, doc, ", max_mib: 7, retain: 5m")).Route("m")
+	if want := (Capture{Share: 250, MaxBytes: 7 << 20, Retain: 5 * time.Minute}); *r.Capture != want {
 		t.Errorf("%+v, want %+v", *r.Capture, want)
 	}
 }

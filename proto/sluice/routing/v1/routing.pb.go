@@ -934,9 +934,8 @@ type Capture struct {
 	// percent is the share of calls that are kept, in steps of 0.01. They are among those that shadows get copies
 	// of, if their share is greater.
 	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// max_bytes bounds the files of the route on each gateway together; the oldest go first. Unset means 67108864,
-	// 64 MiB.
-	MaxBytes *uint64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3,oneof" json:"max_bytes,omitempty"`
+	// max_mib bounds the files of the route on each gateway together, in MiB; the oldest go first. Unset means 64.
+	MaxMib *uint32 `protobuf:"varint,2,opt,name=max_mib,json=maxMib,proto3,oneof" json:"max_mib,omitempty"`
 	// retain is how long a file is kept after its last call. Unset means 24h.
 	Retain        *durationpb.Duration `protobuf:"bytes,3,opt,name=retain,proto3" json:"retain,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -980,9 +979,9 @@ func (x *Capture) GetPercent() float64 {
 	return 0
 }
 
-func (x *Capture) GetMaxBytes() uint64 {
-	if x != nil && x.MaxBytes != nil {
-		return *x.MaxBytes
+func (x *Capture) GetMaxMib() uint32 {
+	if x != nil && x.MaxMib != nil {
+		return *x.MaxMib
 	}
 	return 0
 }
@@ -2331,16 +2330,16 @@ const file_sluice_routing_v1_routing_proto_rawDesc = "" +
 	"\x14examples.redact.name\x12\x1da name of 1 to 256 characters\x1a&this.size() >= 1 && this.size() <= 256R\x06redact\x12\xb4\x01\n" +
 	"\x04keep\x18\x02 \x03(\tB\x9f\x01\xbaH\x9b\x01\xba\x015\n" +
 	"\rexamples.keep\x12\x11at most 100 names\x1a\x11size(this) <= 100\x92\x01`\"^\xba\x01[\n" +
-	"\x12examples.keep.name\x12\x1da name of 1 to 256 characters\x1a&this.size() >= 1 && this.size() <= 256R\x04keep\"\xbe\x03\n" +
+	"\x12examples.keep.name\x12\x1da name of 1 to 256 characters\x1a&this.size() >= 1 && this.size() <= 256R\x04keep\"\x98\x03\n" +
 	"\aCapture\x12p\n" +
 	"\apercent\x18\x01 \x01(\x01BV\xbaHS\xba\x01P\n" +
-	"\x0fcapture.percent\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0R\apercent\x12\x94\x01\n" +
-	"\tmax_bytes\x18\x02 \x01(\x04Br\xbaHo\xba\x01l\n" +
-	"\x11capture.max_bytes\x12-a number of bytes from 65536 to 1099511627776\x1a(this >= 65536u && this <= 1099511627776uH\x00R\bmaxBytes\x88\x01\x01\x12\x9b\x01\n" +
+	"\x0fcapture.percent\x12 a number above 0 and at most 100\x1a\x1bthis > 0.0 && this <= 100.0R\apercent\x12q\n" +
+	"\amax_mib\x18\x02 \x01(\rBS\xbaHP\xba\x01M\n" +
+	"\x0fcapture.max_mib\x12\x1aa number from 1 to 1048576\x1a\x1ethis >= 1u && this <= 1048576uH\x00R\x06maxMib\x88\x01\x01\x12\x9b\x01\n" +
 	"\x06retain\x18\x03 \x01(\v2\x19.google.protobuf.DurationBh\xbaHe\xba\x01b\n" +
-	"\x0ecapture.retain\x12\x1ba duration from 1m to 8760h\x1a3this >= duration('1m') && this <= duration('8760h')R\x06retainB\f\n" +
+	"\x0ecapture.retain\x12\x1ba duration from 1m to 8760h\x1a3this >= duration('1m') && this <= duration('8760h')R\x06retainB\n" +
 	"\n" +
-	"_max_bytes\"\xbb\x02\n" +
+	"\b_max_mib\"\xbb\x02\n" +
 	"\aTimeout\x12\x9c\x01\n" +
 	"\adefault\x18\x01 \x01(\v2\x19.google.protobuf.DurationBg\xbaHd\xba\x01a\n" +
 	"\x0ftimeout.default\x12\x1aa duration from 1ms to 24h\x1a2this >= duration('1ms') && this <= duration('24h')R\adefault\x12\x90\x01\n" +
