@@ -126,6 +126,9 @@ type rig struct {
 
 func newRig(t testing.TB, addr string, l Limits, s Settings) *rig {
 	t.Helper()
+	if l.Deadline == 0 {
+		l.Deadline = patience // on a busy machine, too
+	}
 	r := &rig{t: t, addr: addr}
 	r.Mirror = New(version{r}, l, s)
 	t.Cleanup(func() {
