@@ -1,0 +1,231 @@
+package gateway
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	pb "sluice/proto/inference"
+	feedbackv1 "sluice/proto/sluice/feedback/v1"
+	"sluice/routing/memstore"
+	"sluice/telemetry/labels"
+)
+
+// labelled makes a gateway take labels by a monitor with this signer.
+func labelled(signer *labels.Signer) func(*Config) {
+	return func(c *Config) {
+		store := memstore.New(memstore.Config{})
+		c.Labels = labels.New(labels.Config{
+			Signer: signer, Logger: slog.New(slog.DiscardHandler), Shelf: func(name string) labels.Shelf { return store.Shelf(name) },
+		})
+	}
+}
+
+// identityOf reads the id of an answer; nil if there is none.
+func identityOf(t *testing.T, s *labels.Signer, a *answer) *labels.Identity {
+	t.Helper()
+	if id := a.header[predictionField]; id != nil {
+		t.Errorf("the id stands in the header: %q", id)
+	}
+	text := a.trailer.one(predictionField)
+	if text == "" {
+		return nil
+	}
+	id, err := s.Parse(text)
+	if err != nil {
+		t.Fatalf("id %q: %v", text, err)
+	}
+	return id
+}
+
+// scores answers with the probabilities of two classes, as a message of at least some size, in pieces.
+func scores(t *testing.T, size, piece int, compressed bool) http.HandlerFunc {
+	m := &pb.ModelInferResponse{Id: strings.Repeat("x", size), Outputs: []*pb.ModelInferResponse_InferOutputTensor{{
+		Name: "p", Datatype: "FP32", Shape: []int64{1, 2}, Contents: &pb.InferTensorContents{Fp32Contents: []float32{0.25, 0.75}},
+	}}}
+	body := framed(t, m)
+	if compressed {
+		var err error
+		if body, err = io.ReadAll(gzipped(t, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for p := range slices.Chunk(body, piece) {
+			_, _ = w.Write(p)
+			w.(http.Flusher).Flush()
+		}
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	}
+}
+
+const labelledRoutes = `
+routes:
+  - model: fraud
+    services: [shop.Checkout]
+    versions: [{name: v7, endpoints: [ONE]}, {name: v8, endpoints: [TWO]}]
+    weights: {v7: 1}
+    fallback: {to: [v8], on: [UNAVAILABLE]}
+    labels: {predicts: class, classes: [honest, fraud]}
+`
+
+func labelledRoutesTo(one, two string) string {
+	return strings.NewReplacer("ONE", `"`+one+`"`, "TWO", `"`+two+`"`).Replace(labelledRoutes)
+}
+
+var fraud = &pb.ModelInferRequest{ModelName: "fraud"}
+
+// The prediction is found however its answer comes, and one that is too long to be kept is counted.
+func TestAGoodAnswerEndsWithItsIdentity(t *testing.T) {
+	signer := labels.NewSigner()
+	for _, tt := range []struct {
+		name        string
+		size, piece int
+		compressed  bool
+		kind        labels.Kind
+	}{
+		{"at once", 0, 1 << 20, false, labels.Class},
+		{"byte by byte", 0, 1, false, labels.Class},
+		{"compressed", 500, 100, true, labels.Class},
+		{"almost too long", maxReadAnswer - 200, 4096, false, labels.Class},
+		{"too long", maxReadAnswer, 4096, false, labels.None},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serve(t, scores(t, tt.size, tt.piece, tt.compressed))
+			r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+			a := r.call(modelInfer, message(fraud))
+			if a.code != codes.OK {
+				t.Fatalf("got %v %q", a.code, a.message)
+			}
+			id := identityOf(t, signer, a)
+			if id == nil || id.Model != "fraud" || id.Version != "v7" || id.Arm != "v7" || id.Prediction.Kind != tt.kind {
+				t.Fatalf("got %+v, want one of fraud v7 with a prediction of %v", id, tt.kind)
+			}
+			if p := id.Prediction; tt.kind == labels.Class && (p.Class != 1 || len(p.Odds) != 1) {
+				t.Errorf("got %+v, want class 1 with its probability", p)
+			}
+			report := r.cfg.Labels.Reports("fraud")[0]
+			if want := uint64(1 - min(1, int(tt.kind))); report.Predictions != 1 || report.Unread != want {
+				t.Errorf("%d predictions, %d unread, want 1 and %d", report.Predictions, report.Unread, want)
+			}
+			if n := r.director.reading.Load(); n != 0 {
+				t.Errorf("%d bytes of answers are kept, want none", n)
+			}
+		})
+	}
+}
+
+// Who has answered, whom the split had chosen, and what is no prediction.
+func TestIdentitiesSayWhoHasAnswered(t *testing.T) {
+	signer := labels.NewSigner()
+	bad, good := serve(t, fails(codes.Unavailable, "no")), serve(t, scores(t, 0, 1<<20, false))
+	r := start(t, labelledRoutesTo(bad.addr, good.addr), labelled(signer))
+	for _, tt := range []struct {
+		name    string
+		path    string
+		extra   []string
+		version string // empty: no id
+		arm     string
+	}{
+		{"fallen back", modelInfer, nil, "v8", "v7"},
+		{"forced", modelInfer, []string{"sluice-version", "v8"}, "v8", ""},
+		{"another service", "/shop.Checkout/Price", nil, "v8", "v7"},
+		{"not a prediction", "/inference.GRPCInferenceService/ModelMetadata", nil, "", ""},
+		{"failed", modelInfer, []string{"sluice-version", "v7"}, "", ""},
+	} {
+		body := message(fraud)
+		if tt.path == "/inference.GRPCInferenceService/ModelMetadata" {
+			body = message(&pb.ModelMetadataRequest{Name: "fraud"})
+		}
+		id := identityOf(t, signer, r.call(tt.path, body, tt.extra...))
+		switch {
+		case tt.version == "":
+			if id != nil {
+				t.Errorf("%s: got %+v, want no id", tt.name, id)
+			}
+		case id == nil || id.Version != tt.version || id.Arm != tt.arm:
+			t.Errorf("%s: got %+v, want version %q and arm %q", tt.name, id, tt.version, tt.arm)
+		}
+	}
+}
+
+func TestRoutesWithoutLabelsGiveNoIdentity(t *testing.T) {
+	signer := labels.NewSigner()
+	s := serve(t, scores(t, 0, 1<<20, false))
+	routes := labelledRoutesTo(s.addr, s.addr)
+	r := start(t, routes[:strings.Index(routes, "    labels:")], labelled(signer))
+	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id != nil {
+		t.Errorf("got %+v, want no id", id)
+	}
+	r.publish(2, routes)
+	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id == nil {
+		t.Error("got no id once the route takes labels")
+	}
+	r.publish(3, routes[:strings.Index(routes, "    labels:")])
+	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id != nil {
+		t.Errorf("got %+v, want no id once the route takes none any more", id)
+	}
+	if n := len(r.cfg.Labels.Reports("")); n != 0 {
+		t.Errorf("%d versions are still known, want none", n)
+	}
+}
+
+// A stream may fail after it has begun to answer.
+func TestAnswersThatFailLateHaveNoIdentity(t *testing.T) {
+	signer := labels.NewSigner()
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(frame(0, nil))
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "13")
+	})
+	r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+	for _, path := range []string{modelInfer, modelStreamInfer} {
+		a := r.call(path, message(fraud))
+		if id := identityOf(t, signer, a); id != nil || a.code != codes.Internal {
+			t.Errorf("%s: got %v, %+v, want the server's status and no id", path, a.code, id)
+		}
+	}
+	if n := r.director.reading.Load(); n != 0 {
+		t.Errorf("%d bytes of answers are kept, want none", n)
+	}
+}
+
+// An upstream cannot make an id up: its own is taken away.
+func TestAnUpstreamsIdentityIsNotPassedOn(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		ok(w, r)
+		w.Header().Set(http.TrailerPrefix+"Sluice-Prediction-Id", "forged")
+	})
+	signer := labels.NewSigner()
+	r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id == nil { // it fails for two values
+		t.Error("got no id")
+	}
+}
+
+// On the data address, as any other call; too many labels are refused whole.
+func TestLabelsAreTakenOnTheDataAddress(t *testing.T) {
+	signer := labels.NewSigner()
+	s := serve(t, scores(t, 0, 1<<20, false))
+	r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+	id := r.call(modelInfer, message(fraud)).trailer.one(predictionField)
+	label := &feedbackv1.Label{PredictionId: id, Truth: &feedbackv1.Label_Class{Class: "honest"}}
+	const send = "/sluice.feedback.v1.FeedbackService/Send"
+	if a := r.call(send, message(&feedbackv1.SendRequest{Labels: []*feedbackv1.Label{label, label}})); a.code != codes.OK {
+		t.Fatalf("got %v %q", a.code, a.message)
+	}
+	if c := r.cfg.Labels.Counts(); c.Counted != 1 || c.Duplicates != 1 {
+		t.Errorf("got %+v, want one label and one that is known", c)
+	}
+	if m := r.cfg.Labels.Reports("fraud")[0].Current; m.Accuracy != 0 || m.Labels != 1 {
+		t.Errorf("got %+v, want one label, and the prediction wrong", m)
+	}
+	many := slices.Repeat([]*feedbackv1.Label{label}, maxLabels+1)
+	if a := r.call(send, message(&feedbackv1.SendRequest{Labels: many})); a.code != codes.InvalidArgument || !strings.Contains(a.message, "at most 1000") {
+		t.Errorf("1001 labels: got %v %q", a.code, a.message)
+	}
+}
