@@ -46,6 +46,7 @@ type Monitor struct {
 	refused [Reasons]atomic.Uint64
 	counted atomic.Uint64
 	repeats atomic.Uint64
+	askFrom atomic.Int64  // when the store's marks are to be asked again, Unix time in nanoseconds; 0 while it answers
 	alone   atomic.Uint64 // labels of which other gateways could not be asked
 
 	mu       sync.Mutex
@@ -189,27 +190,45 @@ func (m *Monitor) takeBatch(ctx context.Context, set marks, batch []candidate, o
 	}
 }
 
+// markAgain is for how long a store that has not answered is not asked again, so that a hanging one makes one request
+// late and not each.
+const markAgain = 5 * time.Second
+
 // mark asks the other gateways which labels are new. If nobody answers, all are.
 func (m *Monitor) mark(ctx context.Context, set marks, batch []candidate) []bool {
 	if m.cfg.Marker != nil {
-		items := make([][]uint32, len(batch))
-		for i, c := range batch {
-			items[i] = markBits(c.id.Nonce)
+		if time.Now().UnixNano() >= m.askFrom.Load() {
+			if fresh, ok := m.ask(ctx, set, batch); ok {
+				return fresh
+			}
 		}
-		name, keep := set.version.markSet(set.cohort)
-		fresh, err := m.cfg.Marker.Mark(ctx, name, keep, items)
-		if err == nil && len(fresh) == len(batch) {
-			return fresh
-		}
-		if m.alone.Add(uint64(len(batch))) == uint64(len(batch)) {
-			m.cfg.Logger.Warn("labels: the store cannot be asked which labels other gateways have taken, going on without", "error", err)
-		}
+		m.alone.Add(uint64(len(batch)))
 	}
 	fresh := make([]bool, len(batch))
 	for i := range fresh {
 		fresh[i] = true
 	}
 	return fresh
+}
+
+// ask asks the store. It says so when the store begins not to answer, and when it does again.
+func (m *Monitor) ask(ctx context.Context, set marks, batch []candidate) (fresh []bool, ok bool) {
+	items := make([][]uint32, len(batch))
+	for i, c := range batch {
+		items[i] = markBits(c.id.Nonce)
+	}
+	name, keep := set.version.markSet(set.cohort)
+	fresh, err := m.cfg.Marker.Mark(context.WithoutCancel(ctx), name, keep, items) // a caller who gives up says nothing about the store
+	if err == nil {
+		if m.askFrom.Swap(0) != 0 {
+			m.cfg.Logger.Info("labels: the store says again which labels other gateways have taken")
+		}
+		return fresh, true
+	}
+	if m.askFrom.Swap(time.Now().Add(markAgain).UnixNano()) == 0 {
+		m.cfg.Logger.Warn("labels: the store cannot be asked which labels other gateways have taken, going on without", "error", err)
+	}
+	return nil, false
 }
 
 func (m *Monitor) version(key Key) *Version {

@@ -77,12 +77,15 @@ type marker struct {
 	mu   sync.Mutex
 	bits map[string]map[uint32]bool
 	down bool
+	asks int
 }
 
 func (m *marker) Mark(_ context.Context, set string, _ time.Duration, items [][]uint32) ([]bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.asks++
 	if m.down {
+		time.Sleep(2 * time.Second)
 		return nil, errors.New("down")
 	}
 	if m.bits[set] == nil {
@@ -131,9 +134,23 @@ func TestALabelCountsOnceOnAllGateways(t *testing.T) {
 		g.marks.mu.Lock()
 		g.marks.down = true
 		g.marks.mu.Unlock()
+		asks, began := g.marks.asks, time.Now()
+		for range 10 {
+			tell(t, g.all[1], g.predict(g.all[0], v1, 0.9), "fraud")
+		}
+		if c := g.all[1].Counts(); c.Unshared != 10 || c.Counted != 10 {
+			t.Errorf("with the store down: %+v, want labels counted, and known to be taken alone", c)
+		}
+		if d := time.Since(began); d > 2*time.Second || g.marks.asks != asks+1 {
+			t.Errorf("with the store down: asked %d times, and ten labels took %v, want one of them to have waited", g.marks.asks-asks, d)
+		}
+		g.marks.mu.Lock()
+		g.marks.down = false
+		g.marks.mu.Unlock()
+		time.Sleep(aWhile)
 		tell(t, g.all[1], g.predict(g.all[0], v1, 0.9), "fraud")
-		if c := g.all[1].Counts(); c.Unshared != 1 || c.Counted != 1 {
-			t.Errorf("with the store down: %+v, want a label counted, and known to be taken alone", c)
+		if c := g.all[1].Counts(); c.Unshared != 10 || c.Counted != 11 {
+			t.Errorf("with the store back: %+v, want it to be asked again", c)
 		}
 	})
 }
