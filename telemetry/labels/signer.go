@@ -35,7 +35,13 @@ type Signer struct {
 
 type key struct {
 	print [4]byte   // tells it from others, and nothing of it
-	macs  sync.Pool // of hash.Hash
+	macs  sync.Pool // of *mac
+}
+
+// mac is what signing takes, so that it allocates nothing once it is warm.
+type mac struct {
+	hash    hash.Hash
+	message []byte // with room for the MAC behind it
 }
 
 // NewSigner returns a signer whose key nobody else has: what it signs means nothing to other gateways, nor after a
@@ -80,31 +86,30 @@ func ReadSigner(path string) (*Signer, error) {
 }
 
 func newKey(secret []byte) *key {
-	k := &key{macs: sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
+	k := &key{macs: sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, secret)} }}}
 	h := hmac.New(sha256.New, secret)
 	_, _ = h.Write([]byte("sluice: which key is this?")) // it never fails
 	copy(k.print[:], h.Sum(nil))
 	return k
 }
 
-// sum appends the MAC of a message. It allocates nothing once it is warm.
-func (k *key) sum(dst, message []byte) []byte {
-	h := k.macs.Get().(hash.Hash)
-	h.Reset()
-	_, _ = h.Write(message) // it never fails
-	full := h.Sum(dst)
-	k.macs.Put(h)
-	return full[:len(dst)+macSize]
+// sign appends the MAC of the message to it.
+func (m *mac) sign() {
+	m.hash.Reset()
+	_, _ = m.hash.Write(m.message) // it never fails
+	n := len(m.message)
+	m.message = m.hash.Sum(m.message)[:n+macSize]
 }
 
 // Append writes the id of a prediction behind dst: letters, digits, - and _.
 func (s *Signer) Append(dst []byte, id *Identity) []byte {
-	var room [512]byte
 	k := s.keys[0]
-	plain := append(append(room[:0], format), k.print[:]...)
-	plain = id.append(plain)
-	plain = k.sum(plain, plain)
-	return base64.RawURLEncoding.AppendEncode(dst, plain)
+	m := k.macs.Get().(*mac)
+	m.message = id.append(append(append(m.message[:0], format), k.print[:]...))
+	m.sign()
+	dst = base64.RawURLEncoding.AppendEncode(dst, m.message)
+	k.macs.Put(m)
+	return dst
 }
 
 // Errors of [Signer.Parse].
@@ -126,13 +131,17 @@ func (s *Signer) Parse(text string) (*Identity, error) {
 	if err != nil || len(plain) < 1+len(key{}.print)+macSize || plain[0] != format || strings.ContainsAny(text, "\r\n") {
 		return nil, ErrMalformed
 	}
-	message, mac := plain[:len(plain)-macSize], plain[len(plain)-macSize:]
+	message, signature := plain[:len(plain)-macSize], plain[len(plain)-macSize:]
 	for _, k := range s.keys {
 		if !bytes.Equal(k.print[:], message[1:1+len(k.print)]) {
 			continue
 		}
-		var room [sha256.Size]byte
-		if !hmac.Equal(mac, k.sum(room[:0], message)) {
+		m := k.macs.Get().(*mac)
+		m.message = append(m.message[:0], message...)
+		m.sign()
+		right := hmac.Equal(signature, m.message[len(message):])
+		k.macs.Put(m)
+		if !right {
 			return nil, ErrSignature
 		}
 		id := new(Identity)
