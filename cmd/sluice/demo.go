@@ -83,7 +83,7 @@ store that is shared, also through another gateway.`,
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, 12s with canary-fails and shadow, and until all has been seen with drift")
+	f.DurationVar(&o.length, "for", 0, "how long calls flow; 0 is until Ctrl-C, 12s with canary-fails and shadow, and until all has been seen with drift, whose windows are longer the more time there is")
 	f.StringVar(&o.scenario, "scenario", "rollout", "what to show: rollout, canary-fails, drift or shadow")
 	_ = cmd.RegisterFlagCompletionFunc("scenario", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		var names []cobra.Completion

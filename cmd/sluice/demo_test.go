@@ -95,7 +95,7 @@ func TestDemoShowsAFailingCanary(t *testing.T) {
 // if the feature is not raised or if another one is.
 func TestDemoShowsAFeatureThatMoves(t *testing.T) {
 	t.Parallel()
-	cmd, out := demoCommand("--scenario", "drift", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	cmd, out := demoCommand("--scenario", "drift", "--for", "4m", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
 	}

@@ -51,7 +51,6 @@ func TestDriftShowsWhatIsComparedWithWhat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Parallel()
 	dir := t.TempDir()
 	train, dark := filepath.Join(dir, "train.csv"), filepath.Join(dir, "payloads")
 	_, addr := startSample(t, "v1")

@@ -26,8 +26,10 @@ const (
 	// more to see.
 	driftTime = 90 * time.Second
 	// driftWindow is much shorter than anybody would set it, so that there is something to see; at 200 calls a
-	// second for each version it has some 800 samples.
+	// second for each version it has some 800 samples. Who gives the scenario more time has a slower machine,
+	// and gets one window in a thirtieth of it: 500 samples are needed.
 	driftWindow = 4 * time.Second
+	driftParts  = 30
 	// driftLearn is how many samples of each version are the reference.
 	driftLearn = 600
 	// driftPoll is the time between two looks at what the gateway has found.
@@ -42,13 +44,13 @@ const (
 )
 
 // driftRoute gives both versions half of the calls, and watches their data.
-func driftRoute(endpoints map[string][]string) *routingv1.Route {
+func driftRoute(endpoints map[string][]string, window time.Duration) *routingv1.Route {
 	perSecond, learn := 1000.0, uint32(driftLearn)
 	route := &routingv1.Route{
 		Model:   sample.ModelName,
 		Weights: map[string]uint32{before: 50, after: 50},
 		Drift: &routingv1.Drift{
-			PerSecond: &perSecond, Learn: &learn, Window: durationpb.New(driftWindow),
+			PerSecond: &perSecond, Learn: &learn, Window: durationpb.New(window),
 			// With windows as short as these, a false alarm in 720 of them would be one in 48 minutes.
 			ExpectedRun: durationpb.New(24 * time.Hour),
 			Columns:     []*routingv1.TensorColumns{{Tensor: sample.InputName, Names: sample.Features}},
@@ -65,7 +67,8 @@ func showDrift(ctx context.Context, s *stage) (err error) {
 	if s.Drift == nil || s.WriteDrift == nil || s.gateway.AdminAddr() == nil {
 		return errors.New("scenario drift: the gateway has no admin address to ask what it has found")
 	}
-	err = s.rollout.update(ctx, &routing.Update{Set: []*routingv1.Route{driftRoute(s.replicas.endpoints())}, Reason: "data that will move"})
+	window := max(driftWindow, s.For/driftParts)
+	err = s.rollout.update(ctx, &routing.Update{Set: []*routingv1.Route{driftRoute(s.replicas.endpoints(), window)}, Reason: "data that will move"})
 	if err != nil {
 		return err
 	}
@@ -82,7 +85,7 @@ func showDrift(ctx context.Context, s *stage) (err error) {
 		return err
 	}
 	fmt.Fprintf(s.Out, "gateway on %s; model %q: %s and %s have half of the calls each, in windows of %v instead of an hour\n",
-		addr, sample.ModelName, before, after, driftWindow)
+		addr, sample.ModelName, before, after, window)
 	fmt.Fprintf(s.Out, "look yourself:\n  sluice drift %s --admin %s\n", sample.ModelName, s.gateway.AdminAddr())
 
 	limited, cancel := context.WithTimeout(ctx, cmp.Or(s.For, driftTime))
