@@ -53,6 +53,7 @@ type Breaker struct {
 	limit    Cause         // the limit that made machine open, by its ReadyToTrip
 	probing  func(error)   // settles the probe that is out; nil if none is
 	openings int           // open periods since the breaker was last closed
+	unjudged int           // probes in a row that told nothing
 	window   window
 	row      uint32    // failures in a row
 	badSince time.Time // the first result that was not good, of those in window and row
@@ -182,6 +183,7 @@ func (b *Breaker) probeIfDue(now time.Time) (Permit, bool) {
 	}
 	b.probing = done
 	if c.state() == Open {
+		b.unjudged = 0
 		b.enter(HalfOpen, CauseProbeDue, now, "")
 	} else {
 		b.publish(HalfOpen, false) // a probe of its own generation
@@ -238,11 +240,21 @@ func (b *Breaker) count(r Result) bool {
 	return true
 }
 
+// maxUnjudged is how many probes in a row may tell nothing before the next one waits for
+// another open time: callers with less patience than the version needs would else all be
+// its probes, one after the other.
+const maxUnjudged = 3
+
 // settleProbe decides the half-open breaker, and reports whether that changed its state.
 func (b *Breaker) settleProbe(r Result) bool {
 	if r.Outcome == Excluded {
 		b.dropProbe()
-		b.notBefore.Store(math.MinInt64) // the next call is the probe
+		if b.unjudged++; b.unjudged < maxUnjudged {
+			b.notBefore.Store(math.MinInt64) // the next call is the probe
+		} else {
+			b.unjudged = 0
+			b.notBefore.Store(deadline(b.at(r.At), b.openTime))
+		}
 		return false
 	}
 	done := b.probing

@@ -232,8 +232,29 @@ func TestExcludedProbeIsRepeated(t *testing.T) {
 		b := newTestBreaker(Settings{})
 		calls(t, b, 5, Failure)
 		time.Sleep(5 * time.Second)
-		calls(t, b, 3, Excluded)
+		calls(t, b, maxUnjudged-1, Excluded)
 		wantState(t, b, HalfOpen)
+		calls(t, b, 1, Success)
+		wantState(t, b, Closed)
+	})
+}
+
+// Callers with too little patience are not all probes, one after the other.
+func TestExcludedProbesAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBreaker(Settings{})
+		calls(t, b, 5, Failure)
+		probes := 0
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			if call(b, Excluded) == nil {
+				probes++
+			}
+		}
+		if probes != maxUnjudged { // for 5 s it was open, and then nearly as long it was not probed
+			t.Errorf("%d probes within two open times, want %d", probes, maxUnjudged)
+		}
+		time.Sleep(time.Second)
 		calls(t, b, 1, Success)
 		wantState(t, b, Closed)
 	})

@@ -20,6 +20,7 @@ type model struct {
 	open    time.Duration // the last open time
 	probe   int           // the permit that is the probe, 0 for none
 	epoch   int           // counts changes of the state
+	told    int           // probes in a row that told nothing
 }
 
 type modelResult struct {
@@ -37,6 +38,7 @@ func (m *model) allow(now time.Time, id int) (admitted, isProbe bool) {
 	}
 	if m.state == Open {
 		m.epoch++
+		m.told = 0
 	}
 	m.state, m.probe, m.until = HalfOpen, id, now.Add(m.s.MaxOpenFor)
 	return true, true
@@ -52,6 +54,9 @@ func (m *model) done(now time.Time, id, epoch int, isProbe bool, o Outcome) {
 		}
 	case o == Excluded:
 		m.probe, m.until = 0, now
+		if m.told++; m.told == 3 {
+			m.told, m.until = 0, now.Add(m.open)
+		}
 	case o == Success:
 		m.close()
 	default:

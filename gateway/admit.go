@@ -209,7 +209,7 @@ func (s *call) attemptEnd(c *relay.Call, now time.Time) time.Time {
 	if reserve == 0 || end.IsZero() || s.method.Kind != identify.KindUnary || !c.Replayable() {
 		return end
 	}
-	if _, ok := s.nextFallback(); !ok {
+	if c.Attempts()+1 >= maxAttempts || !s.hasWellFallback(now) {
 		return end
 	}
 	return end.Add(-min(reserve, end.Sub(now)/2))
@@ -269,8 +269,8 @@ func (s *call) requestFields() []hpack.HeaderField {
 		f = append(f, hpack.HeaderField{Name: "grpc-encoding", Value: "identity"})
 	}
 	if s.meta.ForceFallback != "" {
-		// The token is the gateway's business.
-		f = append(f, hpack.HeaderField{Name: identify.ForceFallback, Value: "true"})
+		// The token is the gateway's business, and a gateway behind this one has another.
+		f = append(f, hpack.HeaderField{Name: identify.ForceFallback})
 	}
 	return f
 }
@@ -344,22 +344,30 @@ func (d *director) Failed(c *relay.Call, o relay.Outcome) relay.Verdict {
 		return relay.Pass()
 	}
 	if sent && !c.Replayable() {
-		if safeToRepeat(o) || s.route.FallsBackOn(o.Code) {
+		if s.safeToRepeat(o) || s.route.FallsBackOn(o.Code) {
 			s.record.Refuse(s.target.series, o.Ended, reasonNotKept)
 		}
 		return relay.Pass()
 	}
+	if sent && o.Kind != relay.Unprocessed && s.scanner.InSequence() {
+		return relay.Pass() // what the server knows of the sequence by now, no other does
+	}
 	target, why, free := s.target, s.fallbackReason, !sent
-	repeatable := safeToRepeat(o) && (!sent || !s.retried)
+	repeatable := s.safeToRepeat(o)
+	if sent {
+		repeatable = repeatable && !s.retried
+	} else if s.unreached++; s.unreached >= maxUnreached {
+		repeatable = false
+	}
 	switch {
 	case o.Kind == relay.Unprocessed && !s.repeated:
 		// Never looked at: free to repeat, once, on the only endpoint too.
 		s.repeated, free = true, true
 		s.last = nil
-	case repeatable && (!o.Pushback || o.PushbackFor == 0) && target.group.hasOther(s.last):
+	case repeatable && (!o.Pushback || o.PushbackFor == 0) && target.group.hasOther(o.Ended, s.last):
 		s.retried = s.retried || sent
 	case s.route.FallsBackOn(o.Code) && s.fallBack(code.Code(o.Code).String()):
-		s.retried = false
+		s.retried, s.unreached = false, 0
 	case repeatable && s.worthTheWait(c, o):
 		s.retried = true
 		return relay.Later(o.PushbackFor)
@@ -391,14 +399,19 @@ func (s *call) worthTheWait(c *relay.Call, o relay.Outcome) bool {
 		(c.Deadline().IsZero() || o.Ended.Add(o.PushbackFor).Before(c.Deadline()))
 }
 
+// maxUnreached is how many endpoints of a version a call finds out of reach before it
+// moves on to the next version.
+const maxUnreached = 8
+
 // safeToRepeat reports an outcome after which the same version may be asked
-// again, elsewhere: it never looked at the call, or was not available.
-func safeToRepeat(o relay.Outcome) bool {
+// again, elsewhere: it never looked at the call, or was not available and the call is
+// none that changes something.
+func (s *call) safeToRepeat(o relay.Outcome) bool {
 	switch o.Kind {
 	case relay.Unreachable, relay.Unprocessed:
 		return true
 	case relay.Answered, relay.Reset, relay.Lost, relay.Invalid:
-		return codes.Code(o.Code) == codes.Unavailable
+		return codes.Code(o.Code) == codes.Unavailable && !s.method.Acts()
 	}
 	return false
 }

@@ -34,6 +34,7 @@ type call struct {
 	begun        bool // the budget knows of the call
 	repeated     bool // once for free, after an attempt that was not looked at
 	retried      bool // on another endpoint of the target
+	unreached    int  // endpoints of the target that were out of reach
 
 	endedAt time.Time // when the request was complete, if it was sent before that
 	held    int       // this call's part of director.held

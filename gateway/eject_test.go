@@ -106,11 +106,16 @@ func TestHungEndpointIsNoPlaceForARetry(t *testing.T) {
 	g := groupOf(bareRelay(t), 2)
 	defer g.close()
 	list := *g.list.Load()
-	if !g.hasOther(list[0]) || !g.spares(epoch, list[0]) {
+	if !g.hasOther(epoch, list[0]) || !g.spares(epoch, list[0]) {
 		t.Error("the other is well, and cannot take over")
 	}
+	openByFailures(t, list[1].breaker)
+	if g.hasOther(time.Now(), list[0]) {
+		t.Error("the other is cut off, and shall take over")
+	}
+	list[1].breaker.Reset(time.Now())
 	list[1].unhealthy.Store(true)
-	if g.hasOther(list[0]) || g.spares(epoch, list[0]) {
+	if g.hasOther(epoch, list[0]) || g.spares(epoch, list[0]) {
 		t.Error("the other is unhealthy, and shall take over")
 	}
 }

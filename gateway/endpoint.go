@@ -57,9 +57,10 @@ func (e *endpoint) returned(now time.Time) {
 	e.back.Store(now.UnixNano())
 }
 
-// noteBreaker looks at the breaker after a result; wasIn is what it said before.
+// noteBreaker looks at the breaker after a result; wasIn is what it said before. That it
+// wants another probe, the last one having told nothing, is no return.
 func (e *endpoint) noteBreaker(wasIn bool, now time.Time) {
-	if !wasIn && e.breaker.Ready(now) {
+	if !wasIn && e.breaker.Ready(now) && !e.breaker.ProbeDue(now) {
 		e.returned(now)
 	}
 }

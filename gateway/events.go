@@ -33,7 +33,7 @@ func (g *Gateway) followBreakers(events *breaker.Subscription) {
 		}
 		log.Log(context.Background(), level, "breaker "+e.To.String(),
 			"version", e.Name.Version, "endpoint", e.Name.Endpoint, "from", e.From.String(),
-			"cause", e.Cause.String(), "calls", e.Counts.Calls, "failures", e.Counts.Failures,
+			"cause", e.Cause.String(), "calls", e.Counts.Calls, "failures", e.Counts.Failures, "overloaded", e.Counts.Overloaded,
 			"slow", e.Counts.Slow, "sample_request_id", e.RequestID, "dry_run", e.DryRun)
 	}
 }

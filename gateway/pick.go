@@ -148,14 +148,18 @@ func (g *group) unhealthy() bool {
 	return len(list) > 0
 }
 
-// hasOther reports whether another endpoint than e can be reached and does not hang.
-func (g *group) hasOther(e *endpoint) bool {
-	for _, o := range *g.list.Load() {
-		if usable(o, e) && !o.unhealthy.Load() {
+// hasOther reports whether another endpoint than e would be picked with good hope: one
+// that is not ejected, or in a panic one that does not hang.
+func (g *group) hasOther(now time.Time, e *endpoint) bool {
+	list := *g.list.Load()
+	rest := false
+	for _, o := range list {
+		if o.ready(now, e) {
 			return true
 		}
+		rest = rest || usable(o, e) && !o.unhealthy.Load()
 	}
-	return false
+	return rest && g.panics(list, now)
 }
 
 // spares reports whether the version does well without e: others can be reached and

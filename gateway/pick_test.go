@@ -218,7 +218,7 @@ func TestPickAvoidsTheOneThatHasJustFailed(t *testing.T) {
 				t.Fatalf("%d endpoints: got the one to avoid: %v", n, got == avoid)
 			}
 		}
-		if got := g.hasOther(avoid); got != (n > 1) {
+		if got := g.hasOther(epoch, avoid); got != (n > 1) {
 			t.Errorf("%d endpoints: hasOther: got %v", n, got)
 		}
 		g.close()
@@ -268,7 +268,7 @@ func TestEndpointsThatOperatorsCutOffAreNeverPicked(t *testing.T) {
 				t.Fatalf("of %d endpoints, the one that is cut off was picked to avoid another", n)
 			}
 		}
-		if g.hasOther(list[n-1]) != (n > 2) {
+		if g.hasOther(epoch, list[n-1]) != (n > 2) {
 			t.Errorf("of %d endpoints, hasOther counts the one that is cut off", n)
 		}
 		for _, e := range list {

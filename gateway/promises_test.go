@@ -32,7 +32,7 @@ func TestFailingVersionGetsOneProbePerOpenPeriod(t *testing.T) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				fails(codes.Internal, "broken")(w, r)
 			})
-			r := start(t, withFallback(v8, serve(t, nil).addr, "breaker: {consecutive: 5, open_for: 50ms, max_open_for: 50ms}"))
+			r := start(t, withFallback(v8, serve(t, nil).addr, "breaker: {consecutive: 5, open_for: 50ms, max_open_for: 2s}"))
 			// Second attempts are not what this is about: the budget may refuse them.
 			guard, _ := r.director.guardOf("fraud v8")
 			var wg sync.WaitGroup

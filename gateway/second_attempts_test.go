@@ -82,6 +82,13 @@ func TestOnlyWhatCanFallBackGivesUpTime(t *testing.T) {
 			t.Errorf("%s: the server was given %v, want %v to %v", c.name, got, c.least, c.most)
 		}
 	}
+	r.open(t, "fraud v7")
+	if a := r.call(modelInfer, infer("fraud", ""), "grpc-timeout", "10S"); a.code != codes.OK {
+		t.Fatalf("got %v %q", a.code, a.message)
+	}
+	if got := timeLeft(t, v8.last(t)); got < 8*time.Second {
+		t.Errorf("the server was given %v, and the fallback is cut off", got)
+	}
 }
 
 // A token makes calls fall back as if the chosen version had failed; nobody else can,
@@ -96,7 +103,7 @@ func TestFallbackCanBeForcedByToken(t *testing.T) {
 	if a.code != codes.OK || a.one("sluice-version") != "v7" || a.one("sluice-fallback") != "v8 FORCED" || a.one("sluice-attempts") != "1" {
 		t.Errorf("got %v %q, fields %v", a.code, a.message, a.header)
 	}
-	if got := v7.last(t).one("sluice-fallback-force"); got != "true" {
+	if got := v7.last(t).one("sluice-fallback-force"); got != "" {
 		t.Errorf("the server got the token: %q", got)
 	}
 	for _, c := range []struct {

@@ -50,7 +50,7 @@ the request id of the call that was decisive.`,
 
 // writeBreakers shows a row for each version and one for each of its endpoints.
 func writeBreakers(out io.Writer, resp *adminv1.ListBreakersResponse) {
-	t := newTable("MODEL", "VERSION", "ENDPOINT", "STATE", "CAUSE", "SINCE", ">FAILED", ">SLOW", ">REFUSED", ">IN FLIGHT", ">P95")
+	t := newTable("MODEL", "VERSION", "ENDPOINT", "STATE", "CAUSE", "SINCE", ">FAILED", ">OVERLOADED", ">SLOW", ">REFUSED", ">IN FLIGHT", ">P95")
 	for _, v := range resp.GetVersions() {
 		flight := fmt.Sprintf("%d/%d", v.GetInFlight(), v.GetLimit())
 		p95 := "-"
@@ -72,7 +72,7 @@ func breakerCells(b *adminv1.Breaker) []string {
 	n := b.GetCounts()
 	return []string{
 		breakerState(b), b.GetCause(), moment(b.GetSince()),
-		fmt.Sprintf("%d/%d", n.GetFailures(), n.GetCalls()), fmt.Sprint(n.GetSlow()), fmt.Sprint(b.GetRefused()),
+		fmt.Sprintf("%d/%d", n.GetFailures(), n.GetCalls()), fmt.Sprint(n.GetOverloaded()), fmt.Sprint(n.GetSlow()), fmt.Sprint(b.GetRefused()),
 	}
 }
 
@@ -150,9 +150,9 @@ func eventLine(e *adminv1.BreakerEvent) string {
 		to = alarm.Render(to)
 	}
 	n := e.GetCounts()
-	line := fmt.Sprintf("%s %s -> %s: %s (%d calls, %d failed, %d slow, %d failures in a row)",
+	line := fmt.Sprintf("%s %s -> %s: %s (%d calls, %d failed, %d overloaded, %d slow, %d failures in a row)",
 		strong.Render(strings.TrimSpace(e.GetModel()+" "+e.GetVersion()+" "+e.GetEndpoint())), e.GetFrom(), to, e.GetCause(),
-		n.GetCalls(), n.GetFailures(), n.GetSlow(), n.GetConsecutive())
+		n.GetCalls(), n.GetFailures(), n.GetOverloaded(), n.GetSlow(), n.GetConsecutive())
 	if e.GetRequestId() != "" {
 		line += ", request " + visible(e.GetRequestId(), 128)
 	}

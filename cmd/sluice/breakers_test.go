@@ -44,7 +44,7 @@ func TestBreakersAreWatched(t *testing.T) {
 	for _, test := range []struct {
 		format, begins, opened string
 	}{
-		{"table", `(?m)^fraud +v7 +all +closed`, `(?m)^\d\d:\d\d:\d\d fraud v8 closed -> open: forced open \(0 calls, 0 failed, 0 slow, 0 failures in a row\)$`},
+		{"table", `(?m)^fraud +v7 +all +closed`, `(?m)^\d\d:\d\d:\d\d fraud v8 closed -> open: forced open \(0 calls, 0 failed, 0 overloaded, 0 slow, 0 failures in a row\)$`},
 		{"json", `(?m)^\{"standing":\{"versions":`, `(?m)^\{"events":\[.*"to":"open","cause":"forced open".*$`},
 	} {
 		ctx, stop := context.WithCancel(t.Context())

@@ -136,6 +136,11 @@ func (m Method) OnlyAsks() bool {
 		m.Service != tfSession // which runs whatever graph the client names
 }
 
+// Acts reports whether a call of the method may change something where it is asked. Of
+// methods that are not known here that is not known: their servers are trusted to say
+// UNAVAILABLE of what they have not done, as gRPC's own retries do.
+func (m Method) Acts() bool { return m.Class == ClassManagement || m.Service == tfSession }
+
 func byPath(known []Method) map[string]Method {
 	m := make(map[string]Method, len(known))
 	for _, k := range known {

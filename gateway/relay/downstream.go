@@ -220,7 +220,7 @@ func (s *downstreamSide) reset(w *worker, c *conn, d *stream, code http2.ErrCode
 			return &connError{http2.ErrCodeEnhanceYourCalm, "too many calls reset at once"}
 		}
 	}
-	d.call.canceled(w, fmt.Sprintf("reset by the client (%v)", code))
+	d.call.abandoned(w, code)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -111,6 +112,38 @@ func (c *Call) canceled(w *worker, why string) {
 	if !c.done {
 		c.finish(w, c.outcome(w, c.att, Canceled, codeCanceled, why))
 	}
+}
+
+// abandoned is told when the client reset the call. A client counts its deadline from
+// before it sent the request, and resets the call when it has passed: mostly before it
+// passes here. That is a deadline and nobody's change of mind, or else servers that hang
+// would seem to be left by their callers.
+func (c *Call) abandoned(w *worker, code http2.ErrCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.done:
+	case code == http2.ErrCodeCancel && !c.sentAnswer && c.isDue(w.now):
+		c.finish(w, c.outcome(w, c.att, DeadlineExceeded, codeDeadlineExceeded, "deadline exceeded, as the client counts it"))
+	default:
+		c.finish(w, c.outcome(w, c.att, Canceled, codeCanceled, fmt.Sprintf("reset by the client (%v)", code)))
+	}
+}
+
+// Bounds of the time before a deadline in which a client that gives up is taken to have
+// met it by its own clock: what a request takes to get here.
+const (
+	minEarly = 5 * time.Millisecond
+	maxEarly = 250 * time.Millisecond
+)
+
+// isDue reports whether a twentieth of the call's time or less is left.
+func (c *Call) isDue(now time.Time) bool {
+	if c.deadline.IsZero() {
+		return false
+	}
+	early := min(max(c.deadline.Sub(c.opened)/20, minEarly), maxEarly)
+	return !now.Before(c.deadline.Add(-early))
 }
 
 // streamFault is told when a peer broke a rule on s, which has been reset.
