@@ -190,6 +190,11 @@ func TestOpenTimesAreStretchedAtRandom(t *testing.T) {
 	if len(seen) < 90 {
 		t.Errorf("%d different open times of 100", len(seen))
 	}
+	b := newBreaker(Name{}, Settings{OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Second}, time.Now(), new(Events))
+	calls(t, b, 5, Failure)
+	if s := b.Status(time.Now()); s.OpenUntil.Sub(s.Since) != 5*time.Second {
+		t.Errorf("open for %v, want no more than max_open_for", s.OpenUntil.Sub(s.Since))
+	}
 }
 
 func TestEveryBadProbeReopens(t *testing.T) {
