@@ -134,7 +134,7 @@ func TestUnprocessedCallsGoElsewhere(t *testing.T) {
 	}
 }
 
-// On the only endpoint, a call that was never looked at is repeated once.
+// On the only endpoint, a call that was never looked at is repeated once, for free.
 func TestRepeatsAreLimited(t *testing.T) {
 	bad, tried := rawServer(t, refusesStreams)
 	r := start(t, routeTo("", bad))
@@ -144,6 +144,9 @@ func TestRepeatsAreLimited(t *testing.T) {
 	}
 	if n := tried.Load(); n != 2 {
 		t.Errorf("the server was called %d times, want 2", n)
+	}
+	if n := r.taken(); n != 0 {
+		t.Errorf("%d second attempts were paid for: this one is free", n)
 	}
 }
 

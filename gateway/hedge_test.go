@@ -216,6 +216,12 @@ func TestWhatIsNeverHedged(t *testing.T) {
 	if a := alone.call(modelInfer, infer("fraud", "")); a.code != codes.OK || a.one("sluice-attempts") != "1" {
 		t.Errorf("one endpoint: got %v after %s attempts", a.code, a.one("sluice-attempts"))
 	}
+	// Nor at one that is not well.
+	p = startPair(t, hedgeSoon, late, late)
+	p.director.snapshot.Load().endpoints()[0].unhealthy.Store(true)
+	if a := p.call(modelInfer, infer("fraud", "")); a.code != codes.OK || a.one("sluice-attempts") != "1" {
+		t.Errorf("the other endpoint is unhealthy: got %v after %s attempts", a.code, a.one("sluice-attempts"))
+	}
 	p = startPair(t, hedgeSoon, late, late)
 	for _, tg := range p.director.snapshot.Load().targets.all() {
 		for tg.budget.Take(time.Now().Add(time.Minute)) { // so that nothing comes back meanwhile

@@ -92,6 +92,8 @@ func TestErrorsInStreamsAreFoundInPieces(t *testing.T) {
 		{"compressed", append(frame(1, framed(t, broken)[5:]), framed(t, healthy)...), 0, 1},
 		{"no protobuf", append(frame(0, bytes.Repeat([]byte{0xff}, 40)), framed(t, broken)...), 1, 0},
 		{"cut off in a field", frame(0, framed(t, healthy)[5:1000]), 0, 0},
+		{"cut off in a number", frame(0, []byte{0x08, 0x80}), 0, 0},
+		{"group without an end", frame(0, protowire.AppendTag(nil, 20, protowire.StartGroupType)), 0, 0},
 		{"longer than the message", frame(0, protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.BytesType), 5)), 0, 0},
 		{"in a group", frame(0, inGroup(framed(t, broken)[5:])), 0, 1},
 		{"behind a group", frame(0, append(inGroup(nil), framed(t, broken)[5:]...)), 1, 0},

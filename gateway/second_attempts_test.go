@@ -237,3 +237,39 @@ func TestServersStatusOutlivesThePause(t *testing.T) {
 		t.Errorf("got %v %q, fields %v after %d calls", a.code, a.message, a.header, calls.Load())
 	}
 }
+
+// However many versions and endpoints there are: a call is sent three times at most, and of those
+// at most twice to the endpoints of one version. A version stands once in a plan.
+func TestCallsAreSentThreeTimesAtMost(t *testing.T) {
+	t.Parallel()
+	busy := func() *server { return serve(t, fails(codes.Unavailable, "busy")) }
+	four := []*server{busy(), busy(), busy(), busy()}
+	three := []*server{busy(), busy(), busy()}
+	two := []*server{busy(), serve(t, nil)}
+	for _, c := range []struct {
+		name, routes string
+		servers      []*server
+		code         codes.Code
+		version      string
+		calls        int
+	}{
+		{"four versions", fmt.Sprintf(`
+routes:
+  - model: fraud
+    versions: [{name: v8, endpoints: [%q]}, {name: v7, endpoints: [%q]}, {name: v6, endpoints: [%q]}, {name: v5, endpoints: [%q]}]
+    weights: {v8: 1}
+    fallback: {to: [v7, v6, v5], on: [UNAVAILABLE]}
+`, four[0].addr, four[1].addr, four[2].addr, four[3].addr), four, codes.Unavailable, "v6", 3},
+		{"three endpoints", routeTo("", three[0].addr, three[1].addr, three[2].addr), three, codes.Unavailable, "v7", 2},
+		{"a fallback to the version itself", strings.Replace(withFallback(two[0].addr, two[1].addr), "to: [v7]", "to: [v8, v7]", 1), two, codes.OK, "v7", 2},
+	} {
+		a := start(t, c.routes).call(modelInfer, infer("fraud", ""))
+		n := 0
+		for _, s := range c.servers {
+			n += len(s.calls())
+		}
+		if a.code != c.code || a.one("sluice-version") != c.version || n != c.calls || a.one("sluice-attempts") != fmt.Sprint(c.calls) {
+			t.Errorf("%s: got %v by %s after %s attempts, %d at the servers; want %v by %s after %d", c.name, a.code, a.one("sluice-version"), a.one("sluice-attempts"), n, c.code, c.version, c.calls)
+		}
+	}
+}

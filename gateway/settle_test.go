@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"sluice/breaker"
 	pb "sluice/proto/inference"
 )
 
@@ -238,6 +239,9 @@ func TestAnsweredStreamEndsTheProbe(t *testing.T) {
 	}()
 	<-arrived // it is the probe, not one of the calls below
 	r.until(t, "the version is back", func() bool { return r.call(modelInfer, infer("fraud", "")).code == codes.OK })
+	if s := r.director.snapshot.Load().endpoints()[0].breaker.Status(time.Now()).State; s != breaker.Closed {
+		t.Errorf("the endpoint's own breaker is %v, want it closed by the same stream", s)
+	}
 	select {
 	case a := <-ended:
 		t.Fatalf("the stream has ended already: %v %q", a.code, a.message)
