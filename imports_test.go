@@ -48,6 +48,8 @@ var rooms = []room{
 		"messages are made for any server that speaks the protocol"},
 	{"bench/proxy/relay", []string{"gateway/relay", "bench"},
 		"the relay is measured alone, too, in a program that has nothing else of the gateway"},
+	{"bench/proxy/datapath", []string{"gateway", "gateway/relay", "routing", "bench"},
+		"the data path is measured alone, too: what finds the model and the version, and the relay, without policies"},
 	{"bench", []string{"proto", "bench/load", "bench/payload"},
 		"the gateway is measured from outside, as its peers are"},
 	{"deploy", nil,
