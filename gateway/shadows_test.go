@@ -467,7 +467,7 @@ func TestCallsAreKeptAndMadeAgain(t *testing.T) {
 	}
 	stop := fmt.Errorf("enough")
 	err = r.Replay(t.Context(), Replay{Version: r.version(t, "v7"), Rate: 1e9}, func(uint64, shadow.Status) error { return stop })
-	if err != stop {
+	if !errors.Is(err, stop) {
 		t.Errorf("whoever listens has had enough: %v", err)
 	}
 	without, _, _ := strings.Cut(routes, "    capture:")

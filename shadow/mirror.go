@@ -219,14 +219,14 @@ func (m *Mirror) finish(j job) {
 	m.mu.Unlock()
 }
 
-// Waiting is how many copies wait to be sent, Pending how many have not come to an end.
+// Waiting is how many copies wait to be sent.
 func (m *Mirror) Waiting() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.n
 }
 
-// Pending: see Waiting.
+// Pending is how many copies have not come to an end.
 func (m *Mirror) Pending() uint64 { return m.counts.read().Pending() }
 
 // Close drops what waits, ends what is under way, and returns when that is done.

@@ -321,7 +321,6 @@ func TestDeadlineHoldsUnderLoad(t *testing.T) {
 		for range 20 {
 			r.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -403,7 +402,7 @@ func TestQueueIsBounded(t *testing.T) {
 // not keep others out.
 func TestNoCopyIsMadeForWhichThereIsNoRoom(t *testing.T) {
 	r := newRig(t, serve(t, answer([]byte("x"))), Limits{Bytes: 30_000}, Settings{})
-	r.hold.Lock() // nobody works meanwhile
+	r.hold.Lock()           // nobody works meanwhile
 	const size = 2*1005 + 5 // the request twice, and an empty message for an answer
 	for range 40 {
 		r.offer(Copy{Path: "/a/b"}, make([]byte, 1000), nil)

@@ -183,7 +183,8 @@ routes:
 	}
 	replay := func() { // what is written last may not be there yet
 		out := gateway.must(t, "replay", "penguins", "v3", "--rate", "20000", "-o", "json")
-		if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &result); err != nil {
+		_, text, _ := strings.Cut(out, "{")
+		if err := json.Unmarshal([]byte("{"+text), &result); err != nil {
 			t.Fatalf("%v in %s", err, out)
 		}
 	}
