@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	routingv1 "sluice/proto/sluice/routing/v1"
 )
 
@@ -126,10 +128,15 @@ type Update struct {
 	Delete []string
 	// Actor says who makes the change, Reason why.
 	Actor, Reason string
-	// RequestKey, unless empty, makes repeating harmless: if a change with this
-	// key was made before, it is returned and nothing else happens, whatever the
-	// update says. A store remembers at least the keys of the last 1,000 changes.
+	// RequestKey, unless empty, makes repeating harmless: if an update with this
+	// key was answered before, the answer is repeated and nothing else happens, whatever
+	// the update says; also if there was nothing to change. Redis remembers a key for
+	// [RequestKeyTTL]; a store in memory or in a file does so too, but of no more than
+	// the last [MaxRequestKeys]. Neither forgets keys with the documents of the history.
 	RequestKey string
+	// RequestDigest, unless empty, tells requests with the same key apart: one that
+	// does not match is a [*FieldError].
+	RequestDigest []byte
 	// Forced records that the actor overruled a guard.
 	Forced bool
 	// NewEpoch begins a new epoch; nil stays in the current one. Only a [Watcher]
@@ -161,6 +168,12 @@ type HistoryQuery struct {
 	Limit int
 	// OldestFirst turns the order around, which is the newest first.
 	OldestFirst bool
+	// Bytes bounds the changes returned by their encoded size: none follows once that is
+	// reached. 0 means no bound.
+	Bytes int
+	// Documents is how many routes of each change come with their documents, see
+	// [Shortened]; of a query with a model, that model's is one of them. 0 means all.
+	Documents int
 }
 
 // DefaultHistoryLimit is the number of changes returned when a query sets none.
@@ -182,6 +195,47 @@ func (q HistoryQuery) Matches(c *routingv1.Change) bool {
 	return q.Model == "" || slices.ContainsFunc(c.GetRoutes(), func(r *routingv1.RouteChange) bool {
 		return r.GetModel() == q.Model
 	})
+}
+
+// Found gathers what a query selects. Stores add to it the changes that they come by, in
+// order, until it is full.
+type Found struct {
+	query   HistoryQuery
+	bytes   int
+	Changes []*routingv1.Change
+}
+
+// NewFound returns one without changes.
+func NewFound(q HistoryQuery) *Found { return &Found{query: q} }
+
+// Add takes a change if it is selected.
+func (f *Found) Add(c *routingv1.Change) {
+	if f.Full() || !f.query.Matches(c) {
+		return
+	}
+	if n := f.query.Documents; n > 0 {
+		c = Shortened(ofModelFirst(c, f.query.Model), n)
+	}
+	if f.query.Bytes > 0 {
+		f.bytes += proto.Size(c)
+	}
+	f.Changes = append(f.Changes, c)
+}
+
+// Full reports whether no more is wanted.
+func (f *Found) Full() bool {
+	return len(f.Changes) >= f.query.Max() || f.query.Bytes > 0 && f.bytes >= f.query.Bytes
+}
+
+// ofModelFirst returns a change with the route of one model in front.
+func ofModelFirst(c *routingv1.Change, model string) *routingv1.Change {
+	i := slices.IndexFunc(c.GetRoutes(), func(r *routingv1.RouteChange) bool { return r.GetModel() == model })
+	if i <= 0 {
+		return c
+	}
+	turned := Shortened(c, len(c.GetRoutes())-1) // a copy, of which the routes are replaced
+	turned.Routes = slices.Concat(c.GetRoutes()[i:i+1], c.GetRoutes()[:i], c.GetRoutes()[i+1:])
+	return turned
 }
 
 // Health is what a store knows of itself.

@@ -12,9 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
@@ -258,56 +255,28 @@ func TestStateAndEntrySayWhatIsServed(t *testing.T) {
 	}
 }
 
-// spoiled are ways to make a good route bad, and the field that is then wrong. n
-// makes every use of them another document.
-var spoiled = []struct {
-	field string
-	how   func(r *routingv1.Route, n int)
-}{
-	{"model", func(r *routingv1.Route, _ int) { r.Model = "" }},
-	{"model", func(r *routingv1.Route, n int) { r.Model = strings.Repeat("x", 129+n) }},
-	{"model", func(r *routingv1.Route, n int) { r.Model = fmt.Sprintf("with space %d", n) }},
-	{"versions", func(r *routingv1.Route, _ int) { r.Versions = nil }},
-	{"versions[0].name", func(r *routingv1.Route, _ int) { r.Versions[0].Name = "" }},
-	{"versions[0].name", func(r *routingv1.Route, n int) { r.Versions[0].Name = fmt.Sprintf("ü%d", n) }},
-	{"versions[1].name", func(r *routingv1.Route, _ int) { r.Versions[1].Name = r.Versions[0].Name }},
-	{"versions[0].endpoints", func(r *routingv1.Route, _ int) { r.Versions[0].Endpoints = nil }},
-	{"versions[0].endpoints[0]", func(r *routingv1.Route, n int) { r.Versions[0].Endpoints[0] = fmt.Sprint("host", n) }},
-	{"versions[0].endpoints[1]", func(r *routingv1.Route, _ int) {
-		r.Versions[0].Endpoints = append(r.Versions[0].Endpoints, r.Versions[0].Endpoints[0])
-	}},
-	{"versions[0].server", func(r *routingv1.Route, n int) { r.Versions[0].Server = fmt.Sprint("server", n) }},
-	{"weights.unknown", func(r *routingv1.Route, n int) { r.Weights["unknown"] = uint32(n) }},
-	{"weights", func(r *routingv1.Route, _ int) { clear(r.Weights) }},
-	{"sticky", func(r *routingv1.Route, _ int) { r.Sticky = &routingv1.Sticky{} }},
-	{"sticky.metadata", func(r *routingv1.Route, n int) { r.Sticky = &routingv1.Sticky{Metadata: fmt.Sprint("Upper", n)} }},
-	{"sticky.salt", func(r *routingv1.Route, n int) { r.Sticky = &routingv1.Sticky{Salt: strings.Repeat("x", 129+n)} }},
-	{"timeout.default", func(r *routingv1.Route, n int) {
-		r.Timeout = &routingv1.Timeout{Default: durationpb.New(-time.Duration(n) * time.Second)}
-	}},
-	{"services[0]", func(r *routingv1.Route, n int) { r.Services = []string{fmt.Sprint("pkg/", n)} }},
-	{"services[1]", func(r *routingv1.Route, _ int) { r.Services = []string{"pkg.S", "pkg.S"} }},
-	{"versions[0].tls.cert_file", func(r *routingv1.Route, n int) { r.Versions[0].Tls = &routingv1.TLS{KeyFile: fmt.Sprint("key", n)} }},
-}
-
-// TestBadDocumentsAreRefusedWhole tries 200 of them, each together with a good
+// TestBadDocumentsAreRefusedWhole tries more than 200 of them, each together with a good
 // one.
 func TestBadDocumentsAreRefusedWhole(t *testing.T) {
 	w := startWatcher(t, memstore.New(memstore.Config{}), seed(storetest.Route("m", "v1", "v2"), storetest.Route("n", "v1")))
 	serving := w.router.Current()
-	for n := range 10 * len(spoiled) {
-		bad, way := storetest.Route("m", "v1", "v2"), spoiled[n%len(spoiled)]
-		way.how(bad, n)
+	distinct := make(map[string]bool)
+	for _, bad := range storetest.BadRoutes() {
+		distinct[bad.Route.String()] = true
 		_, err := w.Update(t.Context(), &routing.Update{
-			Expected: 1, Actor: "operator", Set: []*routingv1.Route{storetest.Route("n", "v9"), bad},
+			Expected: 1, Actor: "operator", Set: []*routingv1.Route{storetest.Route("n", "v9"), bad.Route},
 		})
 		var field *routing.FieldError
 		if !errors.As(err, &field) || field.Got == "" || field.Want == "" {
-			t.Fatalf("way %d: Update = %v, want a field, its value and what is accepted", n, err)
+			t.Errorf("%v: Update = %v, want a field, its value and what is accepted", bad.Route, err)
+			continue
 		}
-		if !strings.Contains(err.Error(), "routes[1]."+way.field+": got ") {
-			t.Errorf("way %d: Update = %v, want it to be about %s", n, err, way.field)
+		if !strings.Contains(err.Error(), "routes[1]."+bad.Field+": got ") {
+			t.Errorf("%v: Update = %v, want it to be about %s", bad.Route, err, bad.Field)
 		}
+	}
+	if len(distinct) < 200 {
+		t.Errorf("%d documents, want 200 at least", len(distinct))
 	}
 	if w.router.Current() != serving || w.Status().Err != nil || storetest.Load(t, w.store).Revision != 1 {
 		t.Errorf("serving %v, store at %d, %v, want nothing to have happened",

@@ -2,10 +2,13 @@ package filestore_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -79,9 +82,11 @@ func TestDamageIsDetected(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	storetest.Set(t, s, storetest.Route("m", "v1"))
+	state := storetest.Load(t, s).Stored()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	writeState(t, dir, state)
 	name := filepath.Join(dir, "state")
 	whole, err := os.ReadFile(name)
 	if err != nil {
@@ -109,29 +114,61 @@ func TestDamageIsDetected(t *testing.T) {
 	}
 }
 
-// TestDiskThatFailsRefusesChanges takes the folder away.
-func TestDiskThatFailsRefusesChanges(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "dir")
-	s := open(t, dir)
-	first := storetest.Set(t, s, storetest.Route("m", "v1"))
-	if err := os.Rename(dir, dir+".away"); err != nil {
+// writeState writes a whole state, which a store does only now and then.
+func writeState(t *testing.T, dir string, state *routingv1.StoredState) {
+	t.Helper()
+	d, err := statefile.Open(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.Update(t.Context(), &routing.Update{Expected: 1, Set: []*routingv1.Route{storetest.Route("m", "v2")}, Actor: "x"})
+	if err := errors.Join(d.Write(state), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDiskThatFailsRefusesChanges has no room for more than the first change.
+func TestDiskThatFailsRefusesChanges(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	first := storetest.Set(t, s, storetest.Route("m", "v1"))
+	limitFiles(t, 1500)
+	big := storetest.Route("m", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10")
+	big.Versions[0].Endpoints = []string{strings.Repeat("long.", 40) + "example.org:1", strings.Repeat("other.", 35) + "example.org:2"}
+	for i := range big.Versions {
+		big.Versions[i].Endpoints = append(big.Versions[i].Endpoints, fmt.Sprintf("%sexample.org:%d", strings.Repeat("host.", 30), i+1))
+	}
+	_, err := s.Update(t.Context(), &routing.Update{Expected: 1, Set: []*routingv1.Route{big}, Actor: "x"})
 	var refused *routing.RefusedError
-	if !errors.As(err, &refused) || s.Health().WriteErr == nil {
+	if !errors.As(err, &refused) || refused.Reason != "DISK" || s.Health().WriteErr == nil {
 		t.Errorf("Update = %v with health %+v, want a refusal in both", err, s.Health())
 	}
 	if at := storetest.Load(t, s); at.Position != routing.PositionAfter(first) {
 		t.Errorf("at %+v, want nothing changed", at)
 	}
-	if err := os.Rename(dir+".away", dir); err != nil {
-		t.Fatal(err)
-	}
-	storetest.Set(t, s, storetest.Route("m", "v2"))
+	storetest.Set(t, s, storetest.Route("m", "v2")) // there is room for a small one
 	if h := s.Health(); h.WriteErr != nil {
 		t.Errorf("health %+v, want it well again", h)
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if at := storetest.Load(t, open(t, dir)); at.Revision != 2 || len(at.Routes["m"].GetRoute().GetVersions()) != 1 {
+		t.Errorf("after a restart %+v, want revision 2", at)
+	}
+}
+
+// limitFiles keeps this process from writing larger files, until the test ends.
+func limitFiles(t *testing.T, bytes uint64) {
+	t.Helper()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: bytes, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before) })
 }
 
 // TestShelvesSurviveARestart, and a damaged one harms nobody else.

@@ -29,24 +29,24 @@ const compressAbove = 16 << 10
 // 512 MiB.
 const maxChange = 512 << 20
 
-// encodeChange returns a stream entry's field and value.
-func encodeChange(c *routingv1.Change) ([]any, error) {
+// encodeChange returns a stream entry's field and value, and the value's size in bytes.
+func encodeChange(c *routingv1.Change) (entry []any, size int, err error) {
 	encoded, err := proto.Marshal(c)
 	if err != nil || len(encoded) < compressAbove {
-		return []any{changeField, encoded}, err
+		return []any{changeField, encoded}, len(encoded), err
 	}
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if _, err := z.Write(encoded); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := z.Close(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return []any{compressedField, b.Bytes()}, nil
+	return []any{compressedField, b.Bytes()}, b.Len(), nil
 }
 
 // encodedChange returns what encodeChange was given, nil if the entry has no such

@@ -15,7 +15,7 @@ import (
 func FuzzDecode(f *testing.F) {
 	s := &Store{keys: newKeys("sluice")}
 	change := &routingv1.Change{Revision: 7, Id: "id", Reason: strings.Repeat("long ", compressAbove)}
-	fields, err := encodeChange(change)
+	fields, _, err := encodeChange(change)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestLongChangesComeBack(t *testing.T) {
 	s := &Store{keys: newKeys("sluice")}
 	for _, size := range []int{0, compressAbove - 100, compressAbove, 1 << 20} {
 		want := &routingv1.Change{Revision: 3, Id: "id", Reason: strings.Repeat("x", size)}
-		fields, err := encodeChange(want)
+		fields, _, err := encodeChange(want)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,9 +26,13 @@ func (s *Store) history(ctx context.Context, q routing.HistoryQuery) ([]*routing
 	if q.To > 0 {
 		highest = streamID(q.To)
 	}
-	var found []*routingv1.Change
+	found := routing.NewFound(q)
+	size := firstPage
 	for {
-		page, err := s.page(ctx, lowest, highest, q.OldestFirst, min(pageSize, q.Max()-len(found)))
+		if left := q.Max() - len(found.Changes); q.Model == "" { // of those of others, more have to be read
+			size = min(size, left)
+		}
+		page, err := s.page(ctx, lowest, highest, q.OldestFirst, size)
 		if err != nil {
 			return nil, err
 		}
@@ -37,19 +41,34 @@ func (s *Store) history(ctx context.Context, q routing.HistoryQuery) ([]*routing
 			if err != nil {
 				continue // of no use to anyone who asks for changes
 			}
-			if q.Matches(c) {
-				found = append(found, c)
-			}
+			found.Add(c)
 		}
-		if len(page) == 0 || len(found) == q.Max() {
-			return found, nil
+		if len(page) == 0 || found.Full() {
+			return found.Changes, nil
 		}
+		size = nextPage(page)
 		if last := "(" + page[len(page)-1].ID; q.OldestFirst {
 			lowest = last
 		} else {
 			highest = last
 		}
 	}
+}
+
+// The number of entries asked for at once suits their size, as far as that is known: those
+// of changes of all routes are large.
+const (
+	firstPage = 10
+	pageBytes = 4 << 20
+)
+
+// nextPage is how many entries to ask for after a page.
+func nextPage(page []redis.XMessage) int {
+	bytes := 0
+	for _, m := range page {
+		bytes += sizeOf(m)
+	}
+	return max(1, min(pageSize, pageBytes*len(page)/max(bytes, 1)))
 }
 
 // page returns up to n entries of the stream between two ids. If Redis will not

@@ -7,7 +7,7 @@
 //	{sluice}:routes   hash: a StoredRoute per model, tombstones too
 //	{sluice}:changes  stream: a Change per entry, whose id is <revision>-0
 //
-// and for a day {sluice}:request:<key> per request key, and {sluice}:shelf:<name>, a
+// and for a day {sluice}:request:<key> per request key, a StoredRequest, and {sluice}:shelf:<name>, a
 // hash per shelf. A change is one
 // transaction under WATCH, without scripts, so a user with few permissions
 // suffices; docs/redis.md lists them. Nothing is ever removed but old changes.
@@ -42,13 +42,13 @@ type Config struct {
 	Timeout time.Duration
 	// MaxChanges is about how many changes the stream keeps. Default 10,000.
 	MaxChanges int64
+	// MaxBytes is the most the changes that the stream keeps take, as they are encoded,
+	// except for the newest one. Default 64 MiB.
+	MaxBytes int64
 }
 
 // UpdateTimeout bounds a change, whatever Redis does.
 const UpdateTimeout = 1500 * time.Millisecond
-
-// requestKeyTTL is how long a request may be repeated.
-const requestKeyTTL = 24 * time.Hour
 
 // Store is a [routing.Store] in Redis.
 type Store struct {
@@ -97,6 +97,9 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if cfg.MaxChanges == 0 {
 		cfg.MaxChanges = 10_000
+	}
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 64 << 20
 	}
 	silence()
 	return &Store{

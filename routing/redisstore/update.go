@@ -1,10 +1,10 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -68,6 +68,9 @@ func (s *Store) try(ctx context.Context, u *routing.Update) (made *routingv1.Cha
 			return err
 		}
 		c, err := u.Prepare(b.state, time.Now())
+		if errors.Is(err, routing.ErrUnchanged) {
+			return cmp.Or(s.noteUnchanged(ctx, tx, u), err)
+		}
 		if err != nil {
 			return err
 		}
@@ -75,7 +78,7 @@ func (s *Store) try(ctx context.Context, u *routing.Update) (made *routingv1.Cha
 			return err
 		}
 		sent = c
-		if err := s.write(ctx, tx, b, c); err != nil {
+		if err := s.write(ctx, tx, b, u, c); err != nil {
 			return err
 		}
 		made = c
@@ -102,10 +105,10 @@ func isAnswer(err error) bool {
 // basis is what a change is made to.
 type basis struct {
 	head
-	state     *routing.State
-	existing  int               // entries of the update's models
-	streamTop uint64            // first part of the stream's greatest id
-	repeated  *routingv1.Change // the change that was made for the same request key
+	state    *routing.State
+	existing int // entries of the update's models
+	stream   streamEnds
+	repeated *routingv1.Change // the change that was made for the same request key
 }
 
 // readBasis reads, under WATCH, what the update needs to know.
@@ -115,7 +118,7 @@ func (s *Store) readBasis(ctx context.Context, tx *redis.Tx, u *routing.Update) 
 	if b.head, err = s.readHeadBy(ctx, tx); err != nil {
 		return b, err
 	}
-	if b.repeated, err = s.madeBefore(ctx, tx, u.RequestKey); err != nil || b.repeated != nil {
+	if b.repeated, err = s.madeBefore(ctx, tx, u); err != nil || b.repeated != nil {
 		return b, err
 	}
 	b.state = routing.StateOf(nil)
@@ -123,7 +126,7 @@ func (s *Store) readBasis(ctx context.Context, tx *redis.Tx, u *routing.Update) 
 	if b.Revision == 0 {
 		b.state.Position = routing.Position{}
 	}
-	if b.streamTop, err = s.readStreamTop(ctx, tx); err != nil {
+	if b.stream, err = s.readStreamEnds(ctx, tx); err != nil {
 		return b, err
 	}
 	if u.Expected != b.Revision {
@@ -139,20 +142,6 @@ func (s *Store) readBasis(ctx context.Context, tx *redis.Tx, u *routing.Update) 
 		return b, s.scan(ctx, tx, b.state)
 	}
 	return b, nil
-}
-
-// readStreamTop returns the first part of the greatest id the stream has had. It
-// also fails, before anything is written, where the key is no stream.
-func (s *Store) readStreamTop(ctx context.Context, tx *redis.Tx) (uint64, error) {
-	info, err := tx.XInfoStream(ctx, s.keys.changes).Result()
-	if err != nil {
-		if strings.HasPrefix(err.Error(), "ERR no such key") {
-			return 0, nil
-		}
-		return 0, err
-	}
-	top, _, _ := strings.Cut(info.LastGeneratedID, "-")
-	return strconv.ParseUint(top, 10, 64)
 }
 
 // readEntries reads the entries of the update's models.
@@ -183,7 +172,7 @@ func (s *Store) readEntries(ctx context.Context, tx *redis.Tx, u *routing.Update
 // only half of the transaction would succeed. They can be above the head only if
 // somebody removed the head, or wrote to the stream; or made a change just now.
 func (s *Store) makeRoom(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.Change) error {
-	if b.streamTop < c.GetRevision() {
+	if b.stream.top < c.GetRevision() {
 		return nil
 	}
 	now, err := s.readHeadBy(ctx, tx)
@@ -193,25 +182,21 @@ func (s *Store) makeRoom(ctx context.Context, tx *redis.Tx, b *basis, c *routing
 	case now.Position != b.Position:
 		return errOvertaken
 	case b.Revision == 0 || len(c.GetLost()) > 0:
-		c.Revision = b.streamTop + 1
+		c.Revision = b.stream.top + 1
 		return nil
 	}
 	return &damagedError{s.keys.changes, fmt.Sprintf("its last id is %d-x, above revision %d; remove the key, which loses the history and no route",
-		b.streamTop, b.Revision)}
+		b.stream.top, b.Revision)}
 }
 
 // write is the transaction. It does not make the number of entries that there should be
 // smaller where some are missing: a gateway that has not noticed yet is to notice.
-func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.Change) error {
-	entry, err := encodeChange(c)
+func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, u *routing.Update, c *routingv1.Change) error {
+	entry, err := s.addition(ctx, tx, b.stream, c)
 	if err != nil {
 		return err
 	}
 	fields, added, err := entriesAfter(b, c)
-	if err != nil {
-		return err
-	}
-	slim, err := proto.Marshal(withoutDocuments(c))
 	if err != nil {
 		return err
 	}
@@ -221,14 +206,8 @@ func (s *Store) write(ctx context.Context, tx *redis.Tx, b *basis, c *routingv1.
 		if len(fields) > 0 {
 			p.HSet(ctx, s.keys.routes, fields...)
 		}
-		p.XAdd(ctx, &redis.XAddArgs{
-			Stream: s.keys.changes, ID: streamID(c.GetRevision()), MaxLen: s.cfg.MaxChanges, Approx: true,
-			Values: entry,
-		})
-		if c.GetRequestKey() != "" {
-			p.Set(ctx, s.keys.request+c.GetRequestKey(), slim, requestKeyTTL)
-		}
-		return nil
+		p.XAdd(ctx, entry)
+		return s.setRequest(ctx, p, u.Answered(c, c.GetTime().AsTime()))
 	})
 	return reasonOf(cmds, err)
 }
@@ -261,45 +240,6 @@ func reasonOf(cmds []redis.Cmder, err error) error {
 		}
 	}
 	return err
-}
-
-// withoutDocuments returns a copy of a change whose routes have names only, to be
-// kept under its request key.
-func withoutDocuments(c *routingv1.Change) *routingv1.Change {
-	slim := &routingv1.Change{
-		Revision: c.GetRevision(), Id: c.GetId(), Epoch: c.GetEpoch(),
-		PredecessorRevision: c.GetPredecessorRevision(), PredecessorId: c.GetPredecessorId(),
-		Time: c.GetTime(), Actor: c.GetActor(), Reason: c.GetReason(), Forced: c.GetForced(),
-		RequestKey: c.GetRequestKey(), Lost: c.GetLost(),
-	}
-	for _, r := range c.GetRoutes() {
-		slim.Routes = append(slim.Routes, &routingv1.RouteChange{Model: r.GetModel()})
-	}
-	return slim
-}
-
-// madeBefore returns the change that was made for a request key: as the history
-// has it, or without documents once that has forgotten it.
-func (s *Store) madeBefore(ctx context.Context, c redis.Cmdable, key string) (*routingv1.Change, error) {
-	if key == "" {
-		return nil, nil
-	}
-	text, err := c.Get(ctx, s.keys.request+key).Result()
-	if errors.Is(err, redis.Nil) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	made := new(routingv1.Change)
-	if err := proto.Unmarshal([]byte(text), made); err != nil {
-		return nil, &damagedError{s.keys.request + key, "it does not hold a change"}
-	}
-	whole, err := s.entryOf(ctx, c, made.GetRevision())
-	if err != nil || whole.GetId() != made.GetId() {
-		return made, err
-	}
-	return whole, nil
 }
 
 // entryOf returns the change of one revision, nil if the stream has it no more.

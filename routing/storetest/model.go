@@ -19,13 +19,16 @@ import (
 type naive struct {
 	revision uint64
 	routes   map[string]*routingv1.Route // nil for a tombstone
-	made     map[string]uint64           // revision by request key
+	made     map[string]uint64           // revision by request key; 0 if there was nothing to change
 }
 
 // update does what an update has to do, and returns the revision it leads to. Of
 // the errors, it says which kind it is.
 func (m *naive) update(u *routing.Update) (revision uint64, kind error) {
 	if r, ok := m.made[u.RequestKey]; ok && u.RequestKey != "" {
+		if r == 0 {
+			return 0, routing.ErrUnchanged
+		}
 		return r, nil
 	}
 	if u.Expected != m.revision {
@@ -43,6 +46,9 @@ func (m *naive) update(u *routing.Update) (revision uint64, kind error) {
 		next[name] = nil
 	}
 	if !changed {
+		if u.RequestKey != "" {
+			m.made[u.RequestKey] = 0
+		}
 		return 0, routing.ErrUnchanged
 	}
 	m.routes = next

@@ -41,7 +41,10 @@ func Run(t *testing.T, open func(t *testing.T) routing.Store) {
 		"BadDocumentsAreRefused":          refused,
 		"ServicesBelongToOneRoute":        services,
 		"RequestKeyMakesRepeatingNothing": requestKey,
+		"RequestKeyRemembersNothingMade":  requestWithoutChange,
+		"RequestKeyIsForOneRequest":       requestDigest,
 		"HistorySelects":                  history,
+		"HistoryIsBoundedInBytes":         historyBounds,
 		"WatchDeliversInOrder":            watch,
 		"WatchStartsAnywhere":             watchFrom,
 		"WatchTellsOfGaps":                gap,
@@ -305,6 +308,71 @@ func requestKey(t *testing.T, s routing.Store) {
 		t.Errorf("another key: revision %d, want 3", other.GetRevision())
 	}
 	checkRoute(t, Load(t, s), "m", Route("m", "v3"))
+}
+
+// requestWithoutChange repeats a request that had nothing to change, when it would have.
+func requestWithoutChange(t *testing.T, s routing.Store) {
+	Set(t, s, Route("m", "v1"))
+	u := &routing.Update{Expected: 1, Set: []*routingv1.Route{Route("m", "v1")}, Actor: "x", RequestKey: "key"}
+	if _, err := s.Update(t.Context(), u); !errors.Is(err, routing.ErrUnchanged) {
+		t.Fatalf("Update = %v, want ErrUnchanged", err)
+	}
+	Set(t, s, Route("m", "v2"))
+	u.Expected = 2
+	if c, err := s.Update(t.Context(), u); !errors.Is(err, routing.ErrUnchanged) {
+		t.Errorf("repeated: %v, %v, want ErrUnchanged: that was the answer", c, err)
+	}
+	checkRoute(t, Load(t, s), "m", Route("m", "v2"))
+}
+
+func requestDigest(t *testing.T, s routing.Store) {
+	u := &routing.Update{Set: []*routingv1.Route{Route("m", "v1")}, Actor: "x", RequestKey: "key", RequestDigest: []byte("one")}
+	made := Update(t, s, u)
+	other := &routing.Update{Expected: 1, Set: []*routingv1.Route{Route("m", "v2")}, Actor: "x", RequestKey: "key", RequestDigest: []byte("two")}
+	_, err := s.Update(t.Context(), other)
+	var field *routing.FieldError
+	if !errors.As(err, &field) || field.Field != "request_key" || !strings.Contains(field.Got, `"key"`) {
+		t.Errorf("something else with the same key: %v, want request_key refused", err)
+	}
+	checkRoute(t, Load(t, s), "m", Route("m", "v1"))
+	if again := Update(t, s, u); !proto.Equal(again, made) {
+		t.Errorf("repeated: %v, want %v", again, made)
+	}
+}
+
+// historyBounds asks for less of changes than there is.
+func historyBounds(t *testing.T, s routing.Store) {
+	const changes, routes = 30, 20
+	for i := range changes {
+		u := &routing.Update{Expected: uint64(i)}
+		for n := range routes {
+			u.Set = append(u.Set, Route(fmt.Sprintf("model-%02d", n), fmt.Sprint("v", i)))
+		}
+		Update(t, s, u)
+	}
+	size := proto.Size(History(t, s, routing.HistoryQuery{Limit: 1})[0])
+	if got := len(History(t, s, routing.HistoryQuery{Bytes: 5*size - size/2})); got != 5 {
+		t.Errorf("%d changes of %d bytes for a bound of 4.5 of them, want 5", got, size)
+	}
+	if got := len(History(t, s, routing.HistoryQuery{Bytes: 1})); got != 1 {
+		t.Errorf("%d changes for a bound of 1 byte, want one", got)
+	}
+	found := History(t, s, routing.HistoryQuery{Model: "model-07", Documents: 2})
+	if len(found) != changes {
+		t.Fatalf("%d changes, want %d", len(found), changes)
+	}
+	var with []string
+	for _, r := range found[3].GetRoutes() {
+		if r.GetAfter() != nil {
+			with = append(with, r.GetModel())
+		}
+	}
+	if len(found[3].GetRoutes()) != routes || !slices.Equal(with, []string{"model-07", "model-00"}) {
+		t.Errorf("documents of %q and %d routes, want those of model-07 and model-00 and all %d names", with, len(found[3].GetRoutes()), routes)
+	}
+	if whole := History(t, s, routing.HistoryQuery{Limit: 1})[0]; whole.GetRoutes()[routes-1].GetAfter() == nil {
+		t.Error("a short answer has taken the documents out of the history")
+	}
 }
 
 func history(t *testing.T, s routing.Store) {

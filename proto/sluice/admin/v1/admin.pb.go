@@ -35,7 +35,8 @@ type Intent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// actor says who makes the change: 1 to 128 bytes.
 	Actor string `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
-	// reason says why, in the actor's words: at most 1024 bytes.
+	// reason says why, in the actor's words: at most 1024 bytes. Where the actor gives none, the change says what
+	// was asked for, such as "weights v7=95 v8=5".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// expected_revision, if set, is the revision the whole routing state has to have. If it has another
 	// one, the change fails with ABORTED.
@@ -44,14 +45,19 @@ type Intent struct {
 	// would change has been changed after it, the change fails with ABORTED; changes of other routes
 	// do not matter.
 	UnchangedSince *uint64 `protobuf:"varint,4,opt,name=unchanged_since,json=unchangedSince,proto3,oneof" json:"unchanged_since,omitempty"`
-	// request_key, unless empty, makes repeating harmless: if a change with this key was made before, it is
-	// returned and nothing else happens. At most 128 bytes, best random; remembered for at least 1,000 changes.
+	// request_key, unless empty, makes repeating harmless: if a request with this key has succeeded before, its
+	// answer is repeated and nothing else happens, also if there was nothing to change then. At most 128 bytes, best
+	// random. Keys are remembered for 24 hours; without Redis, at most the last 10,000. Whether conditions
+	// or dry_run are the same does not matter; if anything else is another, the request is INVALID.
 	RequestKey string `protobuf:"bytes,5,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
 	// dry_run does everything but the change.
 	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// force overrules the guard that refuses traffic to a version none of whose endpoints can be reached. The
 	// change records it. A document that is not valid cannot be forced.
-	Force         bool `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
+	// revision_id, if set, is the id of the change that led to expected_revision or unchanged_since. A store that has
+	// lost changes uses their numbers again, for others: with the id, the condition does not take one for the other.
+	RevisionId    string `protobuf:"bytes,8,opt,name=revision_id,json=revisionId,proto3" json:"revision_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -135,6 +141,13 @@ func (x *Intent) GetForce() bool {
 	return false
 }
 
+func (x *Intent) GetRevisionId() string {
+	if x != nil {
+		return x.RevisionId
+	}
+	return ""
+}
+
 // Outcome says what became of a change.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -144,7 +157,9 @@ type Outcome struct {
 	// revision is that of the routing state afterwards; in a dry run, that of the state now.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// warnings are what an operator should know: guards that were overruled, endpoints that do not answer.
-	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// revision_id is the id of the change that led to revision; empty at revision 0.
+	RevisionId    string `protobuf:"bytes,4,opt,name=revision_id,json=revisionId,proto3" json:"revision_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +213,13 @@ func (x *Outcome) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *Outcome) GetRevisionId() string {
+	if x != nil {
+		return x.RevisionId
+	}
+	return ""
 }
 
 // GetRequest selects routes.
@@ -778,7 +800,10 @@ type HistoryRequest struct {
 	// limit is the largest number of changes returned, at most 1000; 0 means 100.
 	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// before, if set, selects changes below that revision: the next page.
-	Before        uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
+	Before uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
+	// documents, if set, is how many routes of each change come with their documents; of the others there are the
+	// names. It saves much of changes of many routes.
+	Documents     uint32 `protobuf:"varint,4,opt,name=documents,proto3" json:"documents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -834,11 +859,20 @@ func (x *HistoryRequest) GetBefore() uint64 {
 	return 0
 }
 
+func (x *HistoryRequest) GetDocuments() uint32 {
+	if x != nil {
+		return x.Documents
+	}
+	return 0
+}
+
 // HistoryResponse holds changes.
 type HistoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// changes are the newest first.
-	Changes       []*v1.Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// changes are the newest first. They are fewer than asked for where they would be more than some 16 MiB.
+	Changes []*v1.Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// next, unless 0, is what before has to be to get the rest of them.
+	Next          uint64 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -878,6 +912,13 @@ func (x *HistoryResponse) GetChanges() []*v1.Change {
 		return x.Changes
 	}
 	return nil
+}
+
+func (x *HistoryResponse) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
 }
 
 // WatchRequest says what to tell of.
@@ -1845,7 +1886,7 @@ var File_sluice_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_sluice_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1bsluice/admin/v1/admin.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/routing/v1/routing.proto\x1a\x1dsluice/routing/v1/state.proto\"\x90\x02\n" +
+	"\x1bsluice/admin/v1/admin.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/routing/v1/routing.proto\x1a\x1dsluice/routing/v1/state.proto\"\xb1\x02\n" +
 	"\x06Intent\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
@@ -1854,13 +1895,17 @@ const file_sluice_admin_v1_admin_proto_rawDesc = "" +
 	"\vrequest_key\x18\x05 \x01(\tR\n" +
 	"requestKey\x12\x17\n" +
 	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x14\n" +
-	"\x05force\x18\a \x01(\bR\x05forceB\x14\n" +
+	"\x05force\x18\a \x01(\bR\x05force\x12\x1f\n" +
+	"\vrevision_id\x18\b \x01(\tR\n" +
+	"revisionIdB\x14\n" +
 	"\x12_expected_revisionB\x12\n" +
-	"\x10_unchanged_since\"t\n" +
+	"\x10_unchanged_since\"\x95\x01\n" +
 	"\aOutcome\x121\n" +
 	"\x06change\x18\x01 \x01(\v2\x19.sluice.routing.v1.ChangeR\x06change\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\"\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12\x1f\n" +
+	"\vrevision_id\x18\x04 \x01(\tR\n" +
+	"revisionId\"\"\n" +
 	"\n" +
 	"GetRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"a\n" +
@@ -1898,13 +1943,15 @@ const file_sluice_admin_v1_admin_proto_rawDesc = "" +
 	"\f_to_revision\"^\n" +
 	"\x10RollbackResponse\x122\n" +
 	"\aoutcome\x18\x01 \x01(\v2\x18.sluice.admin.v1.OutcomeR\aoutcome\x12\x16\n" +
-	"\x06undone\x18\x02 \x03(\x04R\x06undone\"T\n" +
+	"\x06undone\x18\x02 \x03(\x04R\x06undone\"r\n" +
 	"\x0eHistoryRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
-	"\x06before\x18\x03 \x01(\x04R\x06before\"F\n" +
+	"\x06before\x18\x03 \x01(\x04R\x06before\x12\x1c\n" +
+	"\tdocuments\x18\x04 \x01(\rR\tdocuments\"Z\n" +
 	"\x0fHistoryResponse\x123\n" +
-	"\achanges\x18\x01 \x03(\v2\x19.sluice.routing.v1.ChangeR\achanges\"$\n" +
+	"\achanges\x18\x01 \x03(\v2\x19.sluice.routing.v1.ChangeR\achanges\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\"$\n" +
 	"\fWatchRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"\xe6\x01\n" +
 	"\rWatchResponse\x12\x1a\n" +

@@ -46,7 +46,7 @@ type Change struct {
 	// actor says who made the change. "file" is the file of routes, "failover" a gateway that
 	// found its store to have lost changes.
 	Actor string `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"`
-	// reason says why, in the actor's words.
+	// reason says why, in the actor's words or, where there are none, what was asked for.
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	// forced records that the actor overruled a guard.
 	Forced bool `protobuf:"varint,9,opt,name=forced,proto3" json:"forced,omitempty"`
@@ -411,7 +411,9 @@ type StoredState struct {
 	// changes are the latest changes, the oldest first.
 	Changes []*Change `protobuf:"bytes,6,rep,name=changes,proto3" json:"changes,omitempty"`
 	// confirmed is when the store last said that this is its state. Only a gateway's copy has it.
-	Confirmed     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	Confirmed *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	// requests are those with a key that may be repeated, the oldest first.
+	Requests      []*StoredRequest `protobuf:"bytes,8,rep,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +497,141 @@ func (x *StoredState) GetConfirmed() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StoredState) GetRequests() []*StoredRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+// A StoredRequest is what became of a request with a key, so that repeating it is harmless.
+type StoredRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// key is the caller's.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// digest is that of what was asked; empty if the caller gave none.
+	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// time is when it was answered.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// change is the one that was made, without the documents; unset if there was nothing to change.
+	Change        *Change `protobuf:"bytes,4,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredRequest) Reset() {
+	*x = StoredRequest{}
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredRequest) ProtoMessage() {}
+
+func (x *StoredRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
+func (*StoredRequest) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StoredRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *StoredRequest) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *StoredRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *StoredRequest) GetChange() *Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+// A JournalEntry is what a store in a file appends to its journal.
+type JournalEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// change is the one that was made; unset if there was nothing to change.
+	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	// request is the one that asked for it, without the change; unset if it has no key.
+	Request       *StoredRequest `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JournalEntry) Reset() {
+	*x = JournalEntry{}
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JournalEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JournalEntry) ProtoMessage() {}
+
+func (x *JournalEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
+func (*JournalEntry) Descriptor() ([]byte, []int) {
+	return file_sluice_routing_v1_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *JournalEntry) GetChange() *Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *JournalEntry) GetRequest() *StoredRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
 // A StoredShelf is one shelf in one file.
 type StoredShelf struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -506,7 +643,7 @@ type StoredShelf struct {
 
 func (x *StoredShelf) Reset() {
 	*x = StoredShelf{}
-	mi := &file_sluice_routing_v1_state_proto_msgTypes[5]
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +655,7 @@ func (x *StoredShelf) String() string {
 func (*StoredShelf) ProtoMessage() {}
 
 func (x *StoredShelf) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_routing_v1_state_proto_msgTypes[5]
+	mi := &file_sluice_routing_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +668,7 @@ func (x *StoredShelf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredShelf.ProtoReflect.Descriptor instead.
 func (*StoredShelf) Descriptor() ([]byte, []int) {
-	return file_sluice_routing_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_sluice_routing_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StoredShelf) GetValues() map[string][]byte {
@@ -576,7 +713,7 @@ const file_sluice_routing_v1_state_proto_rawDesc = "" +
 	"\vStoredRoute\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12.\n" +
 	"\x05route\x18\x02 \x01(\v2\x18.sluice.routing.v1.RouteR\x05route\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\xa6\x02\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xe4\x02\n" +
 	"\vStoredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -584,7 +721,16 @@ const file_sluice_routing_v1_state_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x126\n" +
 	"\x06routes\x18\x05 \x03(\v2\x1e.sluice.routing.v1.StoredRouteR\x06routes\x123\n" +
 	"\achanges\x18\x06 \x03(\v2\x19.sluice.routing.v1.ChangeR\achanges\x128\n" +
-	"\tconfirmed\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tconfirmed\"\x8c\x01\n" +
+	"\tconfirmed\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tconfirmed\x12<\n" +
+	"\brequests\x18\b \x03(\v2 .sluice.routing.v1.StoredRequestR\brequests\"\x9c\x01\n" +
+	"\rStoredRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x121\n" +
+	"\x06change\x18\x04 \x01(\v2\x19.sluice.routing.v1.ChangeR\x06change\"}\n" +
+	"\fJournalEntry\x121\n" +
+	"\x06change\x18\x01 \x01(\v2\x19.sluice.routing.v1.ChangeR\x06change\x12:\n" +
+	"\arequest\x18\x02 \x01(\v2 .sluice.routing.v1.StoredRequestR\arequest\"\x8c\x01\n" +
 	"\vStoredShelf\x12B\n" +
 	"\x06values\x18\x01 \x03(\v2*.sluice.routing.v1.StoredShelf.ValuesEntryR\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
@@ -603,36 +749,43 @@ func file_sluice_routing_v1_state_proto_rawDescGZIP() []byte {
 	return file_sluice_routing_v1_state_proto_rawDescData
 }
 
-var file_sluice_routing_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_sluice_routing_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_sluice_routing_v1_state_proto_goTypes = []any{
 	(*Change)(nil),                // 0: sluice.routing.v1.Change
 	(*RouteChange)(nil),           // 1: sluice.routing.v1.RouteChange
 	(*LostChange)(nil),            // 2: sluice.routing.v1.LostChange
 	(*StoredRoute)(nil),           // 3: sluice.routing.v1.StoredRoute
 	(*StoredState)(nil),           // 4: sluice.routing.v1.StoredState
-	(*StoredShelf)(nil),           // 5: sluice.routing.v1.StoredShelf
-	nil,                           // 6: sluice.routing.v1.StoredShelf.ValuesEntry
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*Route)(nil),                 // 8: sluice.routing.v1.Route
+	(*StoredRequest)(nil),         // 5: sluice.routing.v1.StoredRequest
+	(*JournalEntry)(nil),          // 6: sluice.routing.v1.JournalEntry
+	(*StoredShelf)(nil),           // 7: sluice.routing.v1.StoredShelf
+	nil,                           // 8: sluice.routing.v1.StoredShelf.ValuesEntry
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Route)(nil),                 // 10: sluice.routing.v1.Route
 }
 var file_sluice_routing_v1_state_proto_depIdxs = []int32{
-	7,  // 0: sluice.routing.v1.Change.time:type_name -> google.protobuf.Timestamp
+	9,  // 0: sluice.routing.v1.Change.time:type_name -> google.protobuf.Timestamp
 	1,  // 1: sluice.routing.v1.Change.routes:type_name -> sluice.routing.v1.RouteChange
 	2,  // 2: sluice.routing.v1.Change.lost:type_name -> sluice.routing.v1.LostChange
-	8,  // 3: sluice.routing.v1.RouteChange.before:type_name -> sluice.routing.v1.Route
-	8,  // 4: sluice.routing.v1.RouteChange.after:type_name -> sluice.routing.v1.Route
-	7,  // 5: sluice.routing.v1.LostChange.time:type_name -> google.protobuf.Timestamp
-	8,  // 6: sluice.routing.v1.StoredRoute.route:type_name -> sluice.routing.v1.Route
-	7,  // 7: sluice.routing.v1.StoredState.time:type_name -> google.protobuf.Timestamp
+	10, // 3: sluice.routing.v1.RouteChange.before:type_name -> sluice.routing.v1.Route
+	10, // 4: sluice.routing.v1.RouteChange.after:type_name -> sluice.routing.v1.Route
+	9,  // 5: sluice.routing.v1.LostChange.time:type_name -> google.protobuf.Timestamp
+	10, // 6: sluice.routing.v1.StoredRoute.route:type_name -> sluice.routing.v1.Route
+	9,  // 7: sluice.routing.v1.StoredState.time:type_name -> google.protobuf.Timestamp
 	3,  // 8: sluice.routing.v1.StoredState.routes:type_name -> sluice.routing.v1.StoredRoute
 	0,  // 9: sluice.routing.v1.StoredState.changes:type_name -> sluice.routing.v1.Change
-	7,  // 10: sluice.routing.v1.StoredState.confirmed:type_name -> google.protobuf.Timestamp
-	6,  // 11: sluice.routing.v1.StoredShelf.values:type_name -> sluice.routing.v1.StoredShelf.ValuesEntry
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 10: sluice.routing.v1.StoredState.confirmed:type_name -> google.protobuf.Timestamp
+	5,  // 11: sluice.routing.v1.StoredState.requests:type_name -> sluice.routing.v1.StoredRequest
+	9,  // 12: sluice.routing.v1.StoredRequest.time:type_name -> google.protobuf.Timestamp
+	0,  // 13: sluice.routing.v1.StoredRequest.change:type_name -> sluice.routing.v1.Change
+	0,  // 14: sluice.routing.v1.JournalEntry.change:type_name -> sluice.routing.v1.Change
+	5,  // 15: sluice.routing.v1.JournalEntry.request:type_name -> sluice.routing.v1.StoredRequest
+	8,  // 16: sluice.routing.v1.StoredShelf.values:type_name -> sluice.routing.v1.StoredShelf.ValuesEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sluice_routing_v1_state_proto_init() }
@@ -647,7 +800,7 @@ func file_sluice_routing_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_routing_v1_state_proto_rawDesc), len(file_sluice_routing_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
