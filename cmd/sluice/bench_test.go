@@ -71,7 +71,7 @@ func TestBenchFailsWhenCallsDo(t *testing.T) {
 
 func TestBenchUsage(t *testing.T) {
 	for _, test := range []struct{ arguments, want string }{
-		{"", "accepts 1 arg"},
+		{"", "got no arguments, want ADDRESS"},
 		{"a:1 -o yaml", `--output: got "yaml"`},
 		{"a:1 --size 4KB", "want 64 to 64MiB"},
 		{"a:1 --arrivals bursts", "want poisson or constant"},

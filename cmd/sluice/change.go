@@ -37,11 +37,11 @@ func (o *changeOptions) register(cmd *cobra.Command) {
 	o.output.register(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.actor, "actor", "", "who makes the change (default $USER@HOST)")
-	f.StringVarP(&o.reason, "reason", "r", "", "why, for the history")
+	f.StringVarP(&o.reason, "reason", "r", "", "why, for the history (default what was asked for)")
 	f.Uint64Var(&o.expect, "expect", 0, "the `revision` the whole routing state has to have; another one is exit code 3")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change, and change nothing")
 	f.BoolVar(&o.force, "force", false, "send calls to a version even if none of its endpoints can be reached; that is recorded")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask for confirmation")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask for confirmation; nor does anything ask without a terminal, or with -o json or yaml")
 }
 
 // answer is a response that holds the outcome of a change.
@@ -77,7 +77,7 @@ func (o *changeOptions) run(cmd *cobra.Command, send send) error {
 		return err
 	}
 	made, err := repeatedly(cmd.Context(), c, send, with(intent, func(in *adminv1.Intent) {
-		in.UnchangedSince = proto.Uint64(preview.GetOutcome().GetRevision())
+		in.UnchangedSince, in.RevisionId = proto.Uint64(preview.GetOutcome().GetRevision()), preview.GetOutcome().GetRevisionId()
 		in.RequestKey = rand.Text()
 	}))
 	if err != nil {

@@ -87,3 +87,25 @@ func completeVersionFlag(cmd *cobra.Command, o *clientOptions) {
 		return versions(cmd, args[:1], text)
 	}) // fails for an unknown flag only
 }
+
+// completeRevisions completes a revision that the model, or all routes, can return to, the
+// latest first.
+func completeRevisions(o *clientOptions) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		resp, err := ask(ctx, o, func(ctx context.Context, c *client) (*adminv1.HistoryResponse, error) {
+			return c.History(ctx, &adminv1.HistoryRequest{Model: modelOf(args), Limit: 20, Documents: 1})
+		})
+		if err != nil {
+			return nil, directive
+		}
+		var revisions []cobra.Completion
+		for _, c := range resp.GetChanges() {
+			revisions = append(revisions, cobra.CompletionWithDesc(fmt.Sprint(c.GetRevision()),
+				visible(c.GetActor(), 40)+": "+reasonOrDash(c, reasonWidth)))
+		}
+		return revisions, directive
+	}
+}

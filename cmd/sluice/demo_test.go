@@ -13,6 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
+
+	"sluice/routing"
+	"sluice/routing/filestore"
+	"sluice/routing/storetest"
 )
 
 // demoCommand is sluice demo with arguments and its standard output.
@@ -46,6 +50,24 @@ func TestDemoRollsOutThroughTheGateway(t *testing.T) {
 		if !regexp.MustCompile(want).Match(out.Bytes()) {
 			t.Errorf("output lacks %s:\n%s", want, out)
 		}
+	}
+}
+
+// TestDemoKeepsItsRoutesInAStore: what it did is there when it has ended.
+func TestDemoKeepsItsRoutesInAStore(t *testing.T) {
+	dir := t.TempDir()
+	cmd, out := demoCommand("--for", "1s", "--rate", "50", "--listen", "127.0.0.1:0", "--store", "file:"+dir)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	store, err := filestore.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	changes := storetest.History(t, store, routing.HistoryQuery{})
+	if len(changes) < 4 || changes[1].GetRoutes()[0].GetAfter().GetWeights()["v2"] != 100 {
+		t.Errorf("%d changes, the last one %v: want the whole rollout", len(changes), changes)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sluice/gateway/admin"
 	adminv1 "sluice/proto/sluice/admin/v1"
 )
 
@@ -44,7 +45,11 @@ sluice-version, sluice-key or the key that the route's sticky setting names.`,
 			if err != nil {
 				return err
 			}
-			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeExplanation(out, resp) })
+			err = output.write(cmd.OutOrStdout(), resp, func(out io.Writer) { writeExplanation(out, resp) })
+			if err == nil && resp.GetModel() == "" { // not even a route
+				return &failure{text: resp.GetRefusal(), try: hints[admin.ReasonModelNotFound]}
+			}
+			return err
 		},
 	}
 	o.register(cmd)

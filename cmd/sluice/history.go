@@ -27,9 +27,11 @@ With -o json or yaml it has the documents before and after every change.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeModel(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			resp, err := ask(cmd.Context(), &o, func(ctx context.Context, c *client) (*adminv1.HistoryResponse, error) {
-				return c.History(ctx, &adminv1.HistoryRequest{Model: modelOf(args), Limit: limit, Before: before})
-			})
+			req := &adminv1.HistoryRequest{Model: modelOf(args), Limit: limit, Before: before}
+			if output == asTable {
+				req.Documents = mostInHistory // more are not shown
+			}
+			resp, err := askHistory(cmd.Context(), &o, req)
 			if err != nil {
 				return err
 			}
@@ -47,6 +49,32 @@ With -o json or yaml it has the documents before and after every change.`,
 	cmd.Flags().Uint32Var(&limit, "limit", 20, "the most `changes` to show, up to 1000")
 	cmd.Flags().Uint64Var(&before, "before", 0, "show changes below that `revision`")
 	return cmd
+}
+
+// askHistory asks page by page, where the gateway does not send all at once. Of a model
+// without changes it makes sure that it is known.
+func askHistory(ctx context.Context, o *clientOptions, req *adminv1.HistoryRequest) (*adminv1.HistoryResponse, error) {
+	all := new(adminv1.HistoryResponse)
+	for {
+		resp, err := ask(ctx, o, func(ctx context.Context, c *client) (*adminv1.HistoryResponse, error) {
+			resp, err := c.History(ctx, req)
+			if err == nil && len(resp.GetChanges()) == 0 && len(all.Changes) == 0 && req.GetModel() != "" {
+				_, err = c.Get(ctx, &adminv1.GetRequest{Model: req.GetModel()})
+			}
+			return resp, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		all.Changes = append(all.Changes, resp.GetChanges()...)
+		if resp.GetNext() == 0 || req.Limit != 0 && len(resp.GetChanges()) >= int(req.Limit) {
+			return all, nil
+		}
+		req.Before = resp.GetNext()
+		if req.Limit != 0 {
+			req.Limit -= uint32(len(resp.GetChanges()))
+		}
+	}
 }
 
 // mostInHistory bounds how many routes of one change a table shows, and

@@ -23,6 +23,7 @@ type liveView struct {
 	block  *block.Block
 	height func() int
 	where  string
+	model  string // empty for all
 
 	routes   map[string]*routeEntry
 	changes  []*routingv1.Change // newest first
@@ -31,10 +32,11 @@ type liveView struct {
 	trouble  string // with the gateway itself
 }
 
-func newLiveView(f *os.File, where string) *liveView {
+func newLiveView(f *os.File, where, model string) *liveView {
 	return &liveView{
 		block:  block.New(f),
 		where:  where,
+		model:  model,
 		routes: make(map[string]*routeEntry),
 		height: func() int {
 			_, height, err := term.GetSize(f.Fd())
@@ -79,6 +81,9 @@ func (v *liveView) lines() []string {
 	head = append(head, "store "+standing(v.store))
 	for _, p := range v.store.GetProblems() {
 		head = append(head, alarm.Render(visible(p, 500)))
+	}
+	if v.model != "" && len(v.routes) == 0 {
+		head = append(head, noRouteYet(v.model))
 	}
 	if v.trouble != "" {
 		head = append(head, alarm.Render(visible(v.trouble, 500)))

@@ -78,7 +78,7 @@ func checkWords(parent *cobra.Command) {
 			}
 			var usage *usageError
 			if err := inner(cmd, args); err != nil && !errors.As(err, &usage) {
-				return &usageError{err, cmd.CommandPath()}
+				return &usageError{wrongArguments(cmd, args), cmd.CommandPath()}
 			} else if err != nil {
 				return err
 			}
@@ -86,6 +86,18 @@ func checkWords(parent *cobra.Command) {
 		}
 		checkWords(c)
 	}
+}
+
+// wrongArguments says what a command got and what it wants.
+func wrongArguments(cmd *cobra.Command, args []string) error {
+	_, want, some := strings.Cut(cmd.Use, " ")
+	if !some {
+		want = "none"
+	}
+	if len(args) == 0 {
+		return fmt.Errorf("got no arguments, want %s", want)
+	}
+	return fmt.Errorf("got %s (%s), want %s", plural(len(args), "argument"), visible(strings.Join(args, " "), 100), want)
 }
 
 // newFamily makes a command that only has others under it.

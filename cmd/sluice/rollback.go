@@ -45,6 +45,7 @@ first has undone. With --all instead of a model it concerns all routes.`,
 	}
 	o.register(cmd)
 	cmd.Flags().Uint64Var(&to, "to", 0, "`revision` to return to")
+	_ = cmd.RegisterFlagCompletionFunc("to", completeRevisions(&o.client)) // fails for an unknown flag only
 	cmd.Flags().BoolVar(&all, "all", false, "all routes")
 	return cmd
 }

@@ -28,7 +28,8 @@ func newWatchCommand() *cobra.Command {
 		Long: `Show routes live, and every change: what, by whom and why.
 
 In a terminal it is redrawn in place; elsewhere it is one line per change, with -o json
-one object per answer. It ends with Ctrl-C, and goes on when the gateway comes back.`,
+one object per answer. It ends with Ctrl-C, and goes on when the gateway comes back. For
+a model that has no route yet it waits.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeModel(&o),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +57,7 @@ func runWatch(cmd *cobra.Command, o *clientOptions, output format, model string)
 		return err
 	}
 	defer c.close()
-	v := newViewer(cmd.OutOrStdout(), output, c.where)
+	v := newViewer(cmd.OutOrStdout(), output, c.where, model)
 	return keepWatching(cmd.Context(), c, v.lost, func(ctx context.Context) (*connect.ServerStreamForClient[adminv1.WatchResponse], error) {
 		return c.Watch(ctx, &adminv1.WatchRequest{Model: model})
 	}, v.show)
@@ -121,14 +122,14 @@ func follow[T any](ctx context.Context, ask func(context.Context) (*connect.Serv
 	return connect.NewError(connect.CodeUnavailable, errors.New("the gateway has ended the watch"))
 }
 
-func newViewer(out io.Writer, output format, where string) viewer {
+func newViewer(out io.Writer, output format, where, model string) viewer {
 	if output != asTable {
 		return machineView{out, output}
 	}
 	if f, ok := out.(*os.File); ok && isTerminal(f) {
-		return newLiveView(f, where)
+		return newLiveView(f, where, model)
 	}
-	return &lineView{out: colours(out)}
+	return &lineView{out: colours(out), model: model}
 }
 
 // machineView writes every answer as JSON in one line, or as a YAML document.
@@ -161,6 +162,7 @@ func (machineView) lost(error) {}
 // lineView writes a line for every change, and when the store's standing changes.
 type lineView struct {
 	out      io.Writer
+	model    string // empty for all
 	begun    bool
 	problems []string
 }
@@ -170,6 +172,8 @@ func (v *lineView) show(resp *adminv1.WatchResponse) error {
 		fmt.Fprintf(v.out, "revision %d, %s\n", resp.GetRevision(), plural(len(resp.GetRoutes()), "model"))
 		if len(resp.GetRoutes()) > 0 {
 			routesTable(resp.GetRoutes()).write(v.out)
+		} else if v.model != "" {
+			v.line(noRouteYet(v.model))
 		}
 	} else {
 		for _, c := range resp.GetChanges() {
@@ -187,6 +191,11 @@ func (v *lineView) show(resp *adminv1.WatchResponse) error {
 		v.problems = p
 	}
 	return nil
+}
+
+// noRouteYet is about a model that somebody watches before it is there.
+func noRouteYet(model string) string {
+	return fmt.Sprintf("no route for model %q yet, waiting for one; sluice get shows what there is", visible(model, 100))
 }
 
 func (v *lineView) lost(err error) {

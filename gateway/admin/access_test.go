@@ -184,6 +184,23 @@ func TestTokensAreReadAgain(t *testing.T) {
 	expect("back again", admin.View, admin.Operate)
 }
 
+// TestOpenTokenFileIsAWarning: who can read a token can operate.
+func TestOpenTokenFileIsAWarning(t *testing.T) {
+	name := writeFile(t, filepath.Join(t.TempDir(), "tokens"), tokenLines)
+	for mode, warns := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o660: true, 0o602: true} {
+		var log bytes.Buffer
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := admin.OpenTokens(name, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "open to others") && strings.Contains(log.String(), "chmod 600"); got != warns {
+			t.Errorf("mode %o: log %q, want a warning: %v", mode, log.String(), warns)
+		}
+	}
+}
+
 func TestBadTokenFiles(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"", "got no token"},

@@ -25,7 +25,7 @@ func (s *Service) ListBreakers(_ context.Context, req *adminv1.ListBreakersReque
 func (s *Service) breakers(model string) (*adminv1.ListBreakersResponse, error) {
 	table := s.cfg.Router.Current()
 	if _, ok := table.Route(model); model != "" && !ok {
-		return nil, failure(&unknownModelError{model}, ofRoute)
+		return nil, failure(s.noRoute(model), ofRoute)
 	}
 	resp, now := new(adminv1.ListBreakersResponse), time.Now()
 	for r := range table.Routes() {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -24,30 +25,58 @@ const (
 	catchUpPoll    = 2 * time.Millisecond
 )
 
-// edit computes what a change sets and deletes in a state; nothing else of the
-// update is its business.
+// edit computes what a change sets and deletes in a state, and its reason; nothing else of
+// the update is its business.
 type edit func(ctx context.Context, at *routing.State) (*routing.Update, error)
+
+// request is one for a change.
+type request interface {
+	proto.Message
+	GetIntent() *adminv1.Intent
+}
+
+// digestOf tells a request with a key from others with the same: all of it counts but what
+// a repetition may say otherwise, which are the conditions and the key itself.
+func digestOf(req request) ([]byte, error) {
+	if req.GetIntent().GetRequestKey() == "" {
+		return nil, nil
+	}
+	bare := proto.CloneOf(req)
+	in := bare.GetIntent()
+	in.ExpectedRevision, in.UnchangedSince, in.RevisionId, in.RequestKey, in.DryRun = nil, nil, "", "", false
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(append([]byte(bare.ProtoReflect().Descriptor().FullName()+"\n"), text...))
+	return sum[:], nil
+}
 
 // change makes one change, or in a dry run says what it would be. Without
 // conditions in the intent, a race lost to another operator is run again.
-func (s *Service) change(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
+func (s *Service) change(ctx context.Context, req request, e edit) (*adminv1.Outcome, error) {
+	in := req.GetIntent()
 	if in == nil {
 		in = new(adminv1.Intent) // refused below, for it names no actor
+	}
+	digest, err := digestOf(req)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkActor(in.GetActor()); err != nil {
 		return nil, err
 	}
 	begun := time.Now()
 	for {
-		outcome, err := s.try(ctx, in, e)
-		if err == nil {
-			return outcome, nil
-		}
-		if made := s.madeBefore(ctx, in, err); made != nil {
-			return made, nil
+		outcome, err := s.try(ctx, in, digest, e)
+		if err != nil && !errors.Is(err, routing.ErrUnchanged) {
+			outcome, err = s.madeBefore(ctx, in, digest, err)
 		}
 		if errors.Is(err, routing.ErrUnchanged) {
-			return &adminv1.Outcome{Revision: s.revision()}, nil
+			return s.outcome(nil), nil
+		}
+		if err == nil {
+			return outcome, nil
 		}
 		var conflict *routing.ConflictError
 		if !errors.As(err, &conflict) || in.ExpectedRevision != nil || time.Since(begun) > changeTimeout || !s.catchUp(ctx, conflict.Current) {
@@ -67,7 +96,7 @@ func checkActor(actor string) error {
 }
 
 // try makes the change to the state that is served now.
-func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1.Outcome, error) {
+func (s *Service) try(ctx context.Context, in *adminv1.Intent, digest []byte, e edit) (*adminv1.Outcome, error) {
 	s.catchUp(ctx, max(in.GetExpectedRevision(), in.GetUnchangedSince()))
 	at := s.cfg.Watcher.State()
 	if err := s.checkExpected(ctx, in, at); err != nil {
@@ -78,7 +107,7 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1
 		return nil, err
 	}
 	u.Expected, u.ExpectedID = at.Revision, at.ID
-	u.Actor, u.Reason, u.RequestKey = in.GetActor(), in.GetReason()+u.Reason, in.GetRequestKey()
+	u.Actor, u.RequestKey, u.RequestDigest = in.GetActor(), in.GetRequestKey(), digest
 	if err := u.Validate(); err != nil {
 		return nil, err
 	}
@@ -86,6 +115,9 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	would, err := u.Prepare(at, time.Now())
+	if errors.Is(err, routing.ErrUnchanged) && u.RequestKey != "" && !in.GetDryRun() {
+		_, err = s.cfg.Watcher.Update(ctx, u) // the store has to remember that, for the key
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -98,22 +130,27 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, e edit) (*adminv1
 	}
 	if in.GetDryRun() {
 		would.Id, would.Time, would.Forced = "", nil, overruled
-		return &adminv1.Outcome{Change: would, Revision: at.Revision, Warnings: warnings}, nil
+		return &adminv1.Outcome{Change: would, Revision: at.Revision, RevisionId: at.ID, Warnings: warnings}, nil
 	}
 	u.Forced = overruled
 	made, err := s.cfg.Watcher.Update(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.Outcome{Change: made, Revision: made.GetRevision(), Warnings: warnings}, nil
+	return &adminv1.Outcome{Change: made, Revision: made.GetRevision(), RevisionId: made.GetId(), Warnings: warnings}, nil
 }
 
 // checkExpected compares the whole state with what the caller has looked at.
 func (s *Service) checkExpected(ctx context.Context, in *adminv1.Intent, at *routing.State) error {
-	if in.ExpectedRevision == nil || in.GetExpectedRevision() == at.Revision {
+	switch id := in.GetRevisionId(); {
+	case in.ExpectedRevision == nil:
 		return nil
+	case in.GetExpectedRevision() != at.Revision:
+		return s.overtaken(ctx, "", in.GetExpectedRevision(), at.Revision)
+	case id != "" && id != at.ID && in.UnchangedSince == nil:
+		return &lostError{at.Revision}
 	}
-	return s.overtaken(ctx, "", in.GetExpectedRevision(), at.Revision)
+	return nil
 }
 
 // checkUnchanged compares the routes that would change with what the caller has
@@ -131,7 +168,36 @@ func (s *Service) checkUnchanged(ctx context.Context, in *adminv1.Intent, at *ro
 			return s.overtaken(ctx, r.GetModel(), since, at.Revision)
 		}
 	}
+	return s.checkSame(ctx, in, at)
+}
+
+// checkSame makes sure that what the caller has looked at belongs to the history that
+// leads here: of one that was lost, the numbers are used again.
+func (s *Service) checkSame(ctx context.Context, in *adminv1.Intent, at *routing.State) error {
+	since, id := in.GetUnchangedSince(), in.GetRevisionId()
+	switch {
+	case id == "" || since == at.Revision && id == at.ID:
+		return nil
+	case since == at.Revision:
+		return &lostError{since}
+	}
+	found, err := s.history(ctx, routing.HistoryQuery{From: since, To: since, Limit: 1, Documents: 1})
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 || found[0].GetId() != id {
+		return &lostError{since}
+	}
 	return nil
+}
+
+// lostError says that a revision is not, or not known to be, the one that the caller has
+// looked at.
+type lostError struct{ revision uint64 }
+
+// Error says what may have become of it.
+func (e *lostError) Error() string {
+	return fmt.Sprintf("revision %d is not the one that was looked at: the store has lost that one, or its history does not reach back to it", e.revision)
 }
 
 // overtakenError says that the condition of an intent does not hold: unlike after
@@ -166,7 +232,7 @@ func (e *overtakenError) Error() string {
 func (s *Service) overtaken(ctx context.Context, model string, expected, current uint64) error {
 	e := &overtakenError{expected: expected, current: current, model: model}
 	if expected < current {
-		last, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, From: expected + 1, Limit: 1})
+		last, err := s.history(ctx, routing.HistoryQuery{Model: model, From: expected + 1, Limit: 1, Documents: 1})
 		if err == nil && len(last) > 0 {
 			e.winner = last[0]
 		}
@@ -174,22 +240,32 @@ func (s *Service) overtaken(ctx context.Context, model string, expected, current
 	return e
 }
 
-// madeBefore returns the change that was made for the intent's request key, if a
-// request with that key comes again: whatever fails now, it has succeeded then. A
-// store looks for the key before all else, so an update to a revision that never
-// comes finds the change or does nothing.
-func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, failure error) *adminv1.Outcome {
+// madeBefore returns the answer to an earlier request with the intent's key, or else the
+// failure: whatever fails now, it has succeeded then. A store looks for the key before all
+// else, so an update to a revision that never comes finds the answer or does nothing.
+func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, digest []byte, failure error) (*adminv1.Outcome, error) {
 	var unavailable *routing.UnavailableError
 	if in.GetRequestKey() == "" || in.GetDryRun() || errors.As(failure, &unavailable) {
-		return nil
+		return nil, failure
 	}
 	made, err := s.cfg.Watcher.Update(ctx, &routing.Update{
-		Expected: math.MaxUint64, RequestKey: in.GetRequestKey(), Actor: in.GetActor(),
+		Expected: math.MaxUint64, RequestKey: in.GetRequestKey(), RequestDigest: digest, Actor: in.GetActor(),
 	})
-	if err != nil {
-		return nil // the failure itself says more
+	var other *routing.FieldError
+	switch {
+	case err == nil:
+		return s.outcome(made), nil
+	case errors.Is(err, routing.ErrUnchanged), errors.As(err, &other):
+		return nil, err
+	default:
+		return nil, failure // it says more
 	}
-	return &adminv1.Outcome{Change: made, Revision: s.revision()}
+}
+
+// outcome tells of a change that was made before, nil for none, and where the state is now.
+func (s *Service) outcome(made *routingv1.Change) *adminv1.Outcome {
+	at := s.cfg.Watcher.Status().Position
+	return &adminv1.Outcome{Change: made, Revision: at.Revision, RevisionId: at.ID}
 }
 
 func (s *Service) revision() uint64 { return s.cfg.Router.Current().Revision() }
@@ -215,6 +291,9 @@ func (s *Service) catchUp(ctx context.Context, revision uint64) bool {
 
 // routeOf returns a copy of what a state says of a model.
 func (s *Service) routeOf(at *routing.State, model string) (*routingv1.Route, error) {
+	if model == "" {
+		return nil, &routing.FieldError{Field: "model", Got: "nothing", Want: "the name of a model that has a route"}
+	}
 	route := at.Routes[model].GetRoute()
 	if route == nil {
 		return nil, s.noRoute(model)

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"sluice/gateway/admin"
 	adminv1 "sluice/proto/sluice/admin/v1"
@@ -72,6 +74,10 @@ func TestRefusals(t *testing.T) {
 			_, err := r.client.SetWeights(t.Context(), &adminv1.SetWeightsRequest{Intent: by("a"), Model: "frud", Weights: weights{"v7": 1}})
 			return err
 		}, connect.CodeNotFound, admin.ReasonModelNotFound, `no route for model "frud"`, ""},
+		{"no model", func() error {
+			_, err := r.client.SetWeights(t.Context(), &adminv1.SetWeightsRequest{Intent: by("a"), Weights: weights{"v7": 1}})
+			return err
+		}, connect.CodeInvalidArgument, admin.ReasonInvalid, "model: got nothing, want the name of a model", "model"},
 		{"promotion of an unknown version", func() error {
 			_, err := r.client.Promote(t.Context(), &adminv1.PromoteRequest{Intent: by("a"), Model: "fraud", Version: "v1"})
 			return err
@@ -221,6 +227,99 @@ func TestPromote(t *testing.T) {
 	}
 }
 
+// TestPromoteKeepsTheRestOfTheFallback, such as who is kept a place.
+func TestPromoteKeepsTheRestOfTheFallback(t *testing.T) {
+	r := newRig(t)
+	route := r.fraud()
+	route.Fallback = &routingv1.Fallback{To: []string{"v7"}, On: []string{"DEADLINE_EXCEEDED"}, Reserve: durationpb.New(20 * time.Millisecond), ForceSha256: strings.Repeat("ab", 32)}
+	if _, err := r.client.Apply(t.Context(), &adminv1.ApplyRequest{Intent: by("anna"), Document: &routingv1.Document{Routes: []*routingv1.Route{route}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.client.Promote(t.Context(), &adminv1.PromoteRequest{Intent: by("anna"), Model: "fraud", Version: "v8"}); err != nil {
+		t.Fatal(err)
+	}
+	entry, _, _ := r.watcher.Entry("fraud")
+	if got := entry.GetRoute().GetFallback(); !proto.Equal(got, route.Fallback) {
+		t.Errorf("fallback %v, want %v: only the version it goes to is the promotion's", got, route.Fallback)
+	}
+}
+
+// TestFallbackThatCannotBeReachedIsAWarning: nobody would answer in the stead of the
+// promoted version.
+func TestFallbackThatCannotBeReachedIsAWarning(t *testing.T) {
+	r := newRig(t)
+	r.must(r.weights(by("anna", force), map[string]uint32{"v9": 100}))
+	resp, err := r.client.Promote(t.Context(), &adminv1.PromoteRequest{Intent: by("anna"), Model: "fraud", Version: "v7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := resp.GetOutcome().GetWarnings(); len(w) != 1 || !strings.HasPrefix(w[0], `fallback: version "v9" of model "fraud" has no endpoint that can be reached`) {
+		t.Errorf("warnings %q, want one about v9", w)
+	}
+	resp, err = r.client.Promote(t.Context(), &adminv1.PromoteRequest{Intent: by("anna"), Model: "fraud", Version: "v8"})
+	if err != nil || len(resp.GetOutcome().GetWarnings()) != 0 {
+		t.Errorf("a fallback that answers: %v, %v, want no warning", resp, err)
+	}
+}
+
+// TestNoChangeIsWithoutAReason, also where nobody has given one.
+func TestNoChangeIsWithoutAReason(t *testing.T) {
+	r := newRig(t)
+	ctx, in := t.Context(), by("anna")
+	other := &routingv1.Route{Model: "other", Versions: []*routingv1.Version{{Name: "v1", Endpoints: []string{r.alive}}}, Weights: map[string]uint32{"v1": 1}}
+	blank := by("anna", func(in *adminv1.Intent) { in.Reason = "  " })
+	for _, test := range []struct {
+		want string
+		ask  func() error
+	}{
+		{"apply other", func() error {
+			_, err := r.client.Apply(ctx, &adminv1.ApplyRequest{Intent: in, Document: &routingv1.Document{Routes: []*routingv1.Route{other}}})
+			return err
+		}},
+		{"delete other", func() error {
+			_, err := r.client.Apply(ctx, &adminv1.ApplyRequest{Intent: in, Delete: []string{"other"}})
+			return err
+		}},
+		{"weights v7=90 v8=10", func() error { return second(r.weights(in, map[string]uint32{"v8": 10, "v7": 90})) }},
+		{"weights v7=80 v8=20", func() error { return second(r.weights(blank, map[string]uint32{"v8": 20, "v7": 80})) }},
+		{"promote v8 over v7", func() error {
+			_, err := r.client.Promote(ctx, &adminv1.PromoteRequest{Intent: blank, Model: "fraud", Version: "v8"})
+			return err
+		}},
+		{"undo of revision 6", func() error {
+			return second(r.client.Rollback(ctx, &adminv1.RollbackRequest{Intent: in, Model: "fraud"}))
+		}},
+		{"return to revision 4", func() error {
+			return second(r.client.Rollback(ctx, &adminv1.RollbackRequest{Intent: in, Model: "fraud", ToRevision: proto.Uint64(4)}))
+		}},
+		{"breaker open v7", func() error {
+			return second(r.breaker.OpenBreaker(ctx, &adminv1.OpenBreakerRequest{Intent: in, Model: "fraud", Version: "v7"}))
+		}},
+		{"breaker reset v7", func() error {
+			return second(r.breaker.ResetBreaker(ctx, &adminv1.ResetBreakerRequest{Intent: in, Model: "fraud", Version: "v7"}))
+		}},
+		{"fault for 1m0s v8", func() error {
+			return second(r.fault.InjectFault(ctx, &adminv1.InjectFaultRequest{Intent: in, Model: "fraud", Duration: durationpb.New(time.Minute),
+				Fault: &routingv1.Fault{Version: "v8", Percent: 100, Status: "UNAVAILABLE"}}))
+		}},
+		{"clear faults v8", func() error {
+			return second(r.fault.ClearFaults(ctx, &adminv1.ClearFaultsRequest{Intent: in, Model: "fraud", Version: "v8"}))
+		}},
+	} {
+		before := r.watcher.Status().Revision
+		if err := test.ask(); err != nil {
+			t.Fatalf("%s: %v", test.want, err)
+		}
+		resp, err := r.client.History(ctx, &adminv1.HistoryRequest{Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := resp.GetChanges()[0]; c.GetRevision() != before+1 || c.GetReason() != test.want {
+			t.Errorf("revision %d has the reason %q, want %q", c.GetRevision(), c.GetReason(), test.want)
+		}
+	}
+}
+
 func TestApplyAddsReplacesAndPrunes(t *testing.T) {
 	r := newRig(t)
 	other := &routingv1.Route{Model: "other", Versions: []*routingv1.Version{{Name: "v1", Endpoints: []string{r.alive}}}, Weights: map[string]uint32{"v1": 1}}
@@ -298,6 +397,71 @@ func TestRequestKeyMakesRepeatingHarmless(t *testing.T) {
 	if got := refusalOf(t, second(r.weights(by("anna", key("k2"), expecting(1)), map[string]uint32{"v7": 1}))); got.code != connect.CodeAborted {
 		t.Errorf("a new key: %+v", got)
 	}
+}
+
+// TestRequestKeyHoldsForRequestsWithoutEffect: repeated when they would have one, they
+// must not undo what somebody else has done since.
+func TestRequestKeyHoldsForRequestsWithoutEffect(t *testing.T) {
+	r := newRig(t)
+	same := map[string]uint32{"v7": 95, "v8": 5}
+	if o := r.must(r.weights(by("anna", key("k1")), same)); o.GetChange() != nil {
+		t.Fatalf("the same split again: %v, want no change", o)
+	}
+	r.must(r.weights(by("berta"), map[string]uint32{"v7": 20, "v8": 80}))
+	if o := r.must(r.weights(by("anna", key("k1")), same)); o.GetChange() != nil || o.GetRevision() != 2 || r.split()["v8"] != 80 {
+		t.Errorf("repeated: %v and the split %v, want nothing done", o, r.split())
+	}
+	if o := r.must(r.weights(by("anna", key("k2"), dryRun), map[string]uint32{"v7": 20, "v8": 80})); o.GetChange() != nil {
+		t.Fatal(o)
+	}
+	r.must(r.weights(by("berta"), same))
+	if o := r.must(r.weights(by("anna", key("k2")), map[string]uint32{"v7": 20, "v8": 80})); o.GetChange().GetRevision() != 4 {
+		t.Errorf("after a dry run with the key: %v, want the change", o)
+	}
+}
+
+// TestRequestKeyIsForOneRequest, whichever way the other one would have gone.
+func TestRequestKeyIsForOneRequest(t *testing.T) {
+	r := newRig(t)
+	r.must(r.weights(by("anna", key("k1")), map[string]uint32{"v7": 1}))
+	for name, ask := range map[string]func() error{
+		"another split": func() error { return second(r.weights(by("anna", key("k1")), map[string]uint32{"v8": 1})) },
+		"one refused":   func() error { return second(r.weights(by("anna", key("k1")), map[string]uint32{"v9": 1})) },
+		"no effect":     func() error { return second(r.weights(by("berta", key("k1")), map[string]uint32{"v7": 1})) },
+		"another kind": func() error {
+			return second(r.client.Promote(t.Context(), &adminv1.PromoteRequest{Intent: by("anna", key("k1")), Model: "fraud", Version: "v8"}))
+		},
+	} {
+		got := refusalOf(t, ask())
+		if got.reason != admin.ReasonInvalid || len(got.fields) != 1 || got.fields[0].GetField() != "intent.request_key" || !strings.Contains(got.text, `"k1"`) {
+			t.Errorf("%s: %+v, want intent.request_key refused", name, got)
+		}
+	}
+	if r.watcher.Status().Revision != 2 {
+		t.Errorf("revision %d, want 2", r.watcher.Status().Revision)
+	}
+}
+
+// TestConditionsKnowOneRevisionFromAnother of the same number, by its id.
+func TestConditionsKnowOneRevisionFromAnother(t *testing.T) {
+	r := newRig(t)
+	looked := func(id string) func(*adminv1.Intent) { return func(in *adminv1.Intent) { in.RevisionId = id } }
+	preview := r.must(r.weights(by("anna", dryRun), map[string]uint32{"v7": 1}))
+	other := strings.Repeat("0", 32)
+	for name, alter := range map[string]func(*adminv1.Intent){"since": since(1), "expected": expecting(1)} {
+		got := refusalOf(t, second(r.weights(by("anna", alter, looked(other)), map[string]uint32{"v7": 1})))
+		if got.reason != admin.ReasonConflict || !strings.Contains(got.text, "revision 1 is not the one") {
+			t.Errorf("%s: %+v, want a conflict", name, got)
+		}
+	}
+	otherModel := &routingv1.Route{Model: "other", Versions: []*routingv1.Version{{Name: "v1", Endpoints: []string{r.alive}}}, Weights: map[string]uint32{"v1": 1}}
+	if _, err := r.client.Apply(t.Context(), &adminv1.ApplyRequest{Intent: by("b"), Document: &routingv1.Document{Routes: []*routingv1.Route{otherModel}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := refusalOf(t, second(r.weights(by("anna", since(1), looked(other)), map[string]uint32{"v7": 1}))); got.reason != admin.ReasonConflict {
+		t.Errorf("below the current one: %+v, want a conflict", got)
+	}
+	r.must(r.weights(by("anna", since(preview.GetRevision()), looked(preview.GetRevisionId())), map[string]uint32{"v7": 1}))
 }
 
 // TestRacesHaveOneWinner: of those that have looked at the same revision one

@@ -14,7 +14,7 @@ import (
 
 // Apply sets and deletes whole routes.
 func (s *Service) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
-	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 		u := &routing.Update{Set: req.GetDocument().GetRoutes(), Delete: slices.Clone(req.GetDelete())}
 		if req.GetPrune() {
 			for _, model := range routing.UpdateTo(req.GetDocument(), at).Delete {
@@ -28,6 +28,7 @@ func (s *Service) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv
 				return nil, s.noRoute(model)
 			}
 		}
+		u.Reason = reasonOr(req.GetIntent(), applyNote(u))
 		return u, nil
 	})
 	if err != nil {
@@ -38,13 +39,13 @@ func (s *Service) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*adminv
 
 // SetWeights replaces the split of one model.
 func (s *Service) SetWeights(ctx context.Context, req *adminv1.SetWeightsRequest) (*adminv1.SetWeightsResponse, error) {
-	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
 		}
 		route.Weights = withoutZeros(req.GetWeights(), route)
-		return &routing.Update{Set: []*routingv1.Route{route}}, nil
+		return updateOf(req.GetIntent(), route, weightsNote(req.GetWeights())), nil
 	})
 	if err != nil {
 		return nil, failure(err, ofRoute)
@@ -73,7 +74,7 @@ var fallbackCodes = []string{"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"}
 // fallback.
 func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*adminv1.PromoteResponse, error) {
 	var previous string
-	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
@@ -81,9 +82,9 @@ func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*ad
 		if previous, err = promote(route, req.GetVersion()); err != nil {
 			return nil, err
 		}
-		u := &routing.Update{Set: []*routingv1.Route{route}}
+		u := updateOf(req.GetIntent(), route, "promote "+req.GetVersion())
 		if previous != "" {
-			u.Reason = promotionNote(req.GetIntent().GetReason(), req.GetVersion(), previous)
+			u.Reason = promotionReason(req.GetIntent().GetReason(), req.GetVersion(), previous)
 		}
 		return u, nil
 	})
@@ -109,11 +110,10 @@ func promote(route *routingv1.Route, version string) (previous string, err error
 		route.Weights = map[string]uint32{version: 100}
 	}
 	if previous != "" {
-		on := route.GetFallback().GetOn()
-		if route.GetFallback() == nil {
-			on = fallbackCodes
+		if route.Fallback == nil {
+			route.Fallback = &routingv1.Fallback{On: slices.Clone(fallbackCodes)}
 		}
-		route.Fallback = &routingv1.Fallback{To: []string{previous}, On: on}
+		route.Fallback.To = []string{previous} // all else of it stays
 	}
 	return previous, nil
 }
@@ -135,17 +135,17 @@ func checkVersion(route *routingv1.Route, version string) error {
 		Want: "one of the route's versions (" + strings.Join(names, ", ") + ")"}
 }
 
-// promotionNote is what a promotion adds to the reason of its actor, where there
-// is room.
-func promotionNote(reason, version, previous string) string {
+// promotionReason is the reason of a promotion: its actor's, and where there is room,
+// what it did.
+func promotionReason(reason, version, previous string) string {
 	note := fmt.Sprintf("promote %s over %s", version, previous)
-	if reason != "" {
-		note = " (" + note + ")"
+	if isBlank(reason) {
+		return note
 	}
-	if len(reason)+len(note) > routing.MaxReason {
-		return ""
+	if note = " (" + note + ")"; len(reason)+len(note) > routing.MaxReason {
+		return reason
 	}
-	return note
+	return reason + note
 }
 
 // ofRoute turns the place of a problem in an update of one route into that in a

@@ -34,10 +34,15 @@ const (
 )
 
 // unknownModelError says that there is no route.
-type unknownModelError struct{ model string }
+type unknownModelError struct {
+	model string
+	known []string // models that there are
+}
 
-// Error names the model.
-func (e *unknownModelError) Error() string { return fmt.Sprintf("no route for model %q", e.model) }
+// Error names the model, and what there is instead.
+func (e *unknownModelError) Error() string {
+	return fmt.Sprintf("no route for model %q, want one of %s", e.model, firstOf(e.known))
+}
 
 // noStateError says that there are no routes at all.
 type noStateError struct{ problem error } // nil if the store is well and empty
@@ -56,7 +61,14 @@ func (s *Service) noRoute(model string) error {
 	if status := s.cfg.Watcher.Status(); !status.Ready() {
 		return &noStateError{status.Err}
 	}
-	return &unknownModelError{model}
+	e := &unknownModelError{model: model}
+	for _, entry := range entries(s.cfg.Watcher.State()) {
+		e.known = append(e.known, entry.GetModel())
+	}
+	if len(e.known) == 0 {
+		e.known = []string{"none, for nobody has made one yet"}
+	}
+	return e
 }
 
 // noHistoryError says that the past does not hold what was asked for.
@@ -70,6 +82,7 @@ func (e *noHistoryError) Error() string { return e.text }
 func failure(err error, rename func(string) string) *connect.Error {
 	var (
 		overtaken    *overtakenError
+		lost         *lostError
 		conflict     *routing.ConflictError
 		unavailable  *routing.UnavailableError
 		refused      *routing.RefusedError
@@ -82,6 +95,8 @@ func failure(err error, rename func(string) string) *connect.Error {
 	switch {
 	case errors.As(err, &overtaken):
 		return refuse(connect.CodeAborted, ReasonConflict, err, revisions(overtaken.expected, overtaken.current))
+	case errors.As(err, &lost):
+		return refuse(connect.CodeAborted, ReasonConflict, err, nil)
 	case errors.As(err, &conflict):
 		return refuse(connect.CodeAborted, ReasonConflict, err, revisions(conflict.Expected, conflict.Current))
 	case errors.As(err, &field):

@@ -31,7 +31,7 @@ func (s *Service) InjectFault(ctx context.Context, req *adminv1.InjectFaultReque
 			Want: fmt.Sprintf("a duration from %s to %s", shortestFault, routing.MaxFault)}, ofRoute)
 	}
 	at := 0 // among the route's faults
-	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, now *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, req, func(_ context.Context, now *routing.State) (*routing.Update, error) {
 		route, err := s.routeOf(now, req.GetModel())
 		if err != nil {
 			return nil, err
@@ -41,7 +41,7 @@ func (s *Service) InjectFault(ctx context.Context, req *adminv1.InjectFaultReque
 		fault.From, fault.Until = timestamppb.New(begin), timestamppb.New(begin.Add(lasts.AsDuration()))
 		route.Faults = append(routing.WithoutEndedFaults(route.Faults, begin), fault)
 		at = len(route.Faults) - 1
-		return &routing.Update{Set: []*routingv1.Route{route}}, nil
+		return updateOf(req.GetIntent(), route, strings.TrimSpace(fmt.Sprintf("fault for %v %s", lasts.AsDuration(), fault.GetVersion()))), nil
 	})
 	if err != nil {
 		return nil, failure(err, func(field string) string {
@@ -56,7 +56,7 @@ func (s *Service) InjectFault(ctx context.Context, req *adminv1.InjectFaultReque
 func (s *Service) ListFaults(_ context.Context, req *adminv1.ListFaultsRequest) (*adminv1.ListFaultsResponse, error) {
 	at, now := s.cfg.Watcher.State(), time.Now()
 	if model := req.GetModel(); model != "" && at.Routes[model].GetRoute() == nil {
-		return nil, failure(&unknownModelError{model}, ofRoute)
+		return nil, failure(s.noRoute(model), ofRoute)
 	}
 	resp := &adminv1.ListFaultsResponse{Time: timestamppb.New(now)}
 	for _, entry := range entries(at) {
@@ -93,7 +93,7 @@ func (s *Service) struck(model string, f *routingv1.Fault) (n uint64) {
 
 // ClearFaults takes faults out of a route.
 func (s *Service) ClearFaults(ctx context.Context, req *adminv1.ClearFaultsRequest) (*adminv1.ClearFaultsResponse, error) {
-	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
@@ -104,7 +104,7 @@ func (s *Service) ClearFaults(ctx context.Context, req *adminv1.ClearFaultsReque
 		route.Faults = slices.DeleteFunc(route.Faults, func(f *routingv1.Fault) bool {
 			return req.GetVersion() == "" || f.GetVersion() == req.GetVersion()
 		})
-		return &routing.Update{Set: []*routingv1.Route{route}}, nil
+		return updateOf(req.GetIntent(), route, strings.TrimSpace("clear faults "+req.GetVersion())), nil
 	})
 	if err != nil {
 		return nil, failure(err, ofRoute)

@@ -34,16 +34,19 @@ func (e *unreachableError) Error() string { return strings.Join(e.findings, "; "
 // guard looks at whom a change sends more calls to. A version that would get a
 // larger share, or gets its share at other endpoints, has to have one that can be
 // reached; of a route that is new nobody has been served yet, so there it is a
-// warning only. With force, the change is made all the same and overruled is true.
+// warning only, and so it is of a version that becomes a fallback. With force, the change is made all the same and overruled is true.
 func (s *Service) guard(ctx context.Context, would *routingv1.Change, force bool) (warnings []string, overruled bool, err error) {
 	var versions []*routing.Version
-	fresh := make(map[string]bool) // models
+	fresh := make(map[string]bool)           // models
+	spare := make(map[*routing.Version]bool) // fallbacks
 	left := maxProbes
 	for _, r := range would.GetRoutes() {
 		fresh[r.GetModel()] = r.GetBefore() == nil
-		for _, v := range gaining(r.GetBefore(), r.GetAfter()) {
+		gain, standBy := gaining(r.GetBefore(), r.GetAfter())
+		for _, v := range slices.Concat(gain, standBy) {
 			if left -= len(v.Endpoints); left >= 0 {
 				versions = append(versions, v)
+				spare[v] = slices.Contains(standBy, v)
 			}
 		}
 	}
@@ -55,6 +58,8 @@ func (s *Service) guard(ctx context.Context, would *routingv1.Change, force bool
 		problem, certain := unreachable(versions[i], results)
 		switch {
 		case problem == "":
+		case spare[versions[i]]:
+			warnings = append(warnings, "fallback: "+problem)
 		case fresh[versions[i].Model] || !certain:
 			warnings = append(warnings, problem)
 		case force:
@@ -73,10 +78,11 @@ func refusal(findings []string) error {
 	return &unreachableError{findings}
 }
 
-// gaining returns the versions whose share grows or is served elsewhere.
-func gaining(before, after *routingv1.Route) []*routing.Version {
+// gaining returns the versions whose share grows or is served elsewhere, and of the others
+// those that become a fallback, or are one elsewhere.
+func gaining(before, after *routingv1.Route) (gain, standBy []*routing.Version) {
 	if after == nil {
-		return nil
+		return nil, nil
 	}
 	old := make(map[string]*routingv1.Version)
 	for _, v := range before.GetVersions() {
@@ -85,21 +91,23 @@ func gaining(before, after *routingv1.Route) []*routing.Version {
 	sumBefore, sumAfter := sum(before), sum(after)
 	table, err := routing.Build(&routingv1.Document{Routes: []*routingv1.Route{after}}, 1)
 	if err != nil {
-		return nil // refused before it comes here
+		return nil, nil // refused before it comes here
 	}
 	route, _ := table.Route(after.GetModel())
 	docs := after.GetVersions()
-	var found []*routing.Version
 	for i, v := range route.Versions {
 		was := old[v.Name]
 		// Shares are compared crosswise; weights and sums fit 32 bits.
 		grows := uint64(v.Weight)*max(sumBefore, 1) > uint64(before.GetWeights()[v.Name])*sumAfter
 		moved := !slices.Equal(was.GetEndpoints(), docs[i].GetEndpoints()) || !proto.Equal(was.GetTls(), docs[i].GetTls())
-		if v.Weight > 0 && (grows || moved) {
-			found = append(found, v)
+		switch {
+		case v.Weight > 0 && (grows || moved):
+			gain = append(gain, v)
+		case slices.Contains(route.Fallback, v) && (moved || !slices.Contains(before.GetFallback().GetTo(), v.Name)):
+			standBy = append(standBy, v)
 		}
 	}
-	return found
+	return gain, standBy
 }
 
 func sum(route *routingv1.Route) uint64 {

@@ -113,7 +113,7 @@ func incidentFailure(err error) error {
 // changesAround returns the changes of the model's route in the time of an incident and shortly before.
 func (s *Service) changesAround(ctx context.Context, in *adminv1.Incident) ([]*routingv1.Change, error) {
 	from := in.GetOnset().AsTime().Add(-lookBack)
-	history, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: in.GetModel(), Limit: maxRollback})
+	history, err := s.history(ctx, routing.HistoryQuery{Model: in.GetModel(), Limit: maxRollback, Bytes: maxHistoryBytes, Documents: 1})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"strings"
+
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -29,5 +31,26 @@ func (strictJSON) Unmarshal(data []byte, message any) error {
 	if !ok {
 		return fmt.Errorf("got %T, want a protobuf message", message)
 	}
-	return protojson.Unmarshal(data, m)
+	if err := protojson.Unmarshal(data, m); err != nil {
+		return fmt.Errorf("%s; want JSON with fields of %s: %s", cleaned(err), m.ProtoReflect().Descriptor().Name(), fieldNames(m))
+	}
+	return nil
+}
+
+// cleaned is what protojson says, without its own name and the space that it varies.
+func cleaned(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	return strings.TrimPrefix(text, "proto: ")
+}
+
+// fieldNames lists what a message may hold, as JSON calls it.
+func fieldNames(m proto.Message) string {
+	var names []string
+	for fields, i := m.ProtoReflect().Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		names = append(names, fields.Get(i).JSONName())
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }

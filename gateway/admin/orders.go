@@ -28,7 +28,7 @@ func (s *Service) OpenBreaker(ctx context.Context, req *adminv1.OpenBreakerReque
 		return &adminv1.OpenBreakerResponse{}, nil
 	}
 	var warning string
-	outcome, err := s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
@@ -41,7 +41,7 @@ func (s *Service) OpenBreaker(ctx context.Context, req *adminv1.OpenBreakerReque
 		if req.GetEndpoint() == "" {
 			warning = nobodyElse(route, req.GetVersion())
 		}
-		return &routing.Update{Set: []*routingv1.Route{route}}, nil
+		return updateOf(req.GetIntent(), route, orderNote("open", req.GetVersion(), req.GetEndpoint())), nil
 	})
 	if err != nil {
 		return nil, failure(err, ofRoute)
@@ -78,7 +78,7 @@ func (s *Service) ResetBreaker(ctx context.Context, req *adminv1.ResetBreakerReq
 	}
 	resp := new(adminv1.ResetBreakerResponse)
 	if !req.GetLocal() {
-		resp.Outcome, err = s.change(ctx, req.GetIntent(), func(_ context.Context, at *routing.State) (*routing.Update, error) {
+		resp.Outcome, err = s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 			route, err := s.routeOf(at, req.GetModel())
 			if err != nil {
 				return nil, err
@@ -86,7 +86,7 @@ func (s *Service) ResetBreaker(ctx context.Context, req *adminv1.ResetBreakerReq
 			route.CutOff = slices.DeleteFunc(route.CutOff, func(c *routingv1.CutOff) bool {
 				return c.GetVersion() == req.GetVersion() && (req.GetEndpoint() == "" || c.GetEndpoint() == req.GetEndpoint())
 			})
-			return &routing.Update{Set: []*routingv1.Route{route}}, nil
+			return updateOf(req.GetIntent(), route, orderNote("reset", req.GetVersion(), req.GetEndpoint())), nil
 		})
 		if err != nil {
 			return nil, failure(err, ofRoute)
@@ -144,16 +144,16 @@ func (o ordered) reset(now time.Time) {
 func (s *Service) guardOf(model, version, endpoint string) (ordered, error) {
 	route, ok := s.cfg.Router.Current().Route(model)
 	if !ok {
-		return ordered{}, &unknownModelError{model}
+		return ordered{}, s.noRoute(model)
 	}
 	v, ok := route.Version(version)
 	if !ok {
 		entry, _, _ := s.cfg.Watcher.Entry(model)
-		return ordered{}, cmp.Or(checkVersion(entry.GetRoute(), version), error(&unknownModelError{model}))
+		return ordered{}, cmp.Or(checkVersion(entry.GetRoute(), version), s.noRoute(model))
 	}
 	guard := s.cfg.Gateway.Guard(v)
 	if guard == nil {
-		return ordered{}, &unknownModelError{model} // it has just been deleted
+		return ordered{}, s.noRoute(model) // it has just been deleted
 	}
 	if endpoint == "" {
 		return ordered{version: guard}, nil

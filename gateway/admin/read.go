@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,8 +18,14 @@ import (
 	"sluice/routing"
 )
 
-// maxHistory bounds the changes in one answer.
-const maxHistory = 1000
+const (
+	// maxHistory bounds the changes in one answer, maxHistoryBytes about their size: a
+	// change of 10,000 routes has some megabytes, before and after.
+	maxHistory      = 1000
+	maxHistoryBytes = 16 << 20
+	// historiesAtOnce bounds how many requests read the history at the same time.
+	historiesAtOnce = 4
+)
 
 // Get returns routes as they are served.
 func (s *Service) Get(_ context.Context, req *adminv1.GetRequest) (*adminv1.GetResponse, error) {
@@ -54,7 +61,9 @@ func (s *Service) History(ctx context.Context, req *adminv1.HistoryRequest) (*ad
 			Field: "limit", Got: fmt.Sprint(req.GetLimit()), Want: fmt.Sprintf("at most %d", maxHistory),
 		}, ofRoute)
 	}
-	q := routing.HistoryQuery{Model: req.GetModel(), Limit: int(req.GetLimit())}
+	q := routing.HistoryQuery{
+		Model: req.GetModel(), Limit: int(req.GetLimit()), Bytes: maxHistoryBytes, Documents: int(req.GetDocuments()),
+	}
 	switch before := req.GetBefore(); before {
 	case 0:
 	case 1:
@@ -62,11 +71,35 @@ func (s *Service) History(ctx context.Context, req *adminv1.HistoryRequest) (*ad
 	default:
 		q.To = before - 1
 	}
-	changes, err := s.cfg.Watcher.History(ctx, q)
+	changes, err := s.history(ctx, q)
 	if err != nil {
 		return nil, failure(err, ofRoute)
 	}
-	return &adminv1.HistoryResponse{Changes: changes}, nil
+	resp := &adminv1.HistoryResponse{Changes: changes}
+	if n := len(changes); n > 0 && n < q.Max() && changes[n-1].GetRevision() > 1 && isFull(q, changes) {
+		resp.Next = changes[n-1].GetRevision()
+	}
+	return resp, nil
+}
+
+// isFull reports whether an answer ends where it does for its size.
+func isFull(q routing.HistoryQuery, changes []*routingv1.Change) bool {
+	bytes := 0
+	for _, c := range changes {
+		bytes += proto.Size(c)
+	}
+	return bytes >= q.Bytes
+}
+
+// history asks the store, when few others do: what it returns can be large.
+func (s *Service) history(ctx context.Context, q routing.HistoryQuery) ([]*routingv1.Change, error) {
+	select {
+	case s.histories <- struct{}{}:
+		defer func() { <-s.histories }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.cfg.Watcher.History(ctx, q)
 }
 
 // Status says how the gateway stands with its store and with its endpoints.

@@ -21,7 +21,7 @@ const maxReplayRate = 100_000
 func (s *Service) Replay(ctx context.Context, req *adminv1.ReplayRequest, stream *connect.ServerStream[adminv1.ReplayResponse]) error {
 	route, ok := s.cfg.Router.Current().Route(req.GetModel())
 	if !ok {
-		return failure(&unknownModelError{req.GetModel()}, ofRoute)
+		return failure(s.noRoute(req.GetModel()), ofRoute)
 	}
 	version, ok := route.Version(req.GetVersion())
 	if !ok {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,6 +18,9 @@ const (
 	// maxRollback bounds how many changes are read to return to a revision: more
 	// than a store keeps of them.
 	maxRollback = 20_000
+	// rollbackTimeout bounds the reading, which goes page by page: as long as the store
+	// answers it may take longer than other questions.
+	rollbackTimeout = 8 * time.Second
 	// maxUndone bounds the revisions that an answer lists.
 	maxUndone = 100
 )
@@ -28,11 +32,16 @@ const (
 func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*adminv1.RollbackResponse, error) {
 	in := req.GetIntent()
 	if in != nil && req.ToRevision == nil && in.UnchangedSince == nil && in.ExpectedRevision == nil {
+		at := s.cfg.Watcher.Status().Position
 		in = proto.CloneOf(in)
-		in.UnchangedSince = proto.Uint64(s.revision())
+		in.UnchangedSince, in.RevisionId = proto.Uint64(at.Revision), at.ID
 	}
-	var undone []*routingv1.Change
-	outcome, err := s.change(ctx, in, func(ctx context.Context, at *routing.State) (*routing.Update, error) {
+	var undone *undoing
+	if in != req.GetIntent() {
+		req = proto.CloneOf(req)
+		req.Intent = in
+	}
+	outcome, err := s.change(ctx, req, func(ctx context.Context, at *routing.State) (*routing.Update, error) {
 		if at.Revision == 0 {
 			return nil, s.noRoute(req.GetModel())
 		}
@@ -45,7 +54,9 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 		if err != nil {
 			return nil, err
 		}
-		return undo(undone, req.GetModel(), at), nil
+		u := undone.update(at)
+		u.Reason = reasonOr(in, undone.note(req.ToRevision))
+		return u, nil
 	})
 	if err != nil {
 		return nil, failure(err, func(field string) string { return field })
@@ -54,47 +65,70 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 		s.tellOfRollback(outcome.GetChange())
 	}
 	resp := &adminv1.RollbackResponse{Outcome: outcome}
-	for _, c := range undone[:min(len(undone), maxUndone)] {
-		resp.Undone = append(resp.Undone, c.GetRevision())
-	}
+	resp.Undone = undone.revisions[:min(len(undone.revisions), maxUndone)]
 	return resp, nil
 }
 
-// undo returns the update that makes routes what they were before changes, which
-// are the newest first. An empty model means all routes.
-func undo(changes []*routingv1.Change, model string, at *routing.State) *routing.Update {
-	before := make(map[string]*routingv1.Route) // by model; nil where there was none
-	for _, c := range changes {                 // what an older one found is what counts
+// undoing is what routes were before changes.
+type undoing struct {
+	model     string                      // empty for all
+	before    map[string]*routingv1.Route // by model; nil where there was none
+	revisions []uint64                    // the newest first
+}
+
+func newUndoing(model string) *undoing {
+	return &undoing{model: model, before: make(map[string]*routingv1.Route)}
+}
+
+// add takes changes, which are older than those before them and the newest first: what an
+// older one found is what counts.
+func (u *undoing) add(changes ...*routingv1.Change) {
+	for _, c := range changes {
+		u.revisions = append(u.revisions, c.GetRevision())
 		for _, r := range c.GetRoutes() {
-			if model == "" || r.GetModel() == model {
-				before[r.GetModel()] = r.GetBefore()
+			if u.model == "" || r.GetModel() == u.model {
+				u.before[r.GetModel()] = r.GetBefore()
 			}
 		}
 	}
-	u := new(routing.Update)
-	for _, m := range slices.Sorted(maps.Keys(before)) {
+}
+
+// update returns what makes the routes so again.
+func (u *undoing) update(at *routing.State) *routing.Update {
+	update := new(routing.Update)
+	for _, m := range slices.Sorted(maps.Keys(u.before)) {
 		switch {
-		case before[m] != nil:
-			u.Set = append(u.Set, before[m])
+		case u.before[m] != nil:
+			update.Set = append(update.Set, u.before[m])
 		case at.Routes[m].GetRoute() != nil:
-			u.Delete = append(u.Delete, m)
+			update.Delete = append(update.Delete, m)
 		}
 	}
-	return u
+	return update
+}
+
+// note says what is undone, for who gives no reason.
+func (u *undoing) note(to *uint64) string {
+	if to != nil {
+		return fmt.Sprintf("return to revision %d", *to)
+	}
+	return fmt.Sprintf("undo of revision %d", u.revisions[0])
 }
 
 // lastChange returns the change that a rollback without a revision undoes. One
 // that left the routes in question as they were, such as a note of a loss or the
 // writing back of what the store had lost, is passed over.
-func (s *Service) lastChange(ctx context.Context, at *routing.State, model string) ([]*routingv1.Change, error) {
+func (s *Service) lastChange(ctx context.Context, at *routing.State, model string) (*undoing, error) {
 	const enough = 10
-	found, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, To: at.Revision, Limit: enough})
+	found, err := s.history(ctx, routing.HistoryQuery{Model: model, To: at.Revision, Limit: enough})
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range found {
 		if alters(c, model) {
-			return []*routingv1.Change{c}, nil
+			last := newUndoing(model)
+			last.add(c)
+			return last, nil
 		}
 	}
 	if model != "" && at.Routes[model] == nil {
@@ -111,9 +145,8 @@ func alters(c *routingv1.Change, model string) bool {
 	})
 }
 
-// changesSince returns the changes after a revision, the newest first. What the
-// routes were at a revision is only known if the history leads through it.
-func (s *Service) changesSince(ctx context.Context, at *routing.State, model string, revision uint64) ([]*routingv1.Change, error) {
+// changesSince returns what undoes the changes after a revision. What the routes were at a revision is only known if the history leads through it.
+func (s *Service) changesSince(ctx context.Context, at *routing.State, model string, revision uint64) (*undoing, error) {
 	if revision > at.Revision {
 		return nil, &noHistoryError{fmt.Sprintf("revision %d does not exist yet: the routing state is at %d", revision, at.Revision)}
 	}
@@ -123,7 +156,21 @@ func (s *Service) changesSince(ctx context.Context, at *routing.State, model str
 	if err := s.isInHistory(ctx, revision, at.Revision); err != nil {
 		return nil, err
 	}
-	return s.cfg.Watcher.History(ctx, routing.HistoryQuery{Model: model, From: revision + 1, To: at.Revision, Limit: maxRollback})
+	ctx, cancel := context.WithTimeout(ctx, rollbackTimeout)
+	defer cancel()
+	since := newUndoing(model)
+	for to := at.Revision; to > revision && len(since.revisions) < maxRollback; {
+		page, err := s.history(ctx, routing.HistoryQuery{Model: model, From: revision + 1, To: to, Limit: maxHistory, Bytes: maxHistoryBytes})
+		if err != nil {
+			return nil, err
+		}
+		if len(page) == 0 {
+			break
+		}
+		since.add(page...)
+		to = page[len(page)-1].GetRevision() - 1
+	}
+	return since, nil
 }
 
 // isInHistory returns an error unless the history that leads to the current
@@ -133,7 +180,7 @@ func (s *Service) isInHistory(ctx context.Context, revision, current uint64) err
 	if revision == current {
 		return nil
 	}
-	found, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{From: revision, Limit: 2, OldestFirst: true})
+	found, err := s.history(ctx, routing.HistoryQuery{From: revision, Limit: 2, OldestFirst: true})
 	switch {
 	case err != nil:
 		return err
@@ -147,7 +194,7 @@ func (s *Service) isInHistory(ctx context.Context, revision, current uint64) err
 	if next.GetPredecessorRevision() == revision {
 		return nil
 	}
-	older, err := s.cfg.Watcher.History(ctx, routing.HistoryQuery{To: revision, Limit: 1})
+	older, err := s.history(ctx, routing.HistoryQuery{To: revision, Limit: 1})
 	if err != nil {
 		return err
 	}

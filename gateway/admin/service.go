@@ -76,8 +76,9 @@ type Config struct {
 // Service answers operators. Its methods may be called concurrently; their errors
 // are [*connect.Error]s with details.
 type Service struct {
-	cfg     Config
-	started time.Time
+	cfg       Config
+	started   time.Time
+	histories chan struct{} // has room for those who read the history
 }
 
 var (
@@ -103,7 +104,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Service{cfg: cfg, started: time.Now()}, nil
+	return &Service{cfg: cfg, started: time.Now(), histories: make(chan struct{}, historiesAtOnce)}, nil
 }
 
 // maxMessage bounds a request, in bytes: a document of some 100,000 routes.

@@ -17,7 +17,7 @@ import (
 func (s *Service) ListShadows(_ context.Context, req *adminv1.ListShadowsRequest) (*adminv1.ListShadowsResponse, error) {
 	table := s.cfg.Router.Current()
 	if _, ok := table.Route(req.GetModel()); req.GetModel() != "" && !ok {
-		return nil, failure(&unknownModelError{req.GetModel()}, ofRoute)
+		return nil, failure(s.noRoute(req.GetModel()), ofRoute)
 	}
 	resp := new(adminv1.ListShadowsResponse)
 	for r := range table.Routes() {

@@ -60,6 +60,7 @@ func OpenTokens(path string, log *slog.Logger) (*TokenFile, error) {
 	if f.tokens, err = readTokens(path); err != nil {
 		return nil, err
 	}
+	f.warnIfOpen()
 	return f, nil
 }
 
@@ -89,9 +90,19 @@ func (f *TokenFile) current() []token {
 		f.log.Error("the tokens cannot be read again, the last good ones stay", "error", err)
 		return f.tokens
 	}
+	f.warnIfOpen()
 	f.log.Info("tokens read again", "file", f.path, "tokens", len(tokens))
 	f.tokens = tokens
 	return tokens
+}
+
+// warnIfOpen tells of a file that everybody on this machine can read, or some can alter.
+func (f *TokenFile) warnIfOpen() {
+	info, err := os.Stat(f.path)
+	if err == nil && info.Mode().Perm()&0o026 != 0 {
+		f.log.Warn("the file of tokens is open to others on this machine; try: chmod 600, or 640 for a group that may read it",
+			"file", f.path, "mode", info.Mode().Perm().String())
+	}
 }
 
 func (f *TokenFile) stampNow() string {

@@ -20,8 +20,7 @@ const (
 	watchLook = time.Second
 	// watchRecent is how many changes a Watch begins with.
 	watchRecent = 10
-	// watchDocuments is the largest number of routes in a change that is told with
-	// its documents.
+	// watchDocuments is how many routes of a change are told with their documents.
 	watchDocuments = 20
 )
 
@@ -38,7 +37,7 @@ func (s *Service) Watch(ctx context.Context, req *adminv1.WatchRequest, stream *
 	look := time.NewTicker(watchLook)
 	defer look.Stop()
 
-	w := &watching{service: s, model: req.GetModel(), told: make(map[string]uint64)}
+	w := &watching{service: s, model: req.GetModel(), told: make(map[string]*routingv1.StoredRoute)}
 	for {
 		if resp := w.next(ctx); resp != nil {
 			if err := stream.Send(resp); err != nil {
@@ -74,7 +73,7 @@ type watching struct {
 
 	begun    bool
 	revision uint64
-	told     map[string]uint64 // by model: the revision of the entry told last
+	told     map[string]*routingv1.StoredRoute // by model: the entry told last
 	status   *adminv1.StoreStatus
 	at       time.Time // of the last answer
 }
@@ -99,10 +98,10 @@ func (w *watching) move(ctx context.Context, resp *adminv1.WatchResponse) {
 	at := w.service.cfg.Watcher.State()
 	for _, entry := range entries(at) {
 		model := entry.GetModel()
-		if w.model != "" && model != w.model || w.told[model] == entry.GetRevision() {
+		if w.model != "" && model != w.model || isTold(w.told[model], entry) {
 			continue
 		}
-		w.told[model] = entry.GetRevision()
+		w.told[model] = entry
 		resp.Routes = append(resp.Routes, entry)
 	}
 	for model := range w.told {
@@ -117,37 +116,25 @@ func (w *watching) move(ctx context.Context, resp *adminv1.WatchResponse) {
 	w.revision = at.Revision
 }
 
+// isTold reports whether an entry is the one that was told last. The revision alone does
+// not say so: a store that has lost changes uses their numbers again.
+func isTold(told, entry *routingv1.StoredRoute) bool {
+	return told == entry || told.GetRevision() == entry.GetRevision() && proto.Equal(told, entry)
+}
+
 // changes returns those up to a revision that have not been told, the oldest
 // first. Without the store there are none to be had.
 func (w *watching) changes(ctx context.Context, revision uint64) []*routingv1.Change {
-	q := routing.HistoryQuery{Model: w.model, To: revision, Limit: maxHistory, From: w.revision + 1}
+	q := routing.HistoryQuery{Model: w.model, To: revision, Limit: maxHistory, From: w.revision + 1, Bytes: maxHistoryBytes, Documents: watchDocuments}
 	if !w.begun {
 		q.From, q.Limit = 0, watchRecent
 	}
-	found, err := w.service.cfg.Watcher.History(ctx, q)
+	found, err := w.service.history(ctx, q)
 	if err != nil {
 		return nil
 	}
 	slices.Reverse(found)
-	for i, c := range found {
-		if len(c.GetRoutes()) > watchDocuments {
-			found[i] = withoutDocuments(c)
-		}
-	}
 	return found
-}
-
-func withoutDocuments(c *routingv1.Change) *routingv1.Change {
-	light := &routingv1.Change{
-		Revision: c.GetRevision(), Id: c.GetId(), Epoch: c.GetEpoch(),
-		PredecessorRevision: c.GetPredecessorRevision(), PredecessorId: c.GetPredecessorId(),
-		Time: c.GetTime(), Actor: c.GetActor(), Reason: c.GetReason(), Forced: c.GetForced(),
-		RequestKey: c.GetRequestKey(), Lost: c.GetLost(),
-	}
-	for _, r := range c.GetRoutes() {
-		light.Routes = append(light.Routes, &routingv1.RouteChange{Model: r.GetModel()})
-	}
-	return light
 }
 
 // sameStanding compares all but what moves with the clock.
