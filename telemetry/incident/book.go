@@ -49,13 +49,18 @@ var errOvertaken = errors.New("others changed the same incident again and again"
 // ErrUnknown is returned for an id that no incident has.
 var ErrUnknown = errors.New("no such incident")
 
-// All returns all incidents, the latest first.
+// All returns all incidents, the latest first. Of two gateways that open one for the same
+// trouble at the same time, the slower one's is there for a moment, or for longer if that
+// gateway ends just then; it has no name and is left out.
 func (b *Book) All(ctx context.Context) ([]*adminv1.Incident, error) {
 	values, err := b.shelf.All(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return decodeAll(values), nil
+	return slices.DeleteFunc(decodeAll(values), func(in *adminv1.Incident) bool {
+		named := string(values[openKey+in.GetModel()])
+		return in.GetRecovered() == nil && named != "" && named != in.GetId()
+	}), nil
 }
 
 // decodeAll leaves out what is not an incident: a later version of the program may have put it

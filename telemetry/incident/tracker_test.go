@@ -338,3 +338,43 @@ func TestFindTakesAUniqueBeginning(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowerOfTwoOpeningsIsNeverListed: a gateway finds that another has opened an incident
+// after it has written its own, and ends before it can take that back.
+func TestSlowerOfTwoOpeningsIsNeverListed(t *testing.T) {
+	shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	describe := func(in *adminv1.Incident) { in.Detected, in.Onset = stamp(at), stamp(at) }
+	slow := &overtaken{Shelf: shelf, meanwhile: func() {
+		if _, opened, err := NewBook(shelf).update(t.Context(), "m", "", describe); err != nil || !opened {
+			t.Errorf("the faster one: opened %v, %v", opened, err)
+		}
+	}}
+	if in, err := NewBook(slow).begin(t.Context(), "m", describe); err == nil {
+		t.Fatalf("the slower one has opened %v", in)
+	}
+	if values, err := shelf.All(t.Context()); err != nil || len(values) != 3 {
+		t.Fatalf("%d entries, %v: want two incidents and one name", len(values), err)
+	}
+	if in := all(t, shelf); len(in) != 1 {
+		t.Errorf("%d incidents are listed, want one: %v", len(in), in)
+	}
+}
+
+// overtaken is the shelf of a gateway that ends when another has opened an incident.
+type overtaken struct {
+	Shelf
+	meanwhile func()
+	ended     bool
+}
+
+func (o *overtaken) Swap(ctx context.Context, key string, old, value []byte) (bool, error) {
+	if o.ended {
+		return false, errors.New("this gateway has ended")
+	}
+	if strings.HasPrefix(key, openKey) {
+		o.meanwhile()
+		o.ended = true
+	}
+	return o.Shelf.Swap(ctx, key, old, value)
+}
