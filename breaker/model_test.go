@@ -220,7 +220,7 @@ func TestBreakerAgreesWithModel(t *testing.T) {
 func TestBreakerAlwaysHeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(untimed{t}, func(t *rapid.T) {
-			b := newTestBreaker(Settings{})
+			b := newTestBreaker(Settings{Consecutive: 1}) // so that it is open most of the time
 			for range rapid.IntRange(0, 30).Draw(t, "steps") {
 				time.Sleep(rapid.SampledFrom([]time.Duration{0, time.Second, 5 * time.Second, time.Minute}).Draw(t, "wait"))
 				p, err := b.Allow(time.Now())
