@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"sluice/bench/stats"
 	"sluice/sample"
 )
 
@@ -29,7 +27,6 @@ func BenchmarkCallsWhileRoutesChange(b *testing.B) {
 
 // callsWhileRoutesChange compares halves of rounds, without and with a change every so often.
 func callsWhileRoutesChange(b *testing.B, routes int, half, every time.Duration) {
-	const rounds = 12
 	v1, v2 := startBackend(b, "v1"), startBackend(b, "v2")
 	var doc strings.Builder
 	doc.WriteString(split(v1, v2, 1, 1000))
@@ -40,8 +37,7 @@ func callsWhileRoutesChange(b *testing.B, routes int, half, every time.Duration)
 	cc := dial(b, g.data)
 	req := sample.NewRequest(model, heldBack()[0].Measurements)
 	weight := uint32(1)
-	measure := func(change bool) (p50, p99 float64) {
-		var took []time.Duration
+	compareHalves(b, "changing", func(change bool) (took []time.Duration) {
 		var changes sync.WaitGroup
 		next := time.Now()
 		for end := next.Add(half); time.Now().Before(end); {
@@ -62,29 +58,9 @@ func callsWhileRoutesChange(b *testing.B, routes int, half, every time.Duration)
 			took = append(took, time.Since(begun))
 		}
 		changes.Wait()
-		slices.Sort(took)
-		return float64(took[len(took)/2]), float64(took[len(took)*99/100])
-	}
-	for b.Loop() {
-		var quiet50, quiet99, busy50, busy99 []float64
-		for range rounds {
-			p50, p99 := measure(false)
-			quiet50, quiet99 = append(quiet50, p50), append(quiet99, p99)
-			p50, p99 = measure(true)
-			busy50, busy99 = append(busy50, p50), append(busy99, p99)
-		}
-		for name, series := range map[string][2][]float64{"p50": {busy50, quiet50}, "p99": {busy99, quiet99}} {
-			ratio, err := stats.Ratios(series[0], series[1])
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(ratio.Median, name+"-ratio")
-			b.Logf("%s: %+v", name, ratio)
-		}
-		b.ReportMetric(slices.Max(quiet99)/1e6, "quiet-p99-max-ms")
-		b.ReportMetric(slices.Max(busy99)/1e6, "changing-p99-max-ms")
-	}
-	if weight < rounds {
+		return took
+	})
+	if weight < halfRounds {
 		b.Errorf("only %d changes", weight-1)
 	}
 }

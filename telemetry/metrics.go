@@ -27,7 +27,7 @@ const (
 // metrics are the families that calls and attempts feed, and those about telemetry itself. What others
 // know anyway is read by collectors of theirs when somebody asks; see [Telemetry.Registry].
 type metrics struct {
-	registry *prometheus.Registry
+	registry *Registry
 
 	calls       *prometheus.HistogramVec
 	refused     *prometheus.CounterVec
@@ -45,7 +45,7 @@ type metrics struct {
 }
 
 func newMetrics(version string) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: newRegistry()}
 	m.calls = m.histogram("sluice_call_duration_seconds", callBuckets,
 		"Time from a call's header fields to its end, by who answered and with which status.", "model", "version", "code")
 	m.refused = m.counter("sluice_refused_calls_total",

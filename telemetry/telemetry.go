@@ -3,12 +3,8 @@ package telemetry
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // outcomeSlow is the outcome of a good answer that took too long.
@@ -233,16 +229,4 @@ func (t *Telemetry) Run(ctx context.Context) {
 }
 
 // Registry is where others register collectors of what they know.
-func (t *Telemetry) Registry() *prometheus.Registry { return t.metrics.registry }
-
-// scrapes is how many requests for metrics are answered at once. Each gathers everything.
-const scrapes = 2
-
-// Handler answers Prometheus, in the format that it asks for: text, OpenMetrics with exemplars, or
-// protobuf with native histograms.
-func (t *Telemetry) Handler() http.Handler {
-	return promhttp.HandlerFor(t.metrics.registry, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, MaxRequestsInFlight: scrapes,
-		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(t.cfg.Logger.Handler(), slog.LevelWarn),
-	})
-}
+func (t *Telemetry) Registry() *Registry { return t.metrics.registry }
