@@ -25,7 +25,7 @@ type pair struct {
 
 // startPair starts it. The first server of a call does what first says, the other one
 // what next says; nil means OK.
-func startPair(t *testing.T, more string, first, next http.HandlerFunc) *pair {
+func startPair(t *testing.T, more string, first, next http.HandlerFunc, change ...func(*Config)) *pair {
 	t.Helper()
 	if first == nil {
 		first = ok
@@ -49,7 +49,7 @@ func startPair(t *testing.T, more string, first, next http.HandlerFunc) *pair {
 			p.next(w, r)
 		})
 	}
-	p.rig = start(t, routeTo(`, rename: {model: fraud_xgb}`, p.addrs[:]...)+more)
+	p.rig = start(t, routeTo(`, rename: {model: fraud_xgb}`, p.addrs[:]...)+more, change...)
 	return p
 }
 

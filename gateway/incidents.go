@@ -40,11 +40,13 @@ func (g *Gateway) tellIncidents(e breaker.Event) {
 	if e.Name.Endpoint != "" {
 		text = fmt.Sprintf("breaker of %s at %s %s: %s", version, e.Name.Endpoint, e.To, e.Cause)
 	}
-	if e.To == breaker.Open {
+	if e.To == breaker.Open && e.Counts.Calls > 0 {
 		text += fmt.Sprintf(" (of %d calls, %d failed, %d were slow)", e.Counts.Calls, e.Counts.Failures+e.Counts.Overloaded, e.Counts.Slow)
 	}
 	name := breakerTrouble + version
 	switch {
+	case e.Name.Endpoint != "" && (e.To == breaker.HalfOpen || e.Cause == breaker.CauseProbeFailed):
+		// It is as it was. In a long outage there would be nothing else to read.
 	case e.Name.Endpoint != "":
 		t.Note(model, &adminv1.IncidentEvent{Time: timestamppb.New(e.At), Kind: incident.Breaker, Text: text, RequestId: e.RequestID})
 	case e.To == breaker.Open:
@@ -108,15 +110,21 @@ func (g *Gateway) watchObjectives() {
 // Incidents returns what keeps incidents, nil if nothing does.
 func (g *Gateway) Incidents() *incident.Tracker { return g.incidents }
 
-// samplesOf returns calls of a model that have failed lately, the latest first.
+// samplesOf returns calls of a model that have failed lately, the latest first, and then those that another version
+// than the chosen one has answered: while that goes well, no other call shows what is wrong.
 func samplesOf(tel *telemetry.Telemetry, model string) []*adminv1.SampleCall {
 	var samples []*adminv1.SampleCall
-	for _, f := range tel.Failures() {
-		if f.Model == model {
-			samples = append(samples, &adminv1.SampleCall{
-				Time: timestamppb.New(f.At), RequestId: f.RequestID, TraceId: f.TraceID, Version: f.Version, Code: f.Code, Reason: f.Reason,
-			})
+	for _, f := range slices.Concat(tel.Failures(), tel.Fallbacks()) {
+		if f.Model != model {
+			continue
 		}
+		reason := f.Reason
+		if f.Fallback != "" {
+			reason = strings.TrimPrefix(fmt.Sprintf("%s, after %s: %s", reason, f.Primary, f.Fallback), ", ")
+		}
+		samples = append(samples, &adminv1.SampleCall{
+			Time: timestamppb.New(f.At), RequestId: f.RequestID, TraceId: f.TraceID, Version: f.Version, Code: f.Code, Reason: reason,
+		})
 	}
 	return samples
 }

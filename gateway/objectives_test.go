@@ -3,12 +3,14 @@ package gateway
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"sluice/breaker"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/routing"
 	"sluice/routing/memstore"
@@ -192,6 +194,55 @@ func TestFailingCanaryIsAnIncident(t *testing.T) {
 	e := in.GetGateways()["gw-1"].GetEffect()
 	if e.GetCalls() < 4 || e.GetFailed() != 0 || e.GetFellBack() < 4 { // the fifth is still under way
 		t.Errorf("effect %v, want at least the calls that opened the breaker, none failed", e)
+	}
+	// No call has failed for its caller: those that fell back show what is wrong.
+	s := in.GetSamples()
+	if len(s) == 0 || s[0].GetVersion() != "v7" || s[0].GetCode() != "OK" || s[0].GetReason() != "after v8: INTERNAL" || s[0].GetRequestId() == "" {
+		t.Errorf("calls to look at: %v", s)
+	}
+}
+
+// TestEndpointsThatStayAsTheyAreAreNoNews: of a long outage, the story is when breakers opened and closed, not each
+// probe that failed meanwhile.
+func TestEndpointsThatStayAsTheyAreAreNoNews(t *testing.T) {
+	r := start(t, routesOf(version("v7", "127.0.0.1:1")), func(c *Config) {
+		c.Incidents, c.Name = memstore.New(memstore.Config{}).Shelf("incidents"), "gw-1"
+	})
+	now := time.Now()
+	tell := func(endpoint string, to breaker.State, cause breaker.Cause, calls int) {
+		now = now.Add(time.Second)
+		r.tellIncidents(breaker.Event{
+			Name: breaker.Name{Version: "fraud v7", Endpoint: endpoint}, At: now, To: to, Cause: cause, Counts: breaker.Counts{Calls: calls, Failures: calls},
+		})
+	}
+	tell("", breaker.Open, breaker.CauseConsecutive, 5)
+	tell("127.0.0.1:1", breaker.Open, breaker.CauseConsecutive, 5)
+	for range 1000 {
+		tell("127.0.0.1:1", breaker.HalfOpen, breaker.CauseProbeDue, 0)
+		tell("127.0.0.1:1", breaker.Open, breaker.CauseProbeFailed, 0)
+	}
+	tell("127.0.0.1:1", breaker.HalfOpen, breaker.CauseProbeDue, 0)
+	tell("127.0.0.1:1", breaker.Closed, breaker.CauseProbeSucceeded, 0)
+	tell("", breaker.Closed, breaker.CauseProbeSucceeded, 0)
+	var got []string
+	r.until(t, "the end is written down", func() bool {
+		all, err := r.Incidents().Book().All(t.Context())
+		if err != nil || len(all) != 1 {
+			return false
+		}
+		got = nil
+		for _, e := range all[0].GetEvents() {
+			got = append(got, e.GetText())
+		}
+		return strings.Contains(fmt.Sprint(got), "v7 closed")
+	})
+	want := []string{
+		"breaker of v7 open: consecutive failures (of 5 calls, 5 failed, 0 were slow)",
+		"breaker of v7 at 127.0.0.1:1 open: consecutive failures (of 5 calls, 5 failed, 0 were slow)",
+		"breaker of v7 at 127.0.0.1:1 closed: probe succeeded", "breaker of v7 closed: probe succeeded",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the events are\n%s", strings.Join(got, "\n"))
 	}
 }
 

@@ -16,11 +16,11 @@ const (
 	lineRoom = 256
 	// suppressedEvery is how often the number of those without a line is told.
 	suppressedEvery = 10 * time.Second
-	// lastFailures is how many failed calls are remembered.
-	lastFailures = 100
+	// lastCalls is how many failed calls are remembered, and how many that fell back.
+	lastCalls = 100
 )
 
-// Failure is a call that failed, for people. It holds nothing that a client or a model server wrote but
+// Failure is a call that failed, or that another version than the chosen one answered, for people. It holds nothing that a client or a model server wrote but
 // the ids by which the call can be found.
 type Failure struct {
 	At                  time.Time // when it was over
@@ -55,24 +55,32 @@ func newFailure(c *Call) Failure {
 	return f
 }
 
-// failureLog writes a line for each call that failed, within limits, and remembers the last of them. Writing
-// may block; callers do not.
+// failureLog writes a line for each call that failed, within limits, and remembers the last of them, and of those
+// that fell back. Writing may block; callers do not.
 type failureLog struct {
 	log        *slog.Logger
 	metrics    *metrics
 	limit      limiter
 	queue      chan Failure
 	suppressed atomic.Uint64
+	failed     latest
 
+	fallbackLimit limiter
+	fellBack      latest
+}
+
+// latest remembers the last calls of a kind.
+type latest struct {
 	mu   sync.Mutex
-	last []Failure // a ring
+	all  []Failure // a ring
 	next int
 }
 
 func newFailureLog(log *slog.Logger, m *metrics) *failureLog {
 	return &failureLog{
 		log: log, metrics: m, queue: make(chan Failure, lineRoom),
-		limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst},
+		limit:         limiter{every: time.Second / linesPerSecond, burst: lineBurst},
+		fallbackLimit: limiter{every: time.Second / linesPerSecond, burst: lineBurst},
 	}
 }
 
@@ -83,11 +91,18 @@ func (l *failureLog) offer(c *Call) {
 		return
 	}
 	f := newFailure(c)
-	l.remember(f)
+	l.failed.remember(f)
 	select {
 	case l.queue <- f:
 	default:
 		l.suppress(dropQueueFull)
+	}
+}
+
+// noteFallback remembers a call that fell back, unless there were too many.
+func (l *failureLog) noteFallback(c *Call) {
+	if l.fallbackLimit.allow(c.Ended) {
+		l.fellBack.remember(newFailure(c))
 	}
 }
 
@@ -96,24 +111,24 @@ func (l *failureLog) suppress(reason string) {
 	l.metrics.drop(signalLogs, reason, 1)
 }
 
-func (l *failureLog) remember(f Failure) {
+func (l *latest) remember(f Failure) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.last) < lastFailures {
-		l.last = append(l.last, f)
+	if len(l.all) < lastCalls {
+		l.all = append(l.all, f)
 		return
 	}
-	l.last[l.next] = f
-	l.next = (l.next + 1) % lastFailures
+	l.all[l.next] = f
+	l.next = (l.next + 1) % lastCalls
 }
 
-// recent returns the failures remembered, the latest first.
-func (l *failureLog) recent() []Failure {
+// recent returns the calls remembered, the latest first.
+func (l *latest) recent() []Failure {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]Failure, 0, len(l.last))
-	for i := range l.last {
-		all = append(all, l.last[(l.next+len(l.last)-1-i)%len(l.last)])
+	all := make([]Failure, 0, len(l.all))
+	for i := range l.all {
+		all = append(all, l.all[(l.next+len(l.all)-1-i)%len(l.all)])
 	}
 	return all
 }

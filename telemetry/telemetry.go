@@ -194,8 +194,11 @@ func (t *Telemetry) Record(c *Call) {
 		t.metrics.drop(signalSpans, dropRate, c.count())
 	}
 	c.Series.call(c)
-	if failed {
+	switch {
+	case failed:
 		t.failures.offer(c)
+	case c.FallbackReason != "":
+		t.failures.noteFallback(c)
 	}
 	if c.why != notKept {
 		kept := *c
@@ -208,7 +211,16 @@ func (t *Telemetry) Failures() []Failure {
 	if t == nil {
 		return nil
 	}
-	return t.failures.recent()
+	return t.failures.failed.recent()
+}
+
+// Fallbacks returns the calls that another version than the chosen one answered well last, the latest first; while
+// many do, some of them.
+func (t *Telemetry) Fallbacks() []Failure {
+	if t == nil {
+		return nil
+	}
+	return t.failures.fellBack.recent()
 }
 
 // Run writes and delivers what is recorded, until ctx ends, and then what is left, within a few seconds. It

@@ -117,7 +117,7 @@ func timeline(w func(string, ...any), in *adminv1.Incident, changes []*adminv1.I
 
 func samples(w func(string, ...any), in *adminv1.Incident) {
 	if len(in.GetSamples()) == 0 {
-		w("None was seen to fail.\n")
+		w("None was seen to fail or to fall back.\n")
 		return
 	}
 	w("| time | request | trace | version | status |\n| --- | --- | --- | --- | --- |\n")
@@ -126,8 +126,12 @@ func samples(w func(string, ...any), in *adminv1.Incident) {
 		if s.GetReason() != "" {
 			status += ", " + s.GetReason()
 		}
-		w("| %s | `%s` | `%s` | %s | %s |\n", s.GetTime().AsTime().UTC().Format("15:04:05.000"),
-			code(s.GetRequestId()), code(s.GetTraceId()), text(s.GetVersion()), text(status))
+		trace := "none" // traces are off, and the caller sent none
+		if id := s.GetTraceId(); id != "" {
+			trace = "`" + code(id) + "`"
+		}
+		w("| %s | `%s` | %s | %s | %s |\n", s.GetTime().AsTime().UTC().Format("15:04:05.000"),
+			code(s.GetRequestId()), trace, text(s.GetVersion()), text(status))
 	}
 }
 
