@@ -209,7 +209,7 @@ func TestEndpointsThatStayAsTheyAreAreNoNews(t *testing.T) {
 		c.Incidents, c.Name = memstore.New(memstore.Config{}).Shelf("incidents"), "gw-1"
 	})
 	now := time.Now()
-	tell := func(endpoint string, to breaker.State, cause breaker.Cause, calls int) {
+	tell := func(endpoint string, to breaker.State, cause breaker.Cause, calls uint32) {
 		now = now.Add(time.Second)
 		r.tellIncidents(breaker.Event{
 			Name: breaker.Name{Version: "fraud v7", Endpoint: endpoint}, At: now, To: to, Cause: cause, Counts: breaker.Counts{Calls: calls, Failures: calls},
