@@ -158,7 +158,8 @@ func TestRoutesWithoutLabelsGiveNoIdentity(t *testing.T) {
 	signer := labels.NewSigner()
 	s := serve(t, scores(t, 0, 1<<20, false))
 	routes := labelledRoutesTo(s.addr, s.addr)
-	r := start(t, routes[:strings.Index(routes, "    labels:")], labelled(signer))
+	unlabelled, _, _ := strings.Cut(routes, "    labels:")
+	r := start(t, unlabelled, labelled(signer))
 	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id != nil {
 		t.Errorf("got %+v, want no id", id)
 	}
@@ -166,7 +167,7 @@ func TestRoutesWithoutLabelsGiveNoIdentity(t *testing.T) {
 	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id == nil {
 		t.Error("got no id once the route takes labels")
 	}
-	r.publish(3, routes[:strings.Index(routes, "    labels:")])
+	r.publish(3, unlabelled)
 	if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id != nil {
 		t.Errorf("got %+v, want no id once the route takes none any more", id)
 	}

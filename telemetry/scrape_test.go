@@ -327,7 +327,7 @@ func (b *breaks) Write(p []byte) (int, error) {
 // Lines are what the library writes of the same metric, byte for byte.
 func FuzzLines(f *testing.F) {
 	f.Add("fraud", 1.0, uint64(3), 0.25)
-	f.Add("a\"b\\c\nd\xff", -0.0, uint64(12_345_678), 1e9)
+	f.Add("a\"b\\c\nd\xff", math.Copysign(0, -1), uint64(12_345_678), 1e9)
 	f.Add("", math.Inf(-1), uint64(1<<63), math.NaN())
 	f.Fuzz(func(t *testing.T, label string, value float64, n uint64, bound float64) {
 		label = strings.ToValidUTF8(label, "?")

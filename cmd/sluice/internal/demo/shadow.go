@@ -183,8 +183,10 @@ func (s *shadowShow) play(ctx context.Context) error {
 		before = now
 		fmt.Fprintf(s.Out, "%s: %d calls, %d failed; %d copies compared, %d with another species, %d with another status, %d not sent\n",
 			t.name, t.calls, t.failed, t.compared, t.differ, t.codes, t.dropped)
-		if ctx.Err() != nil {
-			break
+		select {
+		case <-ctx.Done():
+			return nil
+		default:
 		}
 	}
 	return nil
