@@ -61,8 +61,8 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(got.Peers) + len(got.Skipped); n != 8 || len(got.Scenarios) != 2 || len(got.Samples) != 2*2*len(got.Peers) {
-		t.Fatalf("%d peers, %d scenarios, %d samples, want 8, 2 and a round of two kinds of each:\n%s", n, len(got.Scenarios), len(got.Samples), stderr)
+	if n := len(got.Peers) + len(got.Skipped); n != 9 || len(got.Scenarios) != 2 || len(got.Samples) != 2*2*len(got.Peers) {
+		t.Fatalf("%d peers, %d scenarios, %d samples, want 9, 2 and a round of two kinds of each:\n%s", n, len(got.Scenarios), len(got.Samples), stderr)
 	}
 	for _, s := range got.Scenarios {
 		for _, row := range s.Rows {
