@@ -119,9 +119,18 @@ func leaveOutEndedFaults(u *routing.Update, at *routing.State, now time.Time) {
 		if proto.Equal(route, at.Routes[route.GetModel()].GetRoute()) {
 			continue
 		}
-		if left := routing.WithoutEndedFaults(route.GetFaults(), now); len(left) < len(route.GetFaults()) {
-			u.Set[i] = proto.CloneOf(route) // it may be somebody else's
-			u.Set[i].Faults = left
-		}
+		u.Set[i] = withoutEndedFaults(route, now)
 	}
+}
+
+// withoutEndedFaults returns a route as it acts, which is the route itself if none of its
+// faults has ended.
+func withoutEndedFaults(route *routingv1.Route, now time.Time) *routingv1.Route {
+	left := routing.WithoutEndedFaults(route.GetFaults(), now)
+	if len(left) == len(route.GetFaults()) {
+		return route
+	}
+	route = proto.CloneOf(route) // it may be somebody else's
+	route.Faults = left
+	return route
 }

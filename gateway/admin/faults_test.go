@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +82,22 @@ func TestRollbackEndsAFault(t *testing.T) {
 	}
 	if got := r.faults(); got != "" {
 		t.Errorf("faults after the rollback: %s", got)
+	}
+}
+
+// After a drill, a rollback undoes what still acts.
+func TestRollbackPassesOverFaultsThatHaveEnded(t *testing.T) {
+	r := newRig(t)
+	weights := func() map[string]uint32 { return r.watcher.State().Routes["fraud"].GetRoute().GetWeights() }
+	before := weights()
+	r.must(r.weights(by("anna"), map[string]uint32{"v8": 1}))
+	r.must(r.inject(by("anna"), unavailable("", 100), time.Second))
+	time.Sleep(1100 * time.Millisecond)
+	if _, err := r.client.Rollback(t.Context(), &adminv1.RollbackRequest{Intent: by("ben"), Model: "fraud"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := weights(); !maps.Equal(got, before) {
+		t.Errorf("weights after the rollback: %v, want %v", got, before)
 	}
 }
 

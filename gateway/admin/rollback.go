@@ -125,7 +125,7 @@ func (s *Service) lastChange(ctx context.Context, at *routing.State, model strin
 		return nil, err
 	}
 	for _, c := range found {
-		if alters(c, model) {
+		if alters(c, model, time.Now()) {
 			last := newUndoing(model)
 			last.add(c)
 			return last, nil
@@ -137,11 +137,13 @@ func (s *Service) lastChange(ctx context.Context, at *routing.State, model strin
 	return nil, &noHistoryError{fmt.Sprintf("the history has no change%s to undo", ofModel(model))}
 }
 
-// alters reports whether a change made any difference to the calls of a model, or
-// with an empty one to any.
-func alters(c *routingv1.Change, model string) bool {
+// alters reports whether a change makes any difference to the calls of a model, or
+// with an empty one to any. Whoever rolls back after a drill is not helped by the undoing
+// of a fault that has ended.
+func alters(c *routingv1.Change, model string, now time.Time) bool {
 	return slices.ContainsFunc(c.GetRoutes(), func(r *routingv1.RouteChange) bool {
-		return (model == "" || r.GetModel() == model) && !proto.Equal(r.GetBefore(), r.GetAfter())
+		return (model == "" || r.GetModel() == model) &&
+			!proto.Equal(withoutEndedFaults(r.GetBefore(), now), withoutEndedFaults(r.GetAfter(), now))
 	})
 }
 
