@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"google.golang.org/protobuf/proto"
 
 	routingv1 "sluice/proto/sluice/routing/v1"
@@ -176,7 +177,7 @@ func TestForeignStreamEntries(t *testing.T) {
 
 // TestSmallOutputBuffers has a Redis that closes connections whose answer is
 // large: whole states come in pages, large changes compressed, and many changes
-// one by one.
+// one by one. Its limit is low so that all of these happen within seconds.
 func TestSmallOutputBuffers(t *testing.T) {
 	t.Parallel()
 	server := storetest.StartRedis(t, "--client-output-buffer-limit", "normal 256kb 0 0")
@@ -217,13 +218,43 @@ func TestSmallOutputBuffers(t *testing.T) {
 	}
 }
 
+// TestOutputBufferOf32MB loads a state of which a page alone is more than the 32 MB after
+// which Redis closes the connection: it is asked for in smaller pieces.
+func TestOutputBufferOf32MB(t *testing.T) {
+	t.Parallel()
+	const models = 85
+	server := storetest.StartRedis(t, "--client-output-buffer-limit", "normal 32mb 0 0")
+	store := open(t, server.URL())
+	var revision uint64
+	for i := range models {
+		c := storetest.Update(t, store, &routing.Update{
+			Expected: revision, Actor: "x", Set: []*routingv1.Route{largeOf(fmt.Sprint("model-", i), 1000, 4)},
+		})
+		revision = c.GetRevision()
+	}
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1})
+	if page, _, err := client.HScan(t.Context(), "{sluice}:routes", 0, "", 100).Result(); err == nil {
+		t.Fatalf("a page of %d entries came whole, which shows nothing", len(page)/2)
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	if state := storetest.Load(t, open(t, server.URL())); len(state.Routes) != models || state.Revision != revision {
+		t.Errorf("%d models at revision %d, want %d at %d", len(state.Routes), state.Revision, models, revision)
+	}
+}
+
 // large returns a route of about 30 KB.
-func large(model string) *routingv1.Route {
+func large(model string) *routingv1.Route { return largeOf(model, 250, 1) }
+
+// largeOf returns a route whose two versions have n endpoints each, with names of some
+// labels of 40 bytes.
+func largeOf(model string, n, labels int) *routingv1.Route {
 	r := storetest.Route(model, "v1", "v2")
 	for _, v := range r.GetVersions() {
 		v.Endpoints = nil
-		for i := range 250 {
-			v.Endpoints = append(v.Endpoints, fmt.Sprintf("%s-%03d.example.org:8001", strings.Repeat("x", 40), i))
+		for i := range n {
+			v.Endpoints = append(v.Endpoints, fmt.Sprintf("%s%04d.example.org:8001", strings.Repeat(strings.Repeat("x", 40)+".", labels), i))
 		}
 	}
 	return r
