@@ -222,7 +222,7 @@ func TestSmallOutputBuffers(t *testing.T) {
 // which Redis closes the connection: it is asked for in smaller pieces.
 func TestOutputBufferOf32MB(t *testing.T) {
 	t.Parallel()
-	const models = 85
+	const models = 100
 	server := storetest.StartRedis(t, "--client-output-buffer-limit", "normal 32mb 0 0")
 	store := open(t, server.URL())
 	var revision uint64
