@@ -120,6 +120,36 @@ func TestHungEndpointIsNoPlaceForARetry(t *testing.T) {
 	}
 }
 
+// A probe that tells nothing, such as that of a caller with bad input, is no return: what is known of
+// the endpoint stays, and there is no slow start yet.
+func TestProbeThatTellsNothingIsNoReturn(t *testing.T) {
+	t.Parallel()
+	g := groupOf(bareRelay(t), 2)
+	defer g.close()
+	e := (*g.list.Load())[0]
+	version := breaker.NewGroup().Update("m v", breaker.VersionSettings{Settings: breaker.Settings{OpenFor: time.Second}}, time.Now())
+	e.breaker = version.Endpoint(e.addr, time.Now())
+	openByFailures(t, e.breaker)
+	time.Sleep(1500 * ms) // more than its open time
+	probed := func(o breaker.Outcome, at time.Time) bool {
+		t.Helper()
+		p, err := e.breaker.Allow(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wasIn := e.breaker.Ready(at)
+		p.Done(breaker.Result{Outcome: o, At: at})
+		e.noteBreaker(wasIn, at)
+		return e.back.Load() != 0
+	}
+	if probed(breaker.Excluded, time.Now()) {
+		t.Error("a probe that told nothing has brought the endpoint back")
+	}
+	if !probed(breaker.Success, time.Now()) {
+		t.Error("a good probe has not brought the endpoint back")
+	}
+}
+
 // A version is spared the failures of an endpoint that is cut off by itself only while
 // that is an exception.
 func TestVersionIsSparedExceptionsOnly(t *testing.T) {
