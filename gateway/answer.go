@@ -86,7 +86,9 @@ func (d *director) refuseError(c *relay.Call, err error) relay.Verdict {
 	return relay.Refuse(st)
 }
 
-// newRequestID makes an id for a call that brought none: 128 random bits.
+// newRequestID makes an id for a call that brought none: 128 random bits. That is the one
+// allocation of the director for a plain call: what is recorded keeps the id when the state of
+// the call is used again.
 func newRequestID() string {
 	var b [16]byte
 	var h [32]byte
