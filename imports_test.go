@@ -24,6 +24,8 @@ type room struct {
 var rooms = []room{
 	{"proto", nil,
 		"schemas are what everyone else agrees on, so they depend on nobody"},
+	{"routing/storetest", []string{"proto", "routing", "loopback"},
+		"stores are tested against real servers, which are started here"},
 	{"routing", []string{"proto"},
 		"which version serves is decided from the document alone; gateway hands the result to the other rooms as plain values"},
 	{"breaker", []string{"proto"},
@@ -50,11 +52,13 @@ var rooms = []room{
 		"the relay is measured alone, too, in a program that has nothing else of the gateway"},
 	{"bench/proxy/datapath", []string{"gateway", "gateway/relay", "routing", "bench"},
 		"the data path is measured alone, too: what finds the model and the version, and the relay, without policies"},
-	{"bench", []string{"proto", "bench/load", "bench/payload"},
+	{"bench", []string{"proto", "bench/load", "bench/payload", "loopback"},
 		"the gateway is measured from outside, as its peers are"},
 	{"deploy", nil,
 		"what is deployed beside the gateway is held to its documentation, not to its code"},
-	{"e2e", []string{"proto"},
+	{"loopback", nil,
+		"an address is found for a server of anybody"},
+	{"e2e", []string{"proto", "loopback"},
 		"what the gateway promises is proven from outside, as a client sees it"},
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -36,24 +35,12 @@ func tool(t testing.TB, name string) string {
 	return path
 }
 
-// freePort returns a port that was free a moment ago, for programs that cannot
-// choose one themselves.
-func freePort(t testing.TB) int {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lis.Close()
-	return lis.Addr().(*net.TCPAddr).Port
-}
-
 // startInteropServer runs grpc-go's interop server and returns its address.
 func startInteropServer(t testing.TB, flags ...string) string {
 	t.Helper()
-	port := freePort(t)
-	p := startProcess(t, nil, tool(t, "interop-server"), append(flags, "-port", strconv.Itoa(port))...)
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	addr := freeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	p := startProcess(t, nil, tool(t, "interop-server"), append(flags, "-port", port)...)
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		nc, err := net.Dial("tcp", addr)
 		if err == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -17,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"sluice/loopback"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/proto/sluice/admin/v1/adminv1connect"
 )
@@ -71,12 +71,11 @@ func (s *shared) start() {
 // freeAddr returns an address on loopback that nobody listened on a moment ago.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := loopback.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	return addr
 }
 
 // setV1 gives v1 of the sample model a weight beside a constant one of v2.

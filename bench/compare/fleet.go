@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"sluice/bench/counters"
 	"sluice/bench/peer"
 	"sluice/bench/process"
+	"sluice/loopback"
 )
 
 // startPatience is how long a process may take until it answers a call.
@@ -120,7 +120,7 @@ func (f *fleet) add(ctx context.Context, p peer.Peer, secure bool) error {
 	}
 	m.address = site.Backend
 	var err error
-	if site.Listen, err = freeAddress(); err != nil {
+	if site.Listen, err = loopback.FreeAddr(); err != nil {
 		return err
 	}
 	launch := p.Launch(site)
@@ -198,17 +198,6 @@ func writeFiles(folder string, files []peer.File) error {
 		}
 	}
 	return nil
-}
-
-// freeAddress returns a loopback address nobody listens on. Somebody may take it
-// before the peer does; the peer then says so and the run fails.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 // printLaunch writes how a peer is started, with stand-ins for ports and paths.

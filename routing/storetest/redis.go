@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/loopback"
 )
 
 // Redis is a redis-server that a test has started and may treat badly.
@@ -160,10 +162,9 @@ func ask(addr string, args ...string) (string, error) {
 // freeAddr returns an address on loopback that nobody listened on a moment ago.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := loopback.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	return addr
 }
