@@ -1,6 +1,7 @@
 package shadow
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,6 +80,7 @@ type Mirror struct {
 	bytes    int       // memory of the copies that wait or are under way
 	answers  int       // bytes that the calls under way may bring
 	inFlight int
+	due      int // the worker wants to be woken when it has so much to do
 	closed   bool
 }
 
@@ -148,8 +150,8 @@ func (m *Mirror) Offer(c *Copy) {
 	m.hold(j.size)
 	m.queue[(m.head+m.n)%len(m.queue)] = j
 	m.n++
+	m.stir()
 	m.mu.Unlock()
-	m.signal()
 }
 
 // refuse drops a copy that is not in the queue; m.mu is held and released.
@@ -159,12 +161,27 @@ func (m *Mirror) refuse(c *Copy, r Reason) {
 	m.Withdraw(r)
 }
 
-// signal wakes the worker.
-func (m *Mirror) signal() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
+// stir wakes the worker if there is enough for it to do; m.mu is held.
+func (m *Mirror) stir() {
+	todo := len(m.over)
+	if m.sendable() {
+		todo += m.n
 	}
+	if todo >= m.due || m.closed {
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sendable reports whether a copy waits that may be sent now; m.mu is held.
+func (m *Mirror) sendable() bool {
+	if m.n == 0 || m.inFlight >= m.limits.InFlight {
+		return false
+	}
+	// Alone, any answer may come.
+	return m.inFlight == 0 || m.answers+m.queue[m.head].allowance <= m.limits.Answers
 }
 
 // ended takes in calls that are over.
@@ -173,26 +190,59 @@ func (m *Mirror) ended(calls []*client.Call) {
 	for _, k := range calls {
 		m.over = append(m.over, flightOf(k))
 	}
+	m.stir()
 	m.mu.Unlock()
-	m.signal()
 }
 
-// next returns a copy that may be sent now, and calls that have ended, in place of
-// those that were looked at. It reports false once the mirror is closed and empty.
-func (m *Mirror) next(looked []*flight) (j job, over []*flight, more bool) {
+// round is what the worker takes from its mirror at once, and what it gives back when it
+// comes for more. It keeps its memory.
+type round struct {
+	jobs []job     // copies to be sent
+	over []*flight // calls that have ended
+
+	answers, bytes, flights int // of the copies that hold nothing any more
+	ended                   []*atomic.Uint64
+}
+
+// maxRound is how many copies are sent together at most.
+const maxRound = 64
+
+// next takes back what the last round has held, and fills the next one. It reports false
+// once the mirror is closed and empty. If there is nothing to do, the worker is woken when
+// there is so much as due.
+func (m *Mirror) next(r *round, due int) (more bool) {
+	clear(r.jobs)
+	clear(r.over)
+	r.jobs = r.jobs[:0]
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(looked)
-	over, m.over = m.over, looked[:0]
-	if m.n > 0 && m.inFlight < m.limits.InFlight {
-		// Alone, any answer may come.
-		if first := m.queue[m.head]; m.inFlight == 0 || m.answers+first.allowance <= m.limits.Answers {
-			j = m.pop()
-			m.answers += j.allowance
-			m.inFlight++
-		}
+	m.answers -= r.answers
+	m.inFlight -= r.flights
+	m.hold(-r.bytes)
+	r.over, m.over = m.over, r.over[:0]
+	for len(r.jobs) < maxRound && m.sendable() {
+		j := m.pop()
+		m.answers += j.allowance
+		m.inFlight++
+		r.jobs = append(r.jobs, j)
 	}
-	return j, over, !m.closed || m.inFlight > 0
+	if m.due = due; len(r.jobs)+len(r.over) > 0 {
+		m.due = math.MaxInt // it is awake
+	}
+	more = !m.closed || m.inFlight > 0
+	m.mu.Unlock()
+	for _, n := range r.ended {
+		n.Add(1) // now that they hold nothing any more
+	}
+	r.answers, r.bytes, r.flights, r.ended = 0, 0, 0, r.ended[:0]
+	return more
+}
+
+// settle notes that a copy has come to an end, which is counted by ended.
+func (r *round) settle(j job, ended *atomic.Uint64) {
+	r.answers += j.allowance
+	r.bytes += j.size
+	r.flights++
+	r.ended = append(r.ended, ended)
 }
 
 // pop takes the first copy out of the queue; m.mu is held.
@@ -208,15 +258,6 @@ func (m *Mirror) pop() job {
 func (m *Mirror) hold(bytes int) {
 	m.bytes += bytes
 	m.held.Store(int64(m.bytes))
-}
-
-// finish gives back what a copy that was taken from the queue has held.
-func (m *Mirror) finish(j job) {
-	m.mu.Lock()
-	m.answers -= j.allowance
-	m.hold(-j.size)
-	m.inFlight--
-	m.mu.Unlock()
 }
 
 // Waiting is how many copies wait to be sent.
@@ -244,6 +285,8 @@ func (m *Mirror) Close() {
 		m.Withdraw(Closed)
 	}
 	m.client.Close() // calls under way fail at once
-	m.signal()
+	m.mu.Lock()
+	m.stir()
+	m.mu.Unlock()
 	m.done.Wait()
 }

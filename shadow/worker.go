@@ -3,6 +3,7 @@ package shadow
 import (
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,8 +20,11 @@ const agent = "sluice-shadow"
 // them. It keeps its working memory.
 type worker struct {
 	m        *Mirror
+	round    round
 	under    flights
 	timer    *time.Timer // for the end of the first of under
+	rest     *time.Timer
+	turn     time.Time // since when it has let nobody else go first
 	comparer compare.Comparer
 	answer   []byte // of the caller
 	request  []byte // before it is renamed
@@ -30,53 +34,67 @@ type worker struct {
 const largeScratch = 1 << 20
 
 func newWorker(m *Mirror) *worker {
-	w := &worker{m: m, timer: time.NewTimer(time.Hour)}
+	w := &worker{m: m, timer: time.NewTimer(time.Hour), rest: time.NewTimer(time.Hour)}
 	w.timer.Stop()
+	w.rest.Stop()
 	return w
 }
+
+// linger is how long a worker that has worked waits for more: what is done together costs
+// far less, a wake-up and a system call here and there, and no copy is in a hurry. It is
+// short beside what a model takes: copies come to the shadow all at once, and wait there
+// for each other.
+const linger = 5 * time.Millisecond
 
 // run works until the mirror is closed.
 func (w *worker) run() {
 	defer w.timer.Stop()
-	var looked []*flight
-	worked := false
-	for {
-		select { // however much there is to do
-		case now := <-w.timer.C:
-			w.expire(now)
-		default:
-		}
-		j, over, more := w.m.next(looked)
-		for _, f := range over {
+	defer w.rest.Stop()
+	due := 1 // how much there has to be before it is worth while to wake up
+	for w.m.next(&w.round, due) {
+		now := time.Now()
+		w.turn = now
+		for _, f := range w.round.over {
 			w.conclude(f)
-			runtime.Gosched() // callers come first
+			w.yield()
 		}
-		looked = over
-		switch {
-		case j.Copy != nil:
+		for _, j := range w.round.jobs {
 			w.send(j)
-			worked = true
-			runtime.Gosched()
-		case len(over) > 0:
-			worked = true
-		case !more:
-			return
-		case worked:
-			time.Sleep(linger)
-			worked = false
-		default:
-			select {
-			case <-w.m.wake:
+			w.yield()
+		}
+		if len(w.round.jobs)+len(w.round.over) > 0 {
+			w.m.client.Flush()
+			due = maxRound
+			select { // however much there is to do
 			case now := <-w.timer.C:
 				w.expire(now)
+			default:
 			}
+			continue
+		}
+		if due > 1 {
+			w.rest.Reset(linger)
+		}
+		select {
+		case <-w.m.wake:
+		case <-w.rest.C:
+			due = 1
+		case now := <-w.timer.C:
+			w.expire(now)
 		}
 	}
 }
 
-// linger is how long a worker that has worked waits for more: what is done together costs
-// far less, a wake-up and a system call here and there, and no copy is in a hurry.
-const linger = 2 * time.Millisecond
+// slice is how long a worker goes on before it lets callers' calls go first.
+const slice = 50 * time.Microsecond
+
+// yield lets others go first, from time to time.
+func (w *worker) yield() {
+	if time.Since(w.turn) > slice {
+		runtime.Gosched()
+		w.turn = time.Now()
+	}
+}
 
 // expireAgain is when those that are still under way are looked at again.
 const expireAgain = 10 * time.Millisecond
@@ -100,10 +118,7 @@ func (w *worker) send(j job) {
 	m := w.m
 	f := newFlight(j)
 	now := time.Now()
-	drop := func(r Reason) {
-		m.Withdraw(r)
-		w.release(f)
-	}
+	drop := func(r Reason) { w.release(f, &m.counts.by[r]) }
 	if reason, ok := w.prepare(f); !ok {
 		drop(reason)
 		return
@@ -188,8 +203,7 @@ func (w *worker) conclude(f *flight) {
 	if f.span != nil {
 		f.span.End(a, failed, difference)
 	}
-	w.release(f)
-	ended.Add(1) // once it holds nothing any more
+	w.release(f, ended)
 }
 
 // attempt says how the call ended, and why it failed if it did.
@@ -208,10 +222,10 @@ func (f *flight) attempt(had time.Duration) (a Attempt, failed Reason) {
 	return a, failed
 }
 
-// release gives back all that a copy has held.
-func (w *worker) release(f *flight) {
+// release gives back all that a copy has held, whose end is counted by ended.
+func (w *worker) release(f *flight, ended *atomic.Uint64) {
 	f.Payload.Release()
-	w.m.finish(f.job)
+	w.round.settle(f.job, ended)
 	f.free()
 }
 

@@ -51,20 +51,30 @@ func New(agent string, done func([]*Call)) *Client {
 	return c
 }
 
-// Start begins a call and does not wait for anything.
+// Start begins a call and does not wait for anything. It is sent by the next [Client.Flush], together with
+// all that have been started meanwhile.
 func (c *Client) Start(e Endpoint, k *Call, now time.Time) {
 	for {
 		cc, err := c.to(e, now)
 		if err != nil {
 			k.reset(nil)
-			k.finish(Lost, time.Now())
+			k.finish(Lost, now)
 			c.done([]*Call{k})
 			return
 		}
-		if cc.start(k, now) {
+		if cc.start(k) {
 			return
 		}
 		c.forget(cc)
+	}
+}
+
+// Flush sends the calls that have been started since the last time, and waits for nothing.
+func (c *Client) Flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cc := range c.byAddr { // those that are no longer among them have ended their calls
+		cc.flush()
 	}
 }
 

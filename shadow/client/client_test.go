@@ -55,6 +55,7 @@ func TestEveryWayToEnd(t *testing.T) {
 			r := newRig(t)
 			k := &Call{Path: "/a/b", Body: []byte("request"), Limit: 10}
 			r.Start(Endpoint{Addr: addr}, k, time.Now())
+			r.Flush()
 			if got := r.ended(); got != k || k.End != c.end || k.Code != uint32(c.code) || string(k.Answer) != c.body || k.Latency <= 0 {
 				t.Errorf("ended %+v", k)
 			}

@@ -156,7 +156,7 @@ func (c *conn) greet(socket, raw net.Conn, reader *bufio.Reader) {
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxBlock})
 	_ = c.frames.WriteWindowUpdate(0, connWindow-initialWindow)
-	c.pump(time.Now())
+	c.stir()
 }
 
 // end ends all calls of a connection that is no more.
@@ -188,11 +188,11 @@ func (c *conn) handOver() {
 
 // --- calls
 
-// start takes a call in. It reports false if the connection takes none any more; one
-// that could not be made stands for its address for a while.
-func (c *conn) start(k *Call, now time.Time) bool {
+// start takes a call in, for the next flush. It reports false if the connection takes none
+// any more; one that could not be made stands for its address for a while.
+func (c *conn) start(k *Call) bool {
 	c.mu.Lock()
-	lost := c.retired && c.socket == nil && now.Sub(c.gone) < redialAfter
+	lost := c.retired && c.socket == nil && time.Since(c.gone) < redialAfter
 	if c.retired && !lost {
 		c.mu.Unlock()
 		return false
@@ -205,9 +205,16 @@ func (c *conn) start(k *Call, now time.Time) bool {
 		return true
 	}
 	c.waiting = append(c.waiting, k)
-	c.pump(now)
 	c.mu.Unlock()
 	return true
+}
+
+// flush has the writer send what has been started. Without a connection it goes with the
+// greeting.
+func (c *conn) flush() {
+	c.mu.Lock()
+	c.stir()
+	c.mu.Unlock()
 }
 
 // cancel ends a call, unless it is over. A connection on which nothing was heard during
@@ -227,7 +234,7 @@ func (c *conn) cancel(k *Call, now time.Time) {
 		if c.retired && len(c.calls) == 0 && c.raw != nil {
 			_ = c.raw.Close() // the writer may hang in it
 		}
-		c.pump(now)
+		c.stir()
 	}
 	c.mu.Unlock()
 	c.handOver()
@@ -269,19 +276,28 @@ func (c *conn) retireLocked() {
 
 // --- writing
 
+// mayOpen reports whether a call that waits can have a stream now; c.mu is held.
+func (c *conn) mayOpen() bool {
+	return len(c.waiting) > 0 && len(c.calls) < int(c.streams) && len(c.out.b) < writeLimit && !c.retired
+}
+
+// maySend reports whether a piece of a request can be sent now; c.mu is held.
+func (c *conn) maySend() bool {
+	return len(c.sending) > 0 && c.window > 0 && len(c.out.b) < writeLimit
+}
+
 // pump queues as much as the windows and the socket take: the fields of calls that
-// wait, and a frame of each request in turn. It wakes the writer. c.mu is held.
-func (c *conn) pump(now time.Time) {
-	if c.socket == nil {
-		return
-	}
-	for len(c.waiting) > 0 && len(c.calls) < int(c.streams) && len(c.out.b) < writeLimit && !c.retired {
+// wait, and a frame of each request in turn. The writer calls it, right before it writes.
+// c.mu is held.
+func (c *conn) pump() {
+	first := c.next
+	for c.mayOpen() {
 		k := c.waiting[0]
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
-		c.open(k, now)
+		c.open(k)
 	}
-	for len(c.sending) > 0 && c.window > 0 && len(c.out.b) < writeLimit {
+	for c.maySend() {
 		k := c.sending[0]
 		c.sending[0] = nil
 		c.sending = c.sending[1:]
@@ -297,14 +313,17 @@ func (c *conn) pump(now time.Time) {
 			c.sending = append(c.sending, k)
 		}
 	}
-	if len(c.out.b) > 0 {
-		c.kick()
+	now := time.Now() // not before: the latency is not that of encoding the others
+	for id := first; id < c.next; id += 2 {
+		if k := c.calls[id]; k != nil {
+			k.Started = now
+		}
 	}
 }
 
 // open gives a call its stream and queues its fields; c.mu is held.
-func (c *conn) open(k *Call, now time.Time) {
-	k.id, k.Started, k.window = c.next, now, c.initial
+func (c *conn) open(k *Call) {
+	k.id, k.window = c.next, c.initial
 	c.calls[k.id] = k
 	if c.next += 2; c.next > lastStream {
 		c.retireLocked()
@@ -351,6 +370,13 @@ func (c *conn) encode(k *Call) {
 	}
 }
 
+// stir wakes the writer if there is something for it to do; c.mu is held.
+func (c *conn) stir() {
+	if c.socket != nil && (len(c.out.b) > 0 || c.mayOpen() || c.maySend()) {
+		c.kick()
+	}
+}
+
 // kick wakes the writer; c.mu is held.
 func (c *conn) kick() {
 	select {
@@ -371,7 +397,7 @@ func (c *conn) write(ended <-chan struct{}) {
 		}
 		for {
 			c.mu.Lock()
-			c.pump(time.Now())
+			c.pump()
 			b := c.out.b
 			c.out.b = spare[:0]
 			done := c.retired && len(c.calls) == 0

@@ -43,7 +43,7 @@ func (c *conn) readAll(r *bufio.Reader) {
 		}
 		if !buffered(r) {
 			c.mu.Lock()
-			c.pump(time.Now())
+			c.stir()
 			c.mu.Unlock()
 			c.handOver()
 		}

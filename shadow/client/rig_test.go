@@ -137,6 +137,7 @@ func newRig(t testing.TB) *rig {
 func (r *rig) begin(addr, body string) *Call {
 	k := &Call{Path: "/a/b", Body: []byte(body), Limit: 1 << 20}
 	r.Start(Endpoint{Addr: addr}, k, time.Now())
+	r.Flush()
 	return k
 }
 
