@@ -22,6 +22,10 @@ type lentPiece struct {
 // it is accounted for.
 const lendFrom = 2 << 10
 
+// lendShare is the part of a chunk below which nothing is lent: what waits to be written
+// keeps no more than that many times its length from being used again.
+const lendShare = 4
+
 // maxPooledWrite keeps one huge burst from living in the pool for ever.
 const maxPooledWrite = 512 << 10
 

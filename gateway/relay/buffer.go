@@ -6,24 +6,6 @@ import (
 	"sync/atomic"
 )
 
-// readChunk is how much a reader takes at once: a few full frames, so that one
-// read and one flush serve many calls.
-const readChunk = 64 << 10
-
-// heldReadChunk is the size for transports whose reader keeps its buffer while it
-// waits, such as TLS, which moreover hands out one record of 16 KiB at a time. It
-// holds the largest frame and a record.
-const heldReadChunk = 36 << 10
-
-// byteBuf is a buffer that travels through a pool; the pointer keeps the pool from
-// allocating a slice header at every Put.
-type byteBuf struct{ b []byte }
-
-var (
-	readBufs     = sync.Pool{New: func() any { return &byteBuf{make([]byte, readChunk)} }}
-	heldReadBufs = sync.Pool{New: func() any { return &byteBuf{make([]byte, heldReadChunk)} }}
-)
-
 // budget counts the bytes held in chunks for one purpose over all connections.
 type budget struct {
 	used  atomic.Int64
@@ -49,10 +31,12 @@ type chunk struct {
 	next    *chunk
 	r, w    int
 	b       []byte
-	holders atomic.Int32 // its queue, and batches that it has lent bytes to
+	of      *chunk       // whose memory b is, if it is not its own; never written to then
+	holders atomic.Int32 // its queue, and who else it has lent bytes to
 }
 
 var (
+	borrowings  = sync.Pool{New: func() any { return new(chunk) }}
 	smallChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, smallChunk)} }}
 	largeChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, largeChunk)} }}
 )
@@ -72,9 +56,14 @@ func (c *chunk) release() {
 		return
 	}
 	c.next, c.r, c.w = nil, 0, 0
-	if len(c.b) == largeChunk {
+	switch {
+	case c.of != nil:
+		c.of.release()
+		c.of, c.b = nil, nil
+		borrowings.Put(c)
+	case len(c.b) == largeChunk:
 		largeChunks.Put(c)
-	} else {
+	default:
 		smallChunks.Put(c)
 	}
 }
@@ -93,25 +82,46 @@ func (q *chunks) append(p []byte, b *budget) {
 	q.n += len(p)
 	for len(p) > 0 {
 		t := q.tail
-		if t == nil || t.w == len(t.b) {
+		if t == nil || t.w == len(t.b) || t.of != nil {
 			if t == nil && len(p) <= smallChunk {
 				t = newChunk(&smallChunks)
 			} else {
 				t = newChunk(&largeChunks)
 			}
-			if q.tail == nil {
-				q.head = t
-			} else {
-				q.tail.next = t
-			}
-			q.tail = t
-			q.charged += len(t.b)
-			b.used.Add(int64(len(t.b)))
+			q.push(t, b)
 		}
 		c := copy(t.b[t.w:], p)
 		t.w += c
 		p = p[c:]
 	}
+}
+
+// borrow puts p, which lies in a chunk of another queue, at the end without copying it. It is
+// charged as if the chunk were the queue's own, which it may be in the end: its first owner
+// may let go of it.
+func (q *chunks) borrow(p []byte, of *chunk, b *budget) {
+	at := cap(of.b) - cap(p) // both end where the chunk's memory ends
+	q.n += len(p)
+	if t := q.tail; t != nil && t.of == of && t.w == at {
+		t.w += len(p)
+		return
+	}
+	of.hold()
+	t := newChunk(&borrowings)
+	t.b, t.of, t.r, t.w = of.b, of, at, at+len(p)
+	q.push(t, b)
+}
+
+// push puts a chunk at the end and charges it.
+func (q *chunks) push(t *chunk, b *budget) {
+	if q.tail == nil {
+		q.head = t
+	} else {
+		q.tail.next = t
+	}
+	q.tail = t
+	q.charged += len(t.b)
+	b.used.Add(int64(len(t.b)))
 }
 
 // front returns the first contiguous bytes of the queue, nil when it is empty.
@@ -130,7 +140,7 @@ func (q *chunks) pop(n int, b *budget) {
 	if h.r < h.w {
 		return
 	}
-	if q.n == 0 || h.w == len(h.b) {
+	if q.n == 0 || h.next != nil || h.w == len(h.b) {
 		q.head = h.next
 		if q.head == nil {
 			q.tail = nil

@@ -24,6 +24,7 @@ type conn struct {
 	rbuf      *byteBuf // from rpool; nil while nothing is buffered
 	rpos      int      // rbuf.b[rpos:rend] is not yet processed
 	rend      int
+	rfull     bool // the last read filled the buffer: there may be much more
 	dec       *hpack.Decoder
 	fields    fieldList
 	blocks    blockMemo
@@ -124,25 +125,6 @@ func (e *encBuffer) Write(p []byte) (int, error) {
 
 // --- reading
 
-// readSpace returns where the next bytes go.
-func (c *conn) readSpace() []byte {
-	if c.rbuf == nil {
-		c.rbuf = c.rpool.Get().(*byteBuf)
-		c.rpos, c.rend = 0, 0
-	}
-	return c.rbuf.b[c.rend:]
-}
-
-// readNothing lets an idle connection go without a buffer.
-func (c *conn) readNothing() {
-	if c.rbuf != nil && c.rpos == c.rend {
-		c.rpool.Put(c.rbuf)
-		c.rbuf = nil
-	}
-}
-
-func (c *conn) readGot(n int) { c.rend += n }
-
 // readLoop reads until the connection ends. It owns w.
 func (c *conn) readLoop(w *worker) {
 	for {
@@ -170,8 +152,7 @@ func (c *conn) readLoop(w *worker) {
 		}
 	}
 	if c.rbuf != nil {
-		c.rpool.Put(c.rbuf)
-		c.rbuf = nil
+		c.dropBuf()
 	}
 	w.flush()
 }
@@ -360,7 +341,7 @@ func (c *conn) writer(pieces [][]byte, out *batch) {
 	c.stuck = w.now
 	c.mu.Unlock()
 	for {
-		err := c.writeAll(pieces)
+		err := c.t.write(pieces)
 		out.release()
 		clear(pieces)
 		c.mu.Lock()
@@ -391,19 +372,6 @@ func (c *conn) writer(pieces [][]byte, out *batch) {
 		w.flush() // credit for what has just left; never this connection, whose owner we are
 	}
 	w.flush()
-}
-
-// writeAll writes pieces, waiting for the peer where that is needed.
-func (c *conn) writeAll(pieces [][]byte) error {
-	if len(pieces) == 0 {
-		return c.t.write(nil) // what the transport itself holds back
-	}
-	for _, p := range pieces {
-		if err := c.t.write(p); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // --- ending

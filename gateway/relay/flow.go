@@ -71,7 +71,7 @@ func (c *conn) writeData(w *worker, s *stream, p []byte, end bool, of *chunk) in
 	c.sendWin -= int64(n)
 	b := c.outBuf()
 	p = p[:n]
-	lends := of != nil && c.gathers && n >= lendFrom
+	lends := of != nil && c.gathers && n >= lendFrom && n >= len(of.b)/lendShare
 	if c.tail.stream == s.id && !lends {
 		// Extend the last frame.
 		have := len(b.b) - c.tail.at - frameHeaderLen
@@ -125,7 +125,11 @@ func (s *stream) send(w *worker, p []byte, end bool, of *chunk) {
 		}
 	}
 	before := s.queue.charged
-	s.queue.append(p, &c.relay.buffers)
+	if of != nil && len(p) >= lendFrom {
+		s.queue.borrow(p, of, &c.relay.buffers)
+	} else {
+		s.queue.append(p, &c.relay.buffers)
+	}
 	c.buffered += int64(s.queue.charged - before)
 	s.queued.Store(int64(s.queue.n))
 	s.endAfter = end
@@ -177,7 +181,7 @@ func (c *conn) schedule(w *worker) {
 			p := s.queue.front()
 			p = p[:min(len(p), pieceLen-sent)]
 			last := len(p) == s.queue.n
-			n := c.writeData(w, s, p, s.endAfter && last, nil)
+			n := c.writeData(w, s, p, s.endAfter && last, s.queue.head)
 			if n == 0 {
 				break
 			}

@@ -23,6 +23,7 @@ type Relay struct {
 	buffers budget // bytes that wait for a peer's window
 	// captures counts the bytes of calls' copies, until their holders release them.
 	captures     budget
+	longReads    longReads
 	capturesLost atomic.Int64 // copies given up
 	calls        atomic.Int64
 

@@ -19,8 +19,8 @@ type transport interface {
 	// reports how many bytes it took; with full set, something is left to be written
 	// by write, in its own buffers or in the rest of the pieces.
 	tryWrite(pieces [][]byte) (n int, full bool, err error)
-	// write blocks until p, and all that was taken before, is written.
-	write(p []byte) error
+	// write blocks until pieces, and all that was taken before, are written.
+	write(pieces [][]byte) error
 	// backlog reports bytes that wait inside the transport.
 	backlog() bool
 	closeWrite()
@@ -39,11 +39,10 @@ type fdTransport struct {
 	readErr error
 
 	tryFn    func(uintptr) bool
-	tryBufs  [][]byte
-	tryN     int
-	tryErr   error
 	writeFn  func(uintptr) bool
-	writeBuf []byte
+	rest     [][]byte // still to be written, from skip on in the first piece
+	skip     int
+	written  int
 	writeErr error
 }
 
@@ -93,56 +92,47 @@ func (t *fdTransport) doRead(fd uintptr) bool {
 }
 
 func (t *fdTransport) tryWrite(pieces [][]byte) (int, bool, error) {
-	t.tryBufs, t.tryN, t.tryErr = pieces, 0, nil
-	if err := t.raw.Write(t.tryFn); err != nil {
-		return 0, false, err
+	err := t.send(pieces, t.tryFn)
+	return t.written, t.written < total(pieces), err
+}
+
+func (t *fdTransport) write(pieces [][]byte) error { return t.send(pieces, t.writeFn) }
+
+func (t *fdTransport) send(pieces [][]byte, f func(uintptr) bool) error {
+	t.rest, t.skip, t.written, t.writeErr = pieces, 0, 0, nil
+	err := t.raw.Write(f)
+	t.rest = nil
+	if err == nil {
+		err = t.writeErr
 	}
-	t.tryBufs = nil
-	return t.tryN, t.tryN < total(pieces), t.tryErr
+	return err
 }
 
 // doTry always reports completion: the writer goroutine waits for the socket,
 // never a reader.
 func (t *fdTransport) doTry(fd uintptr) bool {
-	skip := 0 // of the first piece
-	for rest := t.tryBufs; len(rest) > 0; {
-		n, err := rawWritev(int(fd), rest, skip)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil {
-			if err != syscall.EAGAIN {
-				t.tryErr = err
-			}
-			return true
-		}
-		t.tryN += n
-		for skip += n; len(rest) > 0 && skip >= len(rest[0]); rest = rest[1:] {
-			skip -= len(rest[0])
-		}
-	}
+	t.doWrite(fd)
 	return true
 }
 
-func (t *fdTransport) write(p []byte) error {
-	t.writeBuf, t.writeErr = p, nil
-	if err := t.raw.Write(t.writeFn); err != nil {
-		return err
-	}
-	return t.writeErr
-}
-
+// doWrite writes what the socket takes and reports whether that was all, or nothing more
+// can be written.
 func (t *fdTransport) doWrite(fd uintptr) bool {
-	for len(t.writeBuf) > 0 {
-		n, err := ignoringEINTR(int(fd), t.writeBuf, rawWrite)
-		if err == syscall.EAGAIN {
+	for len(t.rest) > 0 {
+		n, err := rawWritev(int(fd), t.rest, t.skip)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
 			return false
-		}
-		if err != nil {
+		case err != nil:
 			t.writeErr = err
 			return true
 		}
-		t.writeBuf = t.writeBuf[n:]
+		t.written += n
+		for t.skip += n; len(t.rest) > 0 && t.skip >= len(t.rest[0]); t.rest = t.rest[1:] {
+			t.skip -= len(t.rest[0])
+		}
 	}
 	return true
 }
@@ -182,12 +172,13 @@ func (t *pipeTransport) read(c *conn) error {
 
 func (t *pipeTransport) tryWrite([][]byte) (int, bool, error) { return 0, true, nil }
 
-func (t *pipeTransport) write(p []byte) error {
-	if len(p) == 0 {
-		return nil
+func (t *pipeTransport) write(pieces [][]byte) error {
+	for _, p := range pieces {
+		if _, err := t.nc.Write(p); err != nil {
+			return err
+		}
 	}
-	_, err := t.nc.Write(p)
-	return err
+	return nil
 }
 
 func (t *pipeTransport) backlog() bool { return false }
@@ -320,22 +311,31 @@ func (t *tlsTransport) tryWrite(pieces [][]byte) (int, bool, error) {
 	return n, !done, err
 }
 
-func (t *tlsTransport) write(p []byte) error {
-	for {
-		if b := t.q.take(); len(b) > 0 {
-			if err := t.q.t.write(b); err != nil {
+func (t *tlsTransport) write(pieces [][]byte) error {
+	if err := t.drain(); err != nil {
+		return err
+	}
+	for _, p := range pieces {
+		for len(p) > 0 {
+			piece := p[:min(len(p), tlsPiece)]
+			if _, err := t.tc.Write(piece); err != nil {
 				return err
 			}
+			if err := t.drain(); err != nil {
+				return err
+			}
+			p = p[len(piece):]
 		}
-		if len(p) == 0 {
-			return nil
-		}
-		piece := p[:min(len(p), tlsPiece)]
-		if _, err := t.tc.Write(piece); err != nil {
-			return err
-		}
-		p = p[len(piece):]
 	}
+	return nil
+}
+
+// drain writes the queued ciphertext, waiting for the socket.
+func (t *tlsTransport) drain() error {
+	if b := t.q.take(); len(b) > 0 {
+		return t.q.t.write([][]byte{b})
+	}
+	return nil
 }
 
 func (t *tlsTransport) backlog() bool {

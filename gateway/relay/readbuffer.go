@@ -1,0 +1,104 @@
+package relay
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// readChunk is how much a reader takes at once: a few full frames, so that one
+// read and one flush serve many calls.
+const readChunk = 64 << 10
+
+// heldReadChunk is the size for transports whose reader keeps its buffer while it
+// waits, such as TLS, which moreover hands out one record of 16 KiB at a time. It
+// holds the largest frame and a record.
+const heldReadChunk = 36 << 10
+
+// byteBuf is a buffer that travels through a pool; the pointer keeps the pool from
+// allocating a slice header at every Put.
+type byteBuf struct{ b []byte }
+
+var (
+	readBufs     = sync.Pool{New: func() any { return &byteBuf{make([]byte, readChunk)} }}
+	heldReadBufs = sync.Pool{New: func() any { return &byteBuf{make([]byte, heldReadChunk)} }}
+)
+
+// longReadChunk is what a reader takes at once while its peer sends faster than readChunk
+// by readChunk: fewer system calls, fewer frames that are cut in two, and longer writes.
+const longReadChunk = 256 << 10
+
+// maxLongReads bounds the memory of long reads, which last from a read that filled its buffer to one
+// that finds nothing, over all connections.
+const maxLongReads = 64
+
+// longReads lends out long buffers, none if too many are out.
+type longReads struct {
+	pool sync.Pool
+	out  atomic.Int32
+}
+
+func (l *longReads) get() *byteBuf {
+	if l.out.Add(1) > maxLongReads {
+		l.out.Add(-1)
+		return nil
+	}
+	if b, ok := l.pool.Get().(*byteBuf); ok {
+		return b
+	}
+	return &byteBuf{make([]byte, longReadChunk)}
+}
+
+func (l *longReads) put(b *byteBuf) {
+	l.out.Add(-1)
+	l.pool.Put(b)
+}
+
+// readSpace returns where the next bytes go.
+func (c *conn) readSpace() []byte {
+	if c.rbuf == nil {
+		c.rbuf = c.rpool.Get().(*byteBuf)
+		c.rpos, c.rend = 0, 0
+	}
+	if c.rfull && len(c.rbuf.b) == readChunk {
+		if long := c.relay.longReads.get(); long != nil {
+			c.moveTo(long)
+		}
+	}
+	return c.rbuf.b[c.rend:]
+}
+
+// moveTo goes on reading into another buffer.
+func (c *conn) moveTo(b *byteBuf) {
+	c.rend = copy(b.b, c.rbuf.b[c.rpos:c.rend])
+	c.rpos = 0
+	c.dropBuf()
+	c.rbuf = b
+}
+
+// dropBuf gives the read buffer back.
+func (c *conn) dropBuf() {
+	if len(c.rbuf.b) == longReadChunk {
+		c.relay.longReads.put(c.rbuf)
+	} else {
+		c.rpool.Put(c.rbuf)
+	}
+	c.rbuf = nil
+}
+
+// readNothing lets a connection that waits go without a buffer, or with a short one for the
+// frame that has not yet arrived whole.
+func (c *conn) readNothing() {
+	c.rfull = false
+	switch {
+	case c.rbuf == nil:
+	case c.rpos == c.rend:
+		c.dropBuf()
+	case len(c.rbuf.b) == longReadChunk:
+		c.moveTo(c.rpool.Get().(*byteBuf))
+	}
+}
+
+func (c *conn) readGot(n int) {
+	c.rend += n
+	c.rfull = c.rend == len(c.rbuf.b)
+}
