@@ -58,7 +58,7 @@ func TestAnUnknownPeerIsNamedWithThoseThereAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, _, err = o.choose(context.Background(), o.known("", ""))
-	if err == nil || !strings.Contains(err.Error(), `got "apache", want some of sluice,sluice-plain,sluice-quiet,sluice-shadow,sluice-drift,sluice-unsampled,sluice-sampled,sluice-10,sluice-10k,relay,datapath,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct`) {
+	if err == nil || !strings.Contains(err.Error(), `got "apache", want some of sluice,sluice-plain,sluice-quiet,sluice-shadow,sluice-drift,sluice-labels,sluice-labels-read,sluice-unsampled,sluice-sampled,sluice-10,sluice-10k,relay,datapath,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct`) {
 		t.Errorf("choose = %v, want the name and the choice there is", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // optional are peers that are measured only when named.
-var optional = []string{"haproxy-tcp", "relay", "datapath", "sluice-plain", "sluice-quiet", "sluice-shadow", "sluice-drift", "sluice-unsampled", "sluice-sampled", "sluice-10", "sluice-10k"}
+var optional = []string{"haproxy-tcp", "relay", "datapath", "sluice-plain", "sluice-quiet", "sluice-shadow", "sluice-drift", "sluice-labels", "sluice-labels-read", "sluice-unsampled", "sluice-sampled", "sluice-10", "sluice-10k"}
 
 // bounds are peers that show what is possible at most, not an alternative.
 var bounds = []string{"haproxy-tcp", "direct"}

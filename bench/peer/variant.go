@@ -25,6 +25,8 @@ func Variants() []Variant {
 		{Name: "sluice-quiet", About: "all policies, no telemetry", Args: []string{"--telemetry", "off"}},
 		{Name: "sluice-shadow", About: "all policies, and copies of 10 % of the calls to a shadow", Routes: shadowed},
 		{Name: "sluice-drift", About: "all policies, and drift watched by default settings", Routes: watched},
+		{Name: "sluice-labels", About: "all policies, and an id of the prediction with every answer", Routes: labelled("{}")},
+		{Name: "sluice-labels-read", About: "the same, and every answer is read for its prediction", Routes: labelled("{predicts: number}")},
 		{Name: "sluice-unsampled", About: "traces on, no call sampled", Env: traces("0")},
 		{Name: "sluice-sampled", About: "traces on, 1 % of calls sampled", Env: traces("0.01")},
 		{Name: "sluice-10", About: "all policies, and 9 other routes", Routes: amongRoutes(10)},
@@ -67,6 +69,12 @@ func shadowed(site Site) string {
 
 // watched is AllPolicies with samples of each version compared with what is learnt of the first ones.
 func watched(site Site) string { return AllPolicies(site) + "    drift: {}\n" }
+
+// labelled is AllPolicies with labels taken. The answers of the bench have some ninety numbers where one is wanted, which is
+// found out once all of them are decoded.
+func labelled(settings string) func(Site) string {
+	return func(site Site) string { return AllPolicies(site) + "    labels: " + settings + "\n" }
+}
 
 // onePlain is the shortest route there is.
 func onePlain(site Site) string {
