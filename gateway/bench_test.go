@@ -7,10 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 
 	"sluice/gateway/relay"
 	pb "sluice/proto/inference"
+	"sluice/telemetry/labels"
 )
 
 // captor is a policy that keeps the first call for the benchmark and lets it wait.
@@ -74,7 +76,7 @@ func capture(b *testing.B, fields ...string) *relay.Call {
 }
 
 // BenchmarkDirector is all that the director does for a call of 4 KiB: it reads the
-// metadata and the message, picks a version and an endpoint, and settles.
+// metadata and the message, picks a version and an endpoint, gives the prediction an id if its label is taken, and settles.
 func BenchmarkDirector(b *testing.B) {
 	request, err := io.ReadAll(message(&pb.ModelInferRequest{
 		ModelName: "fraud", Id: "1", RawInputContents: [][]byte{make([]byte, 4<<10)},
@@ -91,6 +93,11 @@ routes:
     weights: {v7: 95, v8: 5}
     sticky: {metadata: x-user-id}
 `
+	taking := func(settings string) string { return routeTo("", "192.0.2.1:1") + "    labels: " + settings + "\n" }
+	answer := framed(b, &pb.ModelInferResponse{
+		ModelName: "fraud", Id: "1", Outputs: []*pb.ModelInferResponse_InferOutputTensor{{Name: "p", Datatype: "FP32", Shape: []int64{1, 2}}},
+		RawOutputContents: [][]byte{{0, 0, 0x80, 0x3e, 0, 0, 0x40, 0x3f}}, // 0.25 and 0.75
+	})
 	for _, c := range []struct {
 		name, routes string
 		fields       []string
@@ -99,11 +106,14 @@ routes:
 		{"split", two, nil},
 		{"sticky", two, []string{"X-User-Id", "user-4711"}},
 		{"request-id", two, []string{"X-Request-Id", "0f1e2d3c"}},
+		{"labels", taking("{}"), nil},
+		{"labels-read", taking("{predicts: class, classes: [honest, fraud]}"), nil},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			r := start(b, c.routes)
+			r := start(b, c.routes, labelled(labels.NewSigner()))
 			rc, d := capture(b, c.fields...), r.director
 			out := make([]byte, 0, 2*len(request))
+			var trailers []hpack.HeaderField
 			b.ReportAllocs()
 			for b.Loop() {
 				d.Opened(rc)
@@ -116,6 +126,12 @@ routes:
 					out = s.dispatch.Rewrite.Append(out[:0], p)
 				}
 				now := time.Now()
+				if s.dispatch.Watch != nil {
+					s.dispatch.Watch.AnswerData(now, answer)
+				}
+				if s.dispatch.Trailers != nil {
+					trailers = s.dispatch.Trailers.AppendTrailers(trailers[:0])
+				}
 				d.Over(rc, relay.Outcome{Kind: relay.Answered, Code: uint32(codes.OK), Started: now, FirstByte: now, Ended: now})
 			}
 		})

@@ -44,7 +44,10 @@ func TakeLabels(ctx context.Context, monitor *labels.Monitor, req *feedbackv1.Se
 }
 
 func labelOf(l *feedbackv1.Label) labels.Label {
-	out := labels.Label{ID: l.GetPredictionId()}
+	out := labels.Label{ID: l.GetPredictionId(), Row: labels.NoRow}
+	if l.Row != nil {
+		out.Row = int(l.GetRow())
+	}
 	switch truth := l.GetTruth().(type) {
 	case *feedbackv1.Label_Class:
 		out.Truth, out.Class = labels.TrueClass, truth.Class
@@ -70,6 +73,7 @@ var refusalReasons = [labels.Reasons]feedbackv1.Reason{
 	labels.NoPrediction:   feedbackv1.Reason_REASON_NO_PREDICTION,
 	labels.WrongTime:      feedbackv1.Reason_REASON_TIME,
 	labels.Full:           feedbackv1.Reason_REASON_FULL,
+	labels.WrongRow:       feedbackv1.Reason_REASON_ROW,
 }
 
 // Send implements [feedbackv1.FeedbackServiceServer].

@@ -66,6 +66,7 @@ type prediction struct {
 	reads    bool   // the prediction is looked for in the answer
 	body     []byte // of the answer so far
 	held     int    // its part of director.reading
+	identity labels.Identity
 	room     []byte // for the id
 }
 
@@ -113,17 +114,18 @@ func (p *prediction) drop() {
 
 // AppendTrailers implements [relay.TrailerSource].
 func (p *prediction) AppendTrailers(fields []hpack.HeaderField) []hpack.HeaderField {
-	s, v := p.call, p.call.target.version
-	id := labels.Identity{Nonce: rand.Uint64(), At: time.Now(), Model: v.Model, Version: v.Name}
+	s, v, id := p.call, p.call.target.version, &p.identity
+	id.Nonce, id.At, id.Model, id.Version, id.Arm = rand.Uint64(), time.Now(), v.Model, v.Name, ""
 	if !s.forced {
 		id.Arm = s.primary.version.Name
 	}
 	if p.version.Reads() && s.method.Infers() {
-		id.Prediction = p.version.Read(p.outputs())
+		outputs, err := p.outputs()
+		p.version.Read(outputs, err, &id.Prediction)
 	}
 	p.drop()
-	p.version.Predicted()
-	p.room = p.director.signer.Append(p.room[:0], &id)
+	p.version.Predicted(max(1, id.Prediction.Rows()))
+	p.room = p.director.signer.Append(p.room[:0], id)
 	return append(fields, hpack.HeaderField{Name: predictionField, Value: string(p.room), Sensitive: true})
 }
 
@@ -142,6 +144,7 @@ func (p *prediction) free() {
 		return
 	}
 	p.drop()
-	*p = prediction{body: p.body, room: p.room}
+	p.identity.Prediction.Clear()
+	*p = prediction{body: p.body, room: p.room, identity: labels.Identity{Prediction: p.identity.Prediction}}
 	predictions.Put(p)
 }

@@ -106,7 +106,7 @@ func TestAGoodAnswerEndsWithItsIdentity(t *testing.T) {
 			if id == nil || id.Model != "fraud" || id.Version != "v7" || id.Arm != "v7" || id.Prediction.Kind != tt.kind {
 				t.Fatalf("got %+v, want one of fraud v7 with a prediction of %v", id, tt.kind)
 			}
-			if p := id.Prediction; tt.kind == labels.Class && (p.Class != 1 || len(p.Odds) != 1) {
+			if p := id.Prediction; tt.kind == labels.Class && (!slices.Equal(p.Indexes, []uint8{1}) || len(p.Odds) != 1) {
 				t.Errorf("got %+v, want class 1 with its probability", p)
 			}
 			report := r.cfg.Labels.Reports("fraud")[0]
@@ -192,6 +192,60 @@ func TestAnswersThatFailLateHaveNoIdentity(t *testing.T) {
 	}
 	if n := r.director.reading.Load(); n != 0 {
 		t.Errorf("%d bytes of answers are kept, want none", n)
+	}
+}
+
+// All rows of a batch have one id, and each has its label. An answer of more rows than an id has room for is counted, and its
+// id is good for a reward.
+func TestABatchHasOneIdentityForAllItsRows(t *testing.T) {
+	signer := labels.NewSigner()
+	var rows int64
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		probabilities := slices.Repeat([]float32{0.1, 0.7}, int(rows))[:rows]
+		_, _ = w.Write(framed(t, &pb.ModelInferResponse{Outputs: []*pb.ModelInferResponse_InferOutputTensor{{
+			Name: "p", Datatype: "FP32", Shape: []int64{rows, 1}, Contents: &pb.InferTensorContents{Fp32Contents: probabilities},
+		}}}))
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	})
+	r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+	send := func(all ...*feedbackv1.Label) *feedbackv1.SendResponse {
+		t.Helper()
+		resp, ok := TakeLabels(t.Context(), r.cfg.Labels, &feedbackv1.SendRequest{Labels: all})
+		if !ok {
+			t.Fatal("the labels were not taken")
+		}
+		return resp
+	}
+	rows = 3
+	text := r.call(modelInfer, message(fraud)).trailer.one(predictionField)
+	if id, err := signer.Parse(text); err != nil || !slices.Equal(id.Prediction.Indexes, []uint8{0, 1, 0}) || len(id.Prediction.Odds) != 3 {
+		t.Fatalf("got %+v, %v, want three rows with their probabilities", id, err)
+	}
+	row := func(n uint32, class string) *feedbackv1.Label {
+		return &feedbackv1.Label{PredictionId: text, Row: &n, Truth: &feedbackv1.Label_Class{Class: class}}
+	}
+	unsaid := row(0, "honest")
+	unsaid.Row = nil
+	resp := send(row(0, "honest"), row(1, "honest"), row(2, "honest"), row(3, "honest"), unsaid, row(2, "fraud"))
+	if resp.GetCounted() != 3 || resp.GetDuplicates() != 1 || len(resp.GetRefused()) != 2 ||
+		resp.GetRefused()[0].GetIndex() != 3 || resp.GetRefused()[0].GetReason() != feedbackv1.Reason_REASON_ROW || resp.GetRefused()[1].GetIndex() != 4 {
+		t.Errorf("got %v, want three counted, one known, and the fourth row and the one that is not said refused", resp)
+	}
+	report := r.cfg.Labels.Reports("fraud")[0]
+	if report.Predictions != 3 || report.Labelled != 3 || report.Current.Errors != 1 {
+		t.Errorf("%d of %d labelled with %d errors, want three of three with one", report.Labelled, report.Predictions, report.Current.Errors)
+	}
+	rows = 129
+	text = r.call(modelInfer, message(fraud)).trailer.one(predictionField)
+	if report := r.cfg.Labels.Reports("fraud")[0]; report.Unread != 1 || report.Predictions != 4 {
+		t.Errorf("%d unread, %d predictions, want the large batch unread, and one more", report.Unread, report.Predictions)
+	}
+	if resp := send(&feedbackv1.Label{PredictionId: text, Truth: &feedbackv1.Label_Reward{Reward: 1}}); resp.GetCounted() != 1 {
+		t.Errorf("a reward for the large batch: %v, want it counted", resp)
+	}
+	rows = 1 // and nothing of the batch before it is left
+	if id, err := signer.Parse(r.call(modelInfer, message(fraud)).trailer.one(predictionField)); err != nil || id.Prediction.Rows() != 1 || len(id.Prediction.Odds) != 1 {
+		t.Errorf("got %+v, %v, want one row", id, err)
 	}
 }
 

@@ -35,18 +35,21 @@ func newFeedbackCommand() *cobra.Command {
 		Short: "Report what turned out to be true of predictions",
 		Long: `Report what turned out to be true of predictions, from files of labels; - is standard
 input. Each label names the sluice-prediction-id that came with an answer, and one of
-class, number or reward; time, if it is there, says when the truth became known.
+class, number or reward; time, if it is there, says when the truth became known. All
+rows of a batch have one id, and row says which of them is meant, from 0.
 
 JSON lines:
 
   {"prediction_id": "AbC...", "class": "fraud", "time": "2026-11-26T10:00:00Z"}
   {"prediction_id": "DeF...", "reward": 0.5}
+  {"prediction_id": "GhI...", "row": 2, "class": "honest"}
 
 CSV, for files whose names end in .csv or with --csv: a header with the same names,
 such as prediction_id,class,time.
 
-Sending a label again does no harm: it counts once. Labels that cannot be used are
-listed, and the others are counted all the same.`,
+A prediction has one label, the first that arrives: sending it again does no harm, and
+another one does not correct it. Labels that cannot be used are listed, and the others
+are counted all the same.`,
 		Example: `  sluice feedback labels.jsonl
   sluice feedback monday.csv tuesday.csv
   zcat late.csv.gz | sluice feedback --csv -`,

@@ -30,6 +30,7 @@ type labelLine struct {
 // labelRecord is a label as files have it.
 type labelRecord struct {
 	PredictionID string     `json:"prediction_id"`
+	Row          *uint32    `json:"row"`
 	Class        *string    `json:"class"`
 	Number       *float64   `json:"number"`
 	Reward       *float64   `json:"reward"`
@@ -40,7 +41,7 @@ func (r *labelRecord) label() (*feedbackv1.Label, error) {
 	if n := countTrue(r.Class != nil, r.Number != nil, r.Reward != nil); n != 1 {
 		return nil, fmt.Errorf("got %d of class, number and reward, want one", n)
 	}
-	l := &feedbackv1.Label{PredictionId: r.PredictionID}
+	l := &feedbackv1.Label{PredictionId: r.PredictionID, Row: r.Row}
 	switch {
 	case r.Class != nil:
 		l.Truth = &feedbackv1.Label_Class{Class: *r.Class}
@@ -82,7 +83,7 @@ func jsonLabel(text []byte) (*feedbackv1.Label, error) {
 	d.DisallowUnknownFields()
 	var r labelRecord
 	if err := d.Decode(&r); err != nil {
-		return nil, fmt.Errorf("%w, want an object with prediction_id, one of class, number and reward, and perhaps time", err)
+		return nil, fmt.Errorf("%w, want an object with prediction_id, one of class, number and reward, and perhaps row and time", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("got more than one object in a line")
@@ -91,7 +92,7 @@ func jsonLabel(text []byte) (*feedbackv1.Label, error) {
 }
 
 // labelColumns are the columns that a file may have.
-var labelColumns = []string{"prediction_id", "class", "number", "reward", "time"}
+var labelColumns = []string{"prediction_id", "row", "class", "number", "reward", "time"}
 
 // readCSVLabels reads a header and rows, by the numbers of their lines, until one is wrong. An empty cell is none.
 func readCSVLabels(in io.Reader) iter.Seq2[int, labelLine] {
@@ -148,6 +149,13 @@ func csvLabel(header, row []string) (*feedbackv1.Label, error) {
 		switch name {
 		case "prediction_id":
 			r.PredictionID = cell
+		case "row":
+			v, err := strconv.ParseUint(cell, 10, 32)
+			if err != nil {
+				return nil, fmt.Errorf("row: got %q, want the number of a row of the answer, from 0", visible(cell, 64))
+			}
+			row := uint32(v)
+			r.Row = &row
 		case "class":
 			r.Class = &cell
 		case "time":

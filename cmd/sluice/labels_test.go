@@ -98,6 +98,7 @@ routes:
 		{"none.csv", "class\nAdelie\n", `none.csv:1: header: got no column prediction_id`},
 		{"number.csv", "prediction_id,reward\nx,good\n", `number.csv:2: reward: got "good", want a number`},
 		{"time.csv", "prediction_id,reward,time\nx,1,noon\n", `time.csv:2: time: got "noon", want one like 2026-11-26T10:00:00Z`},
+		{"row.csv", "prediction_id,reward,row\nx,1,-1\n", `row.csv:2: row: got "-1", want the number of a row of the answer, from 0`},
 	} {
 		if out, code := g.sluice("feedback", write(t, tt.name, tt.text)); code != exitFailure || !strings.Contains(out, tt.want) {
 			t.Errorf("%s: exit %d, %s, want %s", tt.name, code, out, tt.want)

@@ -7,3 +7,17 @@ func ParseBody(p []byte) (*Identity, error) {
 }
 
 func AppendBody(dst []byte, id *Identity) []byte { return id.append(dst) }
+
+// OfProbabilities is the prediction of rows of probabilities, by a list of classes with this fingerprint.
+func OfProbabilities(classes uint32, rows ...[]float64) Prediction {
+	p := Prediction{Kind: Class, Classes: classes}
+	for _, v := range rows {
+		p.add(v)
+	}
+	return p
+}
+
+// MAC is the MAC of a message by a key of 16 bytes.
+func MAC(key, message []byte) []byte {
+	return newCMAC(key).appendTo(message[:len(message):len(message)], 0)[len(message):]
+}

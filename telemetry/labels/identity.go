@@ -12,7 +12,7 @@ import (
 
 // Identity is what an answer's id says of its prediction.
 type Identity struct {
-	// Nonce is random and tells predictions apart.
+	// Nonce is random and tells answers apart.
 	Nonce uint64
 	// At is when the prediction was made, in milliseconds.
 	At time.Time
@@ -20,8 +20,20 @@ type Identity struct {
 	Model, Version string
 	// Arm is the version that the split has chosen, empty if the caller asked for one by name.
 	Arm string
-	// Prediction is what was predicted.
+	// Prediction is what was predicted, row by row.
 	Prediction Prediction
+}
+
+// mark tells the predictions of an answer's rows apart, and from those of others: of the first row, the nonce, and of
+// those behind it random bits that follow from it (the steps of SplitMix64; Steele, Lea and Flood 2014).
+func (id *Identity) mark(row int) uint64 {
+	if row == 0 {
+		return id.Nonce
+	}
+	z := id.Nonce + uint64(row)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // Kind is what a prediction is.
@@ -34,17 +46,33 @@ const (
 	Number             // a number
 )
 
-// Prediction is what an answer predicted.
+// Prediction is what an answer predicted, for each of its rows: one, or those of a batch.
 type Prediction struct {
 	Kind Kind
-	// Number is what was predicted of a Number.
-	Number float64
-	// Class is the index of what was predicted of a Class, among the names whose fingerprint is Classes.
-	Class   uint8
+	// Numbers are what was predicted of a Number.
+	Numbers []float64
+	// Indexes are what was predicted of a Class, among the names whose fingerprint is Classes.
+	Indexes []uint8
 	Classes uint32
-	// Odds are the log-odds of each class, in steps of which there are 65,536 from score.Clip to its complement: of
-	// two classes, of the second alone. It is empty if probabilities are not known.
+	// Odds are the log-odds of each class, row by row, in steps of which there are 65,536 from score.Clip to its
+	// complement: of two classes, of the second alone. It is empty if probabilities are not known.
 	Odds []uint16
+}
+
+// Rows is how many predictions there are; 0 if it is not known.
+func (p *Prediction) Rows() int {
+	switch p.Kind {
+	case Class:
+		return len(p.Indexes)
+	case Number:
+		return len(p.Numbers)
+	}
+	return 0
+}
+
+// Clear forgets what was predicted, but not the room that it took.
+func (p *Prediction) Clear() {
+	*p = Prediction{Numbers: p.Numbers[:0], Indexes: p.Indexes[:0], Odds: p.Odds[:0]}
 }
 
 // Fingerprint tells one list of classes from another.
@@ -71,17 +99,19 @@ func probability(odds uint16) float64 {
 	return 1 / (1 + math.Exp(widest-float64(odds)/math.MaxUint16*2*widest))
 }
 
-// Probabilities are those of all classes; nil if they are not known.
-func (p *Prediction) Probabilities() []float64 {
-	switch len(p.Odds) {
+// Probabilities are those of all classes in a row; nil if they are not known.
+func (p *Prediction) Probabilities(row int) []float64 {
+	width := len(p.Odds) / max(1, len(p.Indexes))
+	odds := p.Odds[row*width:][:width]
+	switch width {
 	case 0:
 		return nil
 	case 1:
-		v := probability(p.Odds[0])
+		v := probability(odds[0])
 		return []float64{1 - v, v}
 	}
-	all := make([]float64, len(p.Odds))
-	for k, o := range p.Odds {
+	all := make([]float64, width)
+	for k, o := range odds {
 		all[k] = probability(o)
 	}
 	return all
@@ -90,8 +120,14 @@ func (p *Prediction) Probabilities() []float64 {
 // format is the first byte of an id. A gateway reads those of the formats that it knows.
 const format = 1
 
-// maxClasses is how many classes an id has room for.
-const maxClasses = 32
+const (
+	// maxClasses is how many classes an id has room for.
+	maxClasses = 32
+	// maxRows is how many rows of a batch.
+	maxRows = 128
+	// maxContent bounds what was predicted of all rows, in bytes; probabilities that do not fit are left out.
+	maxContent = 1024
+)
 
 const (
 	armNone = iota // the caller asked for the version by name
@@ -101,7 +137,7 @@ const (
 
 var errIdentity = errors.New("it is not an id of a prediction")
 
-// append writes the identity behind dst. Names are at most 255 bytes.
+// append writes the identity behind dst. Names are at most 255 bytes, rows as many as there is room for.
 func (id *Identity) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, id.Nonce)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(id.At.UnixMilli()))
@@ -119,12 +155,17 @@ func (id *Identity) append(dst []byte) []byte {
 	dst = append(dst, byte(p.Kind))
 	switch p.Kind {
 	case Class:
-		dst = append(binary.BigEndian.AppendUint32(dst, p.Classes), p.Class, byte(len(p.Odds)))
+		dst = binary.BigEndian.AppendUint32(dst, p.Classes)
+		dst = append(dst, byte(len(p.Indexes)), byte(len(p.Odds)/max(1, len(p.Indexes))))
+		dst = append(dst, p.Indexes...)
 		for _, o := range p.Odds {
 			dst = binary.BigEndian.AppendUint16(dst, o)
 		}
 	case Number:
-		dst = binary.BigEndian.AppendUint64(dst, math.Float64bits(p.Number))
+		dst = append(dst, byte(len(p.Numbers)))
+		for _, v := range p.Numbers {
+			dst = binary.BigEndian.AppendUint64(dst, math.Float64bits(v))
+		}
 	}
 	return dst
 }
@@ -146,30 +187,40 @@ func (id *Identity) parse(p []byte) error {
 		id.Arm = id.Version
 	case armOther:
 		id.Arm = r.name()
-	default:
-		return errIdentity
-	}
-	q := &id.Prediction
-	switch q.Kind = Kind(r.byte()); q.Kind {
-	case None:
-	case Class:
-		q.Classes, q.Class = uint32(r.uint16())<<16|uint32(r.uint16()), r.byte()
-		n := int(r.byte())
-		if n > maxClasses || 2*n != len(r.rest) {
+		if id.Arm == "" || id.Arm == id.Version { // which are written otherwise
 			return errIdentity
 		}
-		for range n {
-			q.Odds = append(q.Odds, r.uint16())
-		}
-	case Number:
-		q.Number = math.Float64frombits(r.uint64())
 	default:
 		return errIdentity
 	}
+	id.Prediction.parse(&r)
 	if r.rest == nil || len(r.rest) > 0 {
 		return errIdentity
 	}
 	return nil
+}
+
+func (p *Prediction) parse(r *reader) {
+	switch p.Kind = Kind(r.byte()); p.Kind {
+	case None:
+	case Class:
+		p.Classes = uint32(r.uint16())<<16 | uint32(r.uint16())
+		rows, width := r.rows(), int(r.byte())
+		if rows*(1+2*width) != len(r.rest) {
+			r.rest = nil
+			return
+		}
+		p.Indexes = append(p.Indexes, r.take(rows)...)
+		for range rows * width {
+			p.Odds = append(p.Odds, r.uint16())
+		}
+	case Number:
+		for range r.rows() {
+			p.Numbers = append(p.Numbers, math.Float64frombits(r.uint64()))
+		}
+	default:
+		r.rest = nil
+	}
 }
 
 // reader reads fields; once one is missing, rest is nil and all others are empty.
@@ -188,4 +239,14 @@ func (r *reader) take(n int) []byte {
 func (r *reader) byte() byte     { return r.take(1)[0] }
 func (r *reader) uint16() uint16 { return binary.BigEndian.Uint16(r.take(2)) }
 func (r *reader) uint64() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
-func (r *reader) name() string   { return string(r.take(int(r.byte()))) }
+
+// rows reads how many rows there are, of which there have to be some.
+func (r *reader) rows() int {
+	n := int(r.byte())
+	if n == 0 {
+		r.rest = nil
+	}
+	return n
+}
+
+func (r *reader) name() string { return string(r.take(int(r.byte()))) }

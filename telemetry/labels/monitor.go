@@ -155,6 +155,9 @@ type candidate struct {
 	cohort  int64
 }
 
+// mark is what tells the prediction from others: random bits, as those of its answer are.
+func (c *candidate) mark() uint64 { return c.id.mark(max(0, c.label.Row)) }
+
 // check finds out whose label it is, and whether it fits.
 func (m *Monitor) check(l *Label, now time.Time) (candidate, *Refusal) {
 	id, err := m.cfg.Signer.Parse(l.ID)
@@ -215,7 +218,7 @@ func (m *Monitor) mark(ctx context.Context, set marks, batch []candidate) []bool
 func (m *Monitor) ask(ctx context.Context, set marks, batch []candidate) (fresh []bool, ok bool) {
 	items := make([][]uint32, len(batch))
 	for i, c := range batch {
-		items[i] = markBits(c.id.Nonce)
+		items[i] = markBits(c.mark())
 	}
 	name, keep := set.version.markSet(set.cohort)
 	fresh, err := m.cfg.Marker.Mark(context.WithoutCancel(ctx), name, keep, items) // a caller who gives up says nothing about the store

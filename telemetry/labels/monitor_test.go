@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,6 +69,59 @@ func TestALabelCountsOnce(t *testing.T) {
 		}
 		if r := of(m, v1); r.Labelled != 1 {
 			t.Errorf("%d predictions labelled, want 1", r.Labelled)
+		}
+	})
+}
+
+// The rows of a batch are predictions like others: each has its own label, which counts once, for what was predicted of
+// that row.
+func TestEachRowOfABatchHasItsLabel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m := g.all[0]
+		m.Watch(v1, settings()).Predicted(3)
+		batch := labels.OfProbabilities(labels.Fingerprint(classes), []float64{0.9, 0.1}, []float64{0.2, 0.8}, []float64{0.4, 0.6})
+		id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1", Arm: "v1", Prediction: batch}))
+		all := []labels.Label{
+			{ID: id, Row: 0, Truth: labels.TrueClass, Class: "honest"},
+			{ID: id, Row: 1, Truth: labels.TrueClass, Class: "honest"},
+			{ID: id, Row: 1, Truth: labels.TrueClass, Class: "fraud"}, // too late
+			{ID: id, Row: 2, Truth: labels.TrueClass, Class: "fraud"},
+			{ID: id, Row: 3, Truth: labels.TrueClass, Class: "fraud"},
+			{ID: id, Row: labels.NoRow, Truth: labels.TrueClass, Class: "fraud"},
+		}
+		for i, o := range m.Take(t.Context(), all) {
+			if wrong := o.Refused != nil && o.Refused.Reason == labels.WrongRow; o.Duplicate != (i == 2) || wrong != (i >= 4) {
+				t.Errorf("label %d: duplicate %v, refused %v, want the third known and the last two refused for their rows", i, o.Duplicate, o.Refused)
+			}
+		}
+		for i, o := range m.Take(t.Context(), all[:4]) {
+			if !o.Duplicate {
+				t.Errorf("label %d again: %+v, want it known", i, o)
+			}
+		}
+		r := of(m, v1)
+		// Honest was right with 0.9 and took 0.8 for fraud; fraud was right with 0.6.
+		brier := (0.1*0.1 + 0.8*0.8 + 0.4*0.4) / 3
+		if r.Current.Labels != 3 || r.Current.Errors != 1 || math.Abs(r.Current.Accuracy-2./3) > 1e-9 || math.Abs(r.Current.Brier-brier) > 1e-4 {
+			t.Errorf("%+v, want one error of three and a Brier score of %.4f", r.Current, brier)
+		}
+		if r.Predictions != 3 || r.Labelled != 3 {
+			t.Errorf("%d of %d labelled, want three of three", r.Labelled, r.Predictions)
+		}
+	})
+}
+
+// An answer that was not understood is one prediction, which takes a reward.
+func TestAnAnswerThatWasNotUnderstoodHasOneRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1"}))
+		if _, refused := take(g.all[0], labels.Label{ID: id, Row: 1, Truth: labels.Reward, Number: 1}); refused == nil || refused.Reason != labels.WrongRow {
+			t.Errorf("row 1: %v, want it refused for its row", refused)
+		}
+		if _, refused := take(g.all[0], labels.Label{ID: id, Row: labels.NoRow, Truth: labels.Reward, Number: 1}); refused != nil {
+			t.Errorf("no row: %v, want it counted", refused)
 		}
 	})
 }
@@ -200,7 +254,7 @@ func TestLabelsThatFitNothingAreRefusedAndCounted(t *testing.T) {
 		m := g.all[0]
 		good := func() *labels.Identity {
 			return &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1",
-				Prediction: labels.OfProbabilities([]float64{0.5, 0.5}, labels.Fingerprint(classes))}
+				Prediction: labels.OfProbabilities(labels.Fingerprint(classes), []float64{0.5, 0.5})}
 		}
 		sign := func(change func(*labels.Identity)) string {
 			id := good()
@@ -226,7 +280,7 @@ func TestLabelsThatFitNothingAreRefusedAndCounted(t *testing.T) {
 			{labels.Label{ID: sign(ok), Truth: labels.Reward, Number: math.Inf(1)}, labels.WrongKind},
 			{labels.Label{ID: sign(ok), Truth: labels.TrueClass, Class: "theft"}, labels.UnknownClass},
 			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction.Classes++ }), Truth: labels.TrueClass, Class: "fraud"}, labels.UnknownClass},
-			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction.Class = 2 }), Truth: labels.TrueClass, Class: "fraud"}, labels.UnknownClass},
+			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction.Indexes[0] = 2 }), Truth: labels.TrueClass, Class: "fraud"}, labels.UnknownClass},
 			{labels.Label{ID: sign(func(id *labels.Identity) { id.Prediction = labels.Prediction{} }), Truth: labels.TrueClass, Class: "fraud"}, labels.NoPrediction},
 		} {
 			before := m.Counts().Refused[tt.want]
@@ -314,7 +368,7 @@ func TestComparisonsAreOfCallsThatTheSplitHasSent(t *testing.T) {
 		// Somebody tries v2 by name on what it is known to get wrong.
 		for range 400 {
 			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v2",
-				Prediction: labels.OfProbabilities([]float64{1, 0}, labels.Fingerprint(classes))}))
+				Prediction: labels.OfProbabilities(labels.Fingerprint(classes), []float64{1, 0})}))
 			tell(t, m, id, "fraud")
 		}
 		c := labels.Compare(m.Reports("m"))
@@ -338,7 +392,7 @@ func TestNumbersAndRewards(t *testing.T) {
 		m := g.all[0]
 		for i, truth := range []float64{10, 12, 9.5} { // off by 0, 2 and 0.5
 			id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1",
-				Prediction: labels.Prediction{Kind: labels.Number, Number: 10}}))
+				Prediction: labels.Prediction{Kind: labels.Number, Numbers: []float64{10}}}))
 			if _, refused := take(m, labels.Label{ID: id, Truth: labels.TrueNumber, Number: truth}); refused != nil {
 				t.Fatalf("%d: %v", i, refused)
 			}
@@ -423,7 +477,7 @@ func TestEverythingMayBeUsedAtOnce(t *testing.T) {
 			for range 50 {
 				g.all[worker%2].Reports("")
 				g.all[worker%2].Counts()
-				g.all[worker%2].Watch(v1, settings()).Predicted()
+				g.all[worker%2].Watch(v1, settings()).Predicted(1)
 			}
 		})
 	}
@@ -444,41 +498,77 @@ func TestPredictionsAreFoundInAnswers(t *testing.T) {
 	floats := func(v ...float32) *inference.InferTensorContents {
 		return &inference.InferTensorContents{Fp32Contents: v}
 	}
+	ints := func(v ...int64) *inference.InferTensorContents {
+		return &inference.InferTensorContents{Int64Contents: v}
+	}
+	texts := func(v ...string) *inference.InferTensorContents {
+		c := new(inference.InferTensorContents)
+		for _, s := range v {
+			c.BytesContents = append(c.BytesContents, []byte(s))
+		}
+		return c
+	}
+	type indexes = []uint8
 	for _, tt := range []struct {
 		name    string
 		classes []string
 		output  string
 		out     *inference.ModelInferResponse_InferOutputTensor
-		kind    labels.Kind // None: it is not understood
-		class   uint8
-		number  float64
+		indexes []uint8   // of classes
+		numbers []float64 // if neither is there, it is not understood
 		odds    int
 	}{
-		{"probabilities", three, "", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), labels.Class, 1, 0, 3},
-		{"probabilities without rows", three, "", output("y", "FP32", []int64{3}, floats(0.2, 0.3, 0.5)), labels.Class, 2, 0, 3},
-		{"scores", three, "", output("y", "FP32", []int64{1, 3}, floats(-2, 5, 3)), labels.Class, 1, 0, 0},
-		{"two probabilities", classes, "", output("y", "FP32", []int64{1, 2}, floats(0.25, 0.75)), labels.Class, 1, 0, 1},
-		{"one probability", classes, "", output("y", "FP32", []int64{1, 1}, floats(0.25)), labels.Class, 0, 0, 1},
-		{"a name", three, "y", output("y", "BYTES", []int64{1}, &inference.InferTensorContents{BytesContents: [][]byte{[]byte("c")}}), labels.Class, 2, 0, 0},
-		{"an index", three, "", output("y", "INT64", []int64{1}, &inference.InferTensorContents{Int64Contents: []int64{1}}), labels.Class, 1, 0, 0},
-		{"a number", nil, "", output("y", "FP32", []int64{1, 1}, floats(2.5)), labels.Number, 0, 2.5, 0},
-		{"another output", three, "z", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), labels.None, 0, 0, 0},
-		{"two rows", three, "", output("y", "FP32", []int64{2, 3}, floats(0, 1, 0, 1, 0, 0)), labels.None, 0, 0, 0},
-		{"too many classes", classes, "", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), labels.None, 0, 0, 0},
-		{"NaN", three, "", output("y", "FP32", []int64{1, 3}, floats(0.2, float32(math.NaN()), 0.3)), labels.None, 0, 0, 0},
-		{"an unknown name", three, "", output("y", "BYTES", []int64{1}, &inference.InferTensorContents{BytesContents: [][]byte{[]byte("d")}}), labels.None, 0, 0, 0},
-		{"an index beyond", three, "", output("y", "INT64", []int64{1}, &inference.InferTensorContents{Int64Contents: []int64{3}}), labels.None, 0, 0, 0},
-		{"an infinite number", nil, "", output("y", "FP32", []int64{1}, floats(float32(math.Inf(1)))), labels.None, 0, 0, 0},
-		{"two numbers", nil, "", output("y", "FP32", []int64{1, 2}, floats(1, 2)), labels.None, 0, 0, 0},
-		{"nothing", three, "", output("y", "FP32", []int64{0}, floats()), labels.None, 0, 0, 0},
+		{"probabilities", three, "", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), indexes{1}, nil, 3},
+		{"probabilities without rows", three, "", output("y", "FP32", []int64{3}, floats(0.2, 0.3, 0.5)), indexes{2}, nil, 3},
+		{"scores", three, "", output("y", "FP32", []int64{1, 3}, floats(-2, 5, 3)), indexes{1}, nil, 0},
+		{"whole scores", three, "", output("y", "INT64", []int64{1, 3}, ints(7, 5, 3)), indexes{0}, nil, 0},
+		{"two probabilities", classes, "", output("y", "FP32", []int64{1, 2}, floats(0.25, 0.75)), indexes{1}, nil, 1},
+		{"one probability", classes, "", output("y", "FP32", []int64{1, 1}, floats(0.25)), indexes{0}, nil, 1},
+		{"a name", three, "y", output("y", "BYTES", []int64{1}, texts("c")), indexes{2}, nil, 0},
+		{"an index", three, "", output("y", "INT64", []int64{1}, ints(1)), indexes{1}, nil, 0},
+		{"a number", nil, "", output("y", "FP32", []int64{1, 1}, floats(2.5)), nil, []float64{2.5}, 0},
+
+		{"rows of probabilities", three, "", output("y", "FP32", []int64{2, 3}, floats(0, 1, 0, 0.6, 0.4, 0)), indexes{1, 0}, nil, 6},
+		{"rows of two probabilities", classes, "", output("y", "FP32", []int64{2, 2}, floats(0.25, 0.75, 1, 0)), indexes{1, 0}, nil, 2},
+		{"rows of one probability", classes, "", output("y", "FP32", []int64{3, 1}, floats(0.25, 0.75, 1)), indexes{0, 1, 1}, nil, 3},
+		{"a row of scores behind one of probabilities", three, "", output("y", "FP32", []int64{2, 3}, floats(0, 1, 0, 0, 1, 5)), indexes{1, 2}, nil, 0},
+		{"a row of scores before one of probabilities", three, "", output("y", "FP32", []int64{2, 3}, floats(0, 1, 5, 0, 1, 0)), indexes{2, 1}, nil, 0},
+		{"names", three, "", output("y", "BYTES", []int64{3}, texts("c", "a", "a")), indexes{2, 0, 0}, nil, 0},
+		{"indexes", three, "", output("y", "INT64", []int64{3}, ints(1, 1, 2)), indexes{1, 1, 2}, nil, 0},
+		{"indexes in a column", three, "", output("y", "INT64", []int64{2, 1}, ints(1, 2)), indexes{1, 2}, nil, 0},
+		{"numbers", nil, "", output("y", "FP32", []int64{2, 1}, floats(1, 2)), nil, []float64{1, 2}, 0},
+		{"as many as there may be", nil, "", output("y", "FP32", []int64{128}, floats(make([]float32, 128)...)), nil, make([]float64, 128), 0},
+		{"probabilities that do not fit", three, "", output("y", "FP32", []int64{128, 3}, floats(slices.Repeat([]float32{1, 0, 0}, 128)...)), make(indexes, 128), nil, 384},
+		{"more probabilities that do not", []string{"a", "b", "c", "d"}, "", output("y", "FP32", []int64{128, 4}, floats(slices.Repeat([]float32{1, 0, 0, 0}, 128)...)), make(indexes, 128), nil, 0},
+
+		{"another output", three, "z", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), nil, nil, 0},
+		{"too many rows", nil, "", output("y", "FP32", []int64{129}, floats(make([]float32, 129)...)), nil, nil, 0},
+		{"too many classes", classes, "", output("y", "FP32", []int64{1, 3}, floats(0.2, 0.5, 0.3)), nil, nil, 0},
+		{"NaN", three, "", output("y", "FP32", []int64{1, 3}, floats(0.2, float32(math.NaN()), 0.3)), nil, nil, 0},
+		{"NaN in a later row", classes, "", output("y", "FP32", []int64{2, 1}, floats(0.2, float32(math.NaN()))), nil, nil, 0},
+		{"an unknown name", three, "", output("y", "BYTES", []int64{1}, texts("d")), nil, nil, 0},
+		{"an unknown name in a later row", three, "", output("y", "BYTES", []int64{2}, texts("a", "d")), nil, nil, 0},
+		{"names side by side", three, "", output("y", "BYTES", []int64{1, 3}, texts("a", "b", "c")), nil, nil, 0},
+		{"an index beyond", three, "", output("y", "INT64", []int64{1}, ints(3)), nil, nil, 0},
+		{"a negative index", three, "", output("y", "INT64", []int64{2}, ints(1, -1)), nil, nil, 0},
+		{"an infinite number", nil, "", output("y", "FP32", []int64{1}, floats(float32(math.Inf(1)))), nil, nil, 0},
+		{"two numbers", nil, "", output("y", "FP32", []int64{1, 2}, floats(1, 2)), nil, nil, 0},
+		{"nothing", three, "", output("y", "FP32", []int64{0}, floats()), nil, nil, 0},
 	} {
 		outputs, err := tensor.Outputs(&inference.ModelInferResponse{Outputs: []*inference.ModelInferResponse_InferOutputTensor{tt.out}})
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		p, err := labels.NewReader(tt.output, tt.classes).Read(outputs)
-		if (err != nil) != (tt.kind == labels.None) || p.Kind != tt.kind || p.Class != tt.class || p.Number != tt.number || len(p.Odds) != tt.odds {
-			t.Errorf("%s: got %+v, %v, want %v, class %d, number %v, %d odds", tt.name, p, err, tt.kind, tt.class, tt.number, tt.odds)
+		var p labels.Prediction
+		err = labels.NewReader(tt.output, tt.classes).Read(outputs, &p)
+		if understood := tt.indexes != nil || tt.numbers != nil; !understood {
+			if err == nil {
+				t.Errorf("%s: got %+v, want an error", tt.name, p)
+			}
+			continue
+		}
+		if err != nil || !slices.Equal(p.Indexes, tt.indexes) || !slices.Equal(p.Numbers, tt.numbers) || len(p.Odds) != tt.odds || p.Rows() != len(tt.indexes)+len(tt.numbers) {
+			t.Errorf("%s: got %+v, %v, want classes %d, numbers %v and %d odds", tt.name, p, err, tt.indexes, tt.numbers, tt.odds)
 		}
 	}
 }

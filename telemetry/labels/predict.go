@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"sluice/proto/inference/tensor"
 )
@@ -28,97 +29,123 @@ func NewReader(output string, classes []string) *Reader {
 // Errors of [Reader.Read].
 var (
 	errNoOutput = errors.New("the answer has no such output")
-	errRows     = errors.New("the output has not exactly one row")
+	errRows     = fmt.Errorf("the output has no rows, or more than %d", maxRows)
 	errContent  = errors.New("the output is not what the route says it predicts")
 )
 
-// Read finds the prediction among an answer's tensors. Answers of several rows are several predictions, of which one id
-// cannot tell.
-func (r *Reader) Read(outputs []tensor.Tensor) (Prediction, error) {
+// Read puts the predictions of an answer's rows into p. If it fails, p may hold some of them.
+func (r *Reader) Read(outputs []tensor.Tensor, p *Prediction) error {
 	for i := range outputs {
 		t := &outputs[i]
 		if r.output != "" && t.Name != r.output {
 			continue
 		}
-		rows, width := t.Rows(max(len(r.classes), 1))
-		if rows != 1 {
-			return Prediction{}, errRows
+		columns := 1
+		if t.Datatype.IsFloat() && r.kind == Class {
+			columns = len(r.classes)
 		}
-		if r.kind == Number {
-			return r.number(t, width)
+		rows, width := t.Rows(columns)
+		if rows < 1 || rows > maxRows {
+			return errRows
 		}
-		return r.class(t, width)
+		p.Kind, p.Classes = r.kind, r.print
+		switch {
+		case r.kind == Number:
+			return r.numbers(t, rows, width, p)
+		case width > 1 || t.Datatype.IsFloat():
+			return r.scores(t, rows, width, p)
+		case t.Datatype == tensor.Bytes:
+			return r.names(t, p)
+		}
+		return r.indexes(t, rows, p)
 	}
-	return Prediction{}, errNoOutput
+	return errNoOutput
 }
 
-func (r *Reader) number(t *tensor.Tensor, width int) (Prediction, error) {
-	var v [1]float64
-	if width != 1 || t.Floats(v[:], 0) != 1 || !usable(v[0]) {
-		return Prediction{}, errContent
+func (r *Reader) numbers(t *tensor.Tensor, rows, width int, p *Prediction) error {
+	p.Numbers = slices.Grow(p.Numbers, rows)[:rows]
+	if width != 1 || t.Floats(p.Numbers, 0) != rows || !all(p.Numbers, usable) {
+		return errContent
 	}
-	return Prediction{Kind: Number, Number: v[0]}, nil
+	return nil
 }
 
-// class reads a name, an index, one probability of two classes, or one for each.
-func (r *Reader) class(t *tensor.Tensor, width int) (Prediction, error) {
-	if s := t.Strings(); len(s) == 1 && width == 1 {
-		for k, name := range r.classes {
-			if name == string(s[0]) {
-				return Prediction{Kind: Class, Class: uint8(k), Classes: r.print}, nil
-			}
+func (r *Reader) names(t *tensor.Tensor, p *Prediction) error {
+	for _, s := range t.Strings() {
+		k := slices.IndexFunc(r.classes, func(name string) bool { return name == string(s) })
+		if k < 0 {
+			return errContent
 		}
-		return Prediction{}, errContent
+		p.Indexes = append(p.Indexes, uint8(k))
+	}
+	return nil
+}
+
+func (r *Reader) indexes(t *tensor.Tensor, rows int, p *Prediction) error {
+	var room [maxRows]float64
+	v := room[:rows]
+	t.Floats(v, 0)
+	for _, k := range v {
+		if !(k >= 0 && k < float64(len(r.classes))) {
+			return errContent
+		}
+		p.Indexes = append(p.Indexes, uint8(k))
+	}
+	return nil
+}
+
+// scores reads one for each class, or one probability of the second of two classes.
+func (r *Reader) scores(t *tensor.Tensor, rows, width int, p *Prediction) error {
+	second := width == 1 && len(r.classes) == 2
+	if width != len(r.classes) && !second {
+		return errContent
 	}
 	var room [maxClasses]float64
-	v := room[:min(width, maxClasses)]
-	if width > maxClasses || t.Floats(v, 0) != width {
-		return Prediction{}, errContent
-	}
-	switch {
-	case width == 1 && !t.Datatype.IsFloat():
-		if k := v[0]; k >= 0 && k < float64(len(r.classes)) {
-			return Prediction{Kind: Class, Class: uint8(k), Classes: r.print}, nil
+	v := room[:len(r.classes)]
+	for row := range rows {
+		read := v[len(v)-width:]
+		if t.Floats(read, row*width) != width || !all(read, func(x float64) bool { return !math.IsNaN(x) }) {
+			return errContent
 		}
-		return Prediction{}, errContent
-	case width == 1 && len(r.classes) == 2:
-		v = room[:2]
-		v[0], v[1] = 1-v[0], v[0]
-	case width != len(r.classes):
-		return Prediction{}, errContent
-	}
-	for _, p := range v {
-		if math.IsNaN(p) {
-			return Prediction{}, errContent
+		if second {
+			v[0] = 1 - v[1]
 		}
+		p.add(v)
 	}
-	return OfProbabilities(v, r.print), nil
+	if len(p.Indexes)+2*len(p.Odds) > maxContent {
+		p.Odds = p.Odds[:0]
+	}
+	return nil
 }
 
-// OfProbabilities is the prediction of the class with the greatest probability, the first of those, by a list of
-// classes with this fingerprint. Scores that are no probabilities, because one is not from 0 to 1 or their sum is not
-// about 1, say which class it is and nothing more.
-func OfProbabilities(v []float64, classes uint32) Prediction {
-	p := Prediction{Kind: Class, Classes: classes}
-	sum, honest := 0.0, true
+func all(v []float64, are func(float64) bool) bool {
+	return !slices.ContainsFunc(v, func(x float64) bool { return !are(x) })
+}
+
+// add adds a row that predicts the class with the greatest probability, the first of those. Scores that are no
+// probabilities, because one is not from 0 to 1 or their sum is not about 1, say which class it is and nothing more, and
+// then those of the other rows say no more either.
+func (p *Prediction) add(v []float64) {
+	sum, honest, best := 0.0, true, 0
 	for k, x := range v {
 		sum += x
 		honest = honest && x >= 0 && x <= 1
-		if x > v[p.Class] {
-			p.Class = uint8(k)
+		if x > v[best] {
+			best = k
 		}
 	}
-	switch {
-	case !honest || math.Abs(sum-1) > sumTolerance:
-	case len(v) == 2:
-		p.Odds = []uint16{oddsOf(v[1])}
-	default:
-		p.Odds = make([]uint16, len(v))
-		for k, x := range v {
-			p.Odds[k] = oddsOf(x)
-		}
+	odds := v
+	if len(v) == 2 {
+		odds = v[1:]
 	}
-	return p
+	if known := len(p.Odds) == len(p.Indexes)*len(odds); known && honest && math.Abs(sum-1) <= sumTolerance {
+		for _, x := range odds {
+			p.Odds = append(p.Odds, oddsOf(x))
+		}
+	} else {
+		p.Odds = p.Odds[:0]
+	}
+	p.Indexes = append(p.Indexes, uint8(best))
 }
 
 // sumTolerance is by how much probabilities may fail to add up to 1: those of 16-bit floats do.

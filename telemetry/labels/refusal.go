@@ -20,13 +20,14 @@ const (
 	NoPrediction                 // the answer was not understood
 	WrongTime                    // the label is from the future, or older than its prediction
 	Full                         // there are more labels than can be told apart
+	WrongRow                     // the answer has no such row, or several and none is said
 	Reasons                      // the number of reasons
 )
 
 // String returns the reason as metrics have it.
 func (r Reason) String() string {
 	return [...]string{"malformed", "unknown_key", "bad_signature", "unknown_version", "late", "wrong_kind", "unknown_class",
-		"no_prediction", "wrong_time", "full"}[r]
+		"no_prediction", "wrong_time", "full", "wrong_row"}[r]
 }
 
 // Refusal says why a label was not counted.
@@ -45,6 +46,8 @@ func refuse(reason Reason, format string, args ...any) *Refusal {
 type Label struct {
 	// ID is that of the prediction.
 	ID string
+	// Row is which of the answer's rows it is of, from 0; NoRow if that is not said.
+	Row int
 	// Truth says which of the others is set.
 	Truth Truth
 	// Class is the name of the true class.
@@ -54,6 +57,9 @@ type Label struct {
 	// Time is when the truth became known; zero means now.
 	Time time.Time
 }
+
+// NoRow is the row of a label that does not say one, which does for answers of one row.
+const NoRow = -1
 
 // at is when the truth became known.
 func (l *Label) at(now time.Time) time.Time {

@@ -93,10 +93,10 @@ var v1, v2 = labels.Key{Model: "m", Version: "v1"}, labels.Key{Model: "m", Versi
 
 // predict makes the id of a prediction of a class, with its probability.
 func (g *gateways) predict(from *labels.Monitor, key labels.Key, fraud float64) string {
-	from.Watch(key, g.now).Predicted()
+	from.Watch(key, g.now).Predicted(1)
 	return string(g.signer.Append(nil, &labels.Identity{
 		Nonce: g.rng.Uint64(), At: time.Now(), Model: key.Model, Version: key.Version, Arm: key.Version,
-		Prediction: labels.OfProbabilities([]float64{1 - fraud, fraud}, labels.Fingerprint(classes)),
+		Prediction: labels.OfProbabilities(labels.Fingerprint(classes), []float64{1 - fraud, fraud}),
 	}))
 }
 

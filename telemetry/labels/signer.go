@@ -3,45 +3,36 @@ package labels
 import (
 	"bufio"
 	"bytes"
-	"crypto/hmac"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"os"
 	"strings"
-	"sync"
 )
 
 const (
 	// keySize is that of a key, in bytes.
 	keySize = 32
-	// macSize is to how much a MAC is cut, in bytes: guessing one takes 2^127 tries on average.
-	macSize = 16
 	// maxID bounds an id, in characters.
-	maxID = 2048
+	maxID = 3072
 	// maxKeys bounds a file of keys.
 	maxKeys = 8
 )
 
-// Signer signs identities, with HMAC-SHA-256 cut to 16 bytes (RFC 2104), and checks those that come back. Neither
-// keeps an id secret: whoever has it can read it, and nobody can make one.
+// Signer signs identities, with a MAC (AES-CMAC), and checks those that come back. Neither keeps an id secret: whoever has
+// it can read it, and nobody can make one.
 type Signer struct {
 	keys []*key // the first one signs
 }
 
 type key struct {
-	print [4]byte   // tells it from others, and nothing of it
-	macs  sync.Pool // of *mac
-}
-
-// mac is what signing takes, so that it allocates nothing once it is warm.
-type mac struct {
-	hash    hash.Hash
-	message []byte // with room for the MAC behind it
+	print [4]byte // tells it from others, and nothing of it
+	mac   *cmac
 }
 
 // NewSigner returns a signer whose key nobody else has: what it signs means nothing to other gateways, nor after a
@@ -85,31 +76,30 @@ func ReadSigner(path string) (*Signer, error) {
 	return s, nil
 }
 
+// newKey derives what a key is used for from its secret (RFC 5869), so that neither tells of the other.
 func newKey(secret []byte) *key {
-	k := &key{macs: sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, secret)} }}}
-	h := hmac.New(sha256.New, secret)
-	_, _ = h.Write([]byte("sluice: which key is this?")) // it never fails
-	copy(k.print[:], h.Sum(nil))
+	k := &key{mac: newCMAC(derive(secret, "sluice: the key that signs ids", macSize))}
+	copy(k.print[:], derive(secret, "sluice: which key is this?", len(k.print)))
 	return k
 }
 
-// sign appends the MAC of the message to it.
-func (m *mac) sign() {
-	m.hash.Reset()
-	_, _ = m.hash.Write(m.message) // it never fails
-	n := len(m.message)
-	m.message = m.hash.Sum(m.message)[:n+macSize]
+func derive(secret []byte, what string, n int) []byte {
+	b, err := hkdf.Key(sha256.New, secret, nil, what, n)
+	if err != nil {
+		panic(err) // more bytes than there can be
+	}
+	return b
 }
 
-// Append writes the id of a prediction behind dst: letters, digits, - and _.
+// Append writes the id of a prediction behind dst: letters, digits, - and _. It allocates nothing if dst has room for twice
+// the id.
 func (s *Signer) Append(dst []byte, id *Identity) []byte {
-	k := s.keys[0]
-	m := k.macs.Get().(*mac)
-	m.message = id.append(append(append(m.message[:0], format), k.print[:]...))
-	m.sign()
-	dst = base64.RawURLEncoding.AppendEncode(dst, m.message)
-	k.macs.Put(m)
-	return dst
+	k, start := s.keys[0], len(dst)
+	dst = append(append(dst, format), k.print[:]...)
+	dst = k.mac.appendTo(id.append(dst), start)
+	plain := len(dst) - start
+	dst = base64.RawURLEncoding.AppendEncode(dst, dst[start:])
+	return dst[:start+copy(dst[start:], dst[start+plain:])]
 }
 
 // Errors of [Signer.Parse].
@@ -136,12 +126,8 @@ func (s *Signer) Parse(text string) (*Identity, error) {
 		if !bytes.Equal(k.print[:], message[1:1+len(k.print)]) {
 			continue
 		}
-		m := k.macs.Get().(*mac)
-		m.message = append(m.message[:0], message...)
-		m.sign()
-		right := hmac.Equal(signature, m.message[len(message):])
-		k.macs.Put(m)
-		if !right {
+		mac := k.mac.appendTo(bytes.Clone(message), 0)[len(message):]
+		if subtle.ConstantTimeCompare(signature, mac) != 1 {
 			return nil, ErrSignature
 		}
 		id := new(Identity)

@@ -27,12 +27,13 @@ func identities(t *rapid.T) *labels.Identity {
 	id.Arm = rapid.SampledFrom([]string{"", id.Version, name.Draw(t, "arm")}).Draw(t, "which arm")
 	switch p := &id.Prediction; rapid.IntRange(0, 2).Draw(t, "kind") {
 	case 1:
-		p.Kind, p.Class, p.Classes = labels.Class, rapid.Byte().Draw(t, "class"), rapid.Uint32().Draw(t, "classes")
-		if odds := rapid.SliceOfN(rapid.Uint16(), 0, 32).Draw(t, "odds"); len(odds) > 0 {
-			p.Odds = odds
+		p.Kind, p.Classes = labels.Class, rapid.Uint32().Draw(t, "classes")
+		p.Indexes = rapid.SliceOfN(rapid.Byte(), 1, 128).Draw(t, "rows")
+		if n := rapid.IntRange(0, 32).Draw(t, "columns") * len(p.Indexes); n > 0 && n < 500 {
+			p.Odds = rapid.SliceOfN(rapid.Uint16(), n, n).Draw(t, "odds")
 		}
 	case 2:
-		p.Kind, p.Number = labels.Number, rapid.Float64().Draw(t, "number")
+		p.Kind, p.Numbers = labels.Number, rapid.SliceOfN(rapid.Float64(), 1, 128).Draw(t, "numbers")
 	}
 	return id
 }
@@ -96,8 +97,8 @@ func TestAnIDHasOneSpelling(t *testing.T) {
 
 func TestProbabilitiesSurviveTheirRounding(t *testing.T) {
 	for _, p := range []float64{1e-7, 1e-5, 0.001, 0.1, 0.5, 0.9, 0.999, 1 - 1e-7} {
-		q := labels.OfProbabilities([]float64{1 - p, p}, 0)
-		got := q.Probabilities()
+		q := labels.OfProbabilities(0, []float64{1 - p, p})
+		got := q.Probabilities(0)
 		if e := math.Abs(got[1]-p) / min(p, 1-p); e > 3e-4 || math.Abs(got[0]+got[1]-1) > 1e-15 {
 			t.Errorf("probability %v becomes %v, off by %.2g of the smaller side, want at most 3e-4", p, got, e)
 		}
@@ -164,7 +165,7 @@ func FuzzParse(f *testing.F) {
 
 func BenchmarkSign(b *testing.B) {
 	s := labels.NewSigner()
-	id := &labels.Identity{Nonce: 1, At: time.Now(), Model: "fraud", Version: "v7", Arm: "v7", Prediction: labels.OfProbabilities([]float64{0.1, 0.9}, 1)}
+	id := &labels.Identity{Nonce: 1, At: time.Now(), Model: "fraud", Version: "v7", Arm: "v7", Prediction: labels.OfProbabilities(1, []float64{0.1, 0.9})}
 	room := make([]byte, 0, 256)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -174,7 +175,7 @@ func BenchmarkSign(b *testing.B) {
 
 func BenchmarkParse(b *testing.B) {
 	s := labels.NewSigner()
-	text := string(s.Append(nil, &labels.Identity{Nonce: 1, At: time.Now(), Model: "fraud", Version: "v7", Arm: "v7", Prediction: labels.OfProbabilities([]float64{0.1, 0.9}, 1)}))
+	text := string(s.Append(nil, &labels.Identity{Nonce: 1, At: time.Now(), Model: "fraud", Version: "v7", Arm: "v7", Prediction: labels.OfProbabilities(1, []float64{0.1, 0.9})}))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.Parse(text); err != nil {

@@ -77,7 +77,7 @@ type cohort struct {
 type Version struct {
 	key       Key
 	reader    atomic.Pointer[Reader] // nil: answers are not looked into
-	predicted atomic.Uint64          // ids given, not yet in a cohort
+	predicted atomic.Uint64          // predictions given ids, not yet in a cohort
 	unread    atomic.Uint64
 
 	mu       sync.Mutex
@@ -121,27 +121,26 @@ func (v *Version) configure(s Settings, now time.Time) {
 	}
 }
 
-// Predicted notes that an id was given. It never blocks.
-func (v *Version) Predicted() { v.predicted.Add(1) }
+// Predicted notes that an id was given, of so many predictions. It never blocks.
+func (v *Version) Predicted(n int) { v.predicted.Add(uint64(n)) }
 
 // Reads reports whether the prediction stands in answers, so that [Version.Read] is of use.
 func (v *Version) Reads() bool { return v.reader.Load() != nil }
 
-// Read finds the prediction in an answer; of one that cannot be understood it is None, and counted.
-func (v *Version) Read(outputs []tensor.Tensor, err error) Prediction {
+// Read puts the predictions of an answer into p; those of one that cannot be understood are None, and counted.
+func (v *Version) Read(outputs []tensor.Tensor, err error, p *Prediction) {
+	p.Clear()
 	r := v.reader.Load()
 	if r == nil {
-		return Prediction{}
+		return
 	}
-	var p Prediction
 	if err == nil {
-		p, err = r.Read(outputs)
+		err = r.Read(outputs, p)
 	}
 	if err != nil {
+		p.Clear()
 		v.unread.Add(1)
-		return Prediction{}
 	}
-	return p
 }
 
 // advance opens the window of a time, and forgets cohorts that take no labels any more. v.mu is held.
@@ -226,11 +225,11 @@ func (v *Version) unseen(number int64, batch []candidate, out []Outcome) []candi
 	now := make(map[uint64]bool, len(batch))
 	rest := batch[:0]
 	for _, x := range batch {
-		if now[x.id.Nonce] || c != nil && c.seen.has(x.id.Nonce) {
+		if now[x.mark()] || c != nil && c.seen.has(x.mark()) {
 			out[x.index].Duplicate = true
 			continue
 		}
-		now[x.id.Nonce] = true
+		now[x.mark()] = true
 		rest = append(rest, x)
 	}
 	return rest
@@ -253,13 +252,13 @@ func (v *Version) take(x candidate, now time.Time) Outcome {
 	}
 	v.advance(now)
 	c := v.cohort(v.settings.cohort(x.id.At))
-	if c.seen.has(x.id.Nonce) {
+	if c.seen.has(x.mark()) {
 		return Outcome{Duplicate: true}
 	}
 	if c.seen.full() {
 		return Outcome{Refused: refuse(Full, "this gateway can tell no more labels apart for predictions of that time")}
 	}
-	c.seen.add(x.id.Nonce)
+	c.seen.add(x.mark())
 	c.labels++
 	v.count(x.id, x.label, truth, x.label.at(now).Sub(x.id.At))
 	v.note(now)
@@ -275,9 +274,14 @@ func (v *Version) note(now time.Time) {
 // check wants a label to be of what was predicted. Of a class, it returns the index.
 func (s *Settings) check(id *Identity, l *Label) (class int, refused *Refusal) {
 	p := &id.Prediction
+	rows := max(1, p.Rows())
 	switch {
 	case l.Truth == NoTruth:
 		return 0, refuse(WrongKind, "there is no truth in it, want a class, a number or a reward")
+	case l.Row == NoRow && rows > 1:
+		return 0, refuse(WrongRow, "no row is said, want one of the answer's %d, from 0", rows)
+	case l.Row >= rows:
+		return 0, refuse(WrongRow, "got row %d, want less than %d, as many as predictions were found in the answer", l.Row, rows)
 	case l.Truth != TrueClass && !usable(l.Number):
 		return 0, refuse(WrongKind, "got %g, want a finite number, at most %g from 0", l.Number, most)
 	case l.Truth == Reward:
@@ -293,7 +297,7 @@ func (s *Settings) check(id *Identity, l *Label) (class int, refused *Refusal) {
 	switch {
 	case class < 0:
 		return 0, refuse(UnknownClass, "got class %.80q, want one of the route's labels.classes", l.Class)
-	case p.Classes != Fingerprint(s.Classes) || int(p.Class) >= len(s.Classes):
+	case p.Classes != Fingerprint(s.Classes) || int(p.Indexes[max(0, l.Row)]) >= len(s.Classes):
 		return 0, refuse(UnknownClass, "the route's labels.classes have changed since the prediction")
 	}
 	return class, nil
@@ -301,20 +305,21 @@ func (s *Settings) check(id *Identity, l *Label) (class int, refused *Refusal) {
 
 // count adds a label that has been checked. v.mu is held.
 func (v *Version) count(id *Identity, l *Label, class int, delay time.Duration) {
-	w, s, p := v.windows[0], &v.settings, &id.Prediction
+	w, s, p, row := v.windows[0], &v.settings, &id.Prediction, max(0, l.Row)
 	w.labels++
 	w.delay(delay)
 	loss := 0.0
 	switch l.Truth {
 	case TrueClass:
-		w.classes.Add(int(p.Class), class)
-		if all := p.Probabilities(); len(all) == len(s.Classes) {
+		said := int(p.Indexes[row])
+		w.classes.Add(said, class)
+		if all := p.Probabilities(row); len(all) == len(s.Classes) {
 			w.classes.AddProbabilities(all, class)
 		}
-		loss = indicator(int(p.Class) != class)
+		loss = indicator(said != class)
 	case TrueNumber:
-		w.numbers.Add(p.Number, l.Number)
-		if loss = math.Abs(p.Number - l.Number); s.Tolerance > 0 {
+		w.numbers.Add(p.Numbers[row], l.Number)
+		if loss = math.Abs(p.Numbers[row] - l.Number); s.Tolerance > 0 {
 			loss = indicator(loss > s.Tolerance)
 		}
 	case Reward:

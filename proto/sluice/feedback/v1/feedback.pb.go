@@ -51,6 +51,8 @@ const (
 	Reason_REASON_TIME Reason = 9
 	// REASON_FULL: there were more labels than can be told apart.
 	Reason_REASON_FULL Reason = 10
+	// REASON_ROW: the answer has no such row, or it has several and the label does not say which one it is of.
+	Reason_REASON_ROW Reason = 11
 )
 
 // Enum value maps for Reason.
@@ -67,6 +69,7 @@ var (
 		8:  "REASON_NO_PREDICTION",
 		9:  "REASON_TIME",
 		10: "REASON_FULL",
+		11: "REASON_ROW",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":     0,
@@ -80,6 +83,7 @@ var (
 		"REASON_NO_PREDICTION":   8,
 		"REASON_TIME":            9,
 		"REASON_FULL":            10,
+		"REASON_ROW":             11,
 	}
 )
 
@@ -156,10 +160,10 @@ func (x *SendRequest) GetLabels() []*Label {
 	return nil
 }
 
-// A Label says what turned out to be true of one prediction.
+// A Label says what turned out to be true of one prediction. A prediction has one label, the first that arrives.
 type Label struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// prediction_id is the sluice-prediction-id in the trailing metadata of the answer.
+	// prediction_id is the sluice-prediction-id in the trailing metadata of the answer. All rows of a batch have the same.
 	PredictionId string `protobuf:"bytes,1,opt,name=prediction_id,json=predictionId,proto3" json:"prediction_id,omitempty"`
 	// What was true, one of them.
 	//
@@ -170,7 +174,9 @@ type Label struct {
 	//	*Label_Reward
 	Truth isLabel_Truth `protobuf_oneof:"truth"`
 	// time is when the truth became known. Unset means now.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// row is which row of the answer the label is of, from 0. It may be left out if the answer has one row.
+	Row           *uint32 `protobuf:"varint,6,opt,name=row,proto3,oneof" json:"row,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +257,13 @@ func (x *Label) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *Label) GetRow() uint32 {
+	if x != nil && x.Row != nil {
+		return *x.Row
+	}
+	return 0
 }
 
 type isLabel_Truth interface {
@@ -412,14 +425,16 @@ const file_sluice_feedback_v1_feedback_proto_rawDesc = "" +
 	"\n" +
 	"!sluice/feedback/v1/feedback.proto\x12\x12sluice.feedback.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n" +
 	"\vSendRequest\x121\n" +
-	"\x06labels\x18\x01 \x03(\v2\x19.sluice.feedback.v1.LabelR\x06labels\"\xb1\x01\n" +
+	"\x06labels\x18\x01 \x03(\v2\x19.sluice.feedback.v1.LabelR\x06labels\"\xd0\x01\n" +
 	"\x05Label\x12#\n" +
 	"\rprediction_id\x18\x01 \x01(\tR\fpredictionId\x12\x16\n" +
 	"\x05class\x18\x02 \x01(\tH\x00R\x05class\x12\x18\n" +
 	"\x06number\x18\x03 \x01(\x01H\x00R\x06number\x12\x18\n" +
 	"\x06reward\x18\x04 \x01(\x01H\x00R\x06reward\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\a\n" +
-	"\x05truth\"\x7f\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
+	"\x03row\x18\x06 \x01(\rH\x01R\x03row\x88\x01\x01B\a\n" +
+	"\x05truthB\x06\n" +
+	"\x04_row\"\x7f\n" +
 	"\fSendResponse\x12\x18\n" +
 	"\acounted\x18\x01 \x01(\rR\acounted\x12\x1e\n" +
 	"\n" +
@@ -429,7 +444,7 @@ const file_sluice_feedback_v1_feedback_proto_rawDesc = "" +
 	"\aRefusal\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x122\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1a.sluice.feedback.v1.ReasonR\x06reason\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text*\x82\x02\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text*\x92\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REASON_MALFORMED\x10\x01\x12\x16\n" +
@@ -442,7 +457,9 @@ const file_sluice_feedback_v1_feedback_proto_rawDesc = "" +
 	"\x14REASON_NO_PREDICTION\x10\b\x12\x0f\n" +
 	"\vREASON_TIME\x10\t\x12\x0f\n" +
 	"\vREASON_FULL\x10\n" +
-	"2\\\n" +
+	"\x12\x0e\n" +
+	"\n" +
+	"REASON_ROW\x10\v2\\\n" +
 	"\x0fFeedbackService\x12I\n" +
 	"\x04Send\x12\x1f.sluice.feedback.v1.SendRequest\x1a .sluice.feedback.v1.SendResponseB,Z*sluice/proto/sluice/feedback/v1;feedbackv1b\x06proto3"
 
