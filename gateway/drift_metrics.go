@@ -22,6 +22,8 @@ var (
 		"Alarms about the data of a version.", "model", "version")
 	descDriftPSI = desc("sluice_drift_psi",
 		"Population stability index of a feature in the last whole window; absent without enough values.", "model", "version", "feature")
+	descDriftMMD = desc("sluice_drift_mmd",
+		"How far the rows of a wide tensor have moved in the last whole window, in standard deviations; absent without enough rows.", "model", "version", "feature")
 	descDriftState = desc("sluice_drift_state",
 		"What is to be thought of a feature: 0 insufficient, 1 ok, 2 suspect, 3 drift.", "model", "version", "feature")
 	descPayloads = desc("sluice_payload_samples_total",
@@ -32,7 +34,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c driftGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descDriftSamples, descDriftUnreadable, descDriftAlarms, descDriftPSI, descDriftState, descDriftDropped, descPayloads} {
+	for _, d := range []*prometheus.Desc{descDriftSamples, descDriftUnreadable, descDriftAlarms, descDriftPSI, descDriftMMD, descDriftState, descDriftDropped, descPayloads} {
 		ch <- d
 	}
 }
@@ -53,6 +55,9 @@ func (c driftGauges) Collect(ch chan<- prometheus.Metric) {
 			out.gauge(descDriftState, float64(f.State), r.Model, r.Version, f.Label)
 			if !math.IsNaN(f.PSI.Value) {
 				out.gauge(descDriftPSI, f.PSI.Value, r.Model, r.Version, f.Label)
+			}
+			if !math.IsNaN(f.MMD.Value) {
+				out.gauge(descDriftMMD, f.MMD.Value, r.Model, r.Version, f.Label)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,7 +27,8 @@ have a drift setting; docs/drift.md says what the numbers mean.
 
   PSI    population stability index; from the route's effect on (0.2) it matters
   P      probability that chance gives as much, corrected for the number of features
-  SHIFT  how far values have moved, in standard deviations of the reference
+  SHIFT  how far values have moved, in standard deviations of the reference; of whole rows
+         of a wide tensor (.embedding), their MMD, which has to reach the effect
   STATE  drift: suspect in two of the last three windows
 
 The small histograms show the shares of the reference's tenths, or of its categories,
@@ -165,7 +167,7 @@ func driftTable(features []*adminv1.FeatureDrift) *table {
 			state = faint.Render(state)
 		}
 		t.add(visible(f.GetFeature(), 40), state, fmt.Sprint(f.GetValues()), statisticText(f.GetPsi(), "%.3f"),
-			probabilityText(f.Adjusted), statisticText(f.GetWasserstein(), "%.2f"),
+			probabilityText(f.Adjusted), statisticText(cmp.Or(f.GetWasserstein(), f.GetMmd()), "%.2f"),
 			histogram(f.GetReference()), histogram(f.GetCurrent()), ratesText(f.GetRates()))
 	}
 	return t

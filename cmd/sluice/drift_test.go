@@ -225,6 +225,22 @@ func TestVersionsThatAreNotCalledAreNotContrasted(t *testing.T) {
 	}
 }
 
+// TestWholeRowsHaveTheirOwnShift: MMD stands where others have Wasserstein's distance, and there is no PSI.
+func TestWholeRowsHaveTheirOwnShift(t *testing.T) {
+	p := 1e-6
+	resp := &adminv1.GetDriftResponse{Versions: []*adminv1.VersionDrift{{Version: "v1", Features: []*adminv1.FeatureDrift{
+		{Feature: "x.embedding", State: "drift", Values: 900, Mmd: &adminv1.DriftStatistic{Value: 0.31}, Adjusted: &p},
+		{Feature: "x.mean", State: "ok", Values: 900, Psi: &adminv1.DriftStatistic{Value: 0.01}, Wasserstein: &adminv1.DriftStatistic{Value: 0.02}},
+	}}}}
+	var b strings.Builder
+	writeDrift(colours(&b), "m", resp)
+	for _, row := range []string{`x\.embedding +drift +900 +- +1e-06 +0\.31 +- +-`, `x\.mean +ok +900 +0\.010 +- +0\.02`} {
+		if !regexp.MustCompile("(?m)^" + row).MatchString(b.String()) {
+			t.Errorf("no line like %q in:\n%s", row, b.String())
+		}
+	}
+}
+
 // TestContrastsAreSaidInWords: one line for each verdict, which tells it from all others.
 func TestContrastsAreSaidInWords(t *testing.T) {
 	unlike := []*adminv1.UnlikeFeature{{Feature: "output.y", Psi: 0.41}}

@@ -150,7 +150,7 @@ func featureDrift(f drift.Finding) *adminv1.FeatureDrift {
 	d := &adminv1.FeatureDrift{
 		Feature: f.Feature, Label: f.Label, Effect: f.Effect, State: f.State.String(), Values: f.Values,
 		Psi: statistic(f.PSI), Ks: statistic(f.KS), ChiSquare: statistic(f.ChiSquare),
-		Wasserstein: statistic(f.Wasserstein), JensenShannon: statistic(f.JensenShannon),
+		Wasserstein: statistic(f.Wasserstein), JensenShannon: statistic(f.JensenShannon), Mmd: statistic(f.MMD),
 		LInfinity: number(f.LInfinity), Hellinger: number(f.Hellinger), Adjusted: number(f.Adjusted), Ranked: number(f.Ranked),
 		Reference: f.Reference, Current: f.Current,
 	}

@@ -72,8 +72,8 @@ func TestDriftIsToldAsItWasFound(t *testing.T) {
 				Feature: "age", Label: "input[0]", State: drift.Drift, Values: 1200, PSI: stat.Result{Value: 0.4, P: 1e-9}, KS: none, ChiSquare: none,
 				Wasserstein: stat.Result{Value: 0.7, P: math.NaN()}, JensenShannon: none, LInfinity: 0.1, Hellinger: math.NaN(), Effect: 0.3,
 				Adjusted: 1e-8, Ranked: 1e-8, Rates: []drift.Rate{{Kind: drift.NaN, Count: 5, Rows: 1234, Bound: 0.01, Alarm: true}},
-				Reference: []float64{0.5, 0.5}, Current: []float64{0.1, 0.9},
-			}},
+				Reference: []float64{0.5, 0.5}, Current: []float64{0.1, 0.9}, MMD: none,
+			}, {Feature: "x.embedding", State: drift.OK, PSI: none, KS: none, ChiSquare: none, Wasserstein: none, JensenShannon: none, MMD: stat.Result{Value: 0.15, P: 0.03}}},
 		})
 	}
 	f.alarms = []drift.Alarm{{Key: drift.Key{Model: "fraud", Version: "v8"}, Feature: "age", Reason: "distribution", Text: "PSI 0.400", Window: span, At: span.To}}
@@ -96,8 +96,12 @@ func TestDriftIsToldAsItWasFound(t *testing.T) {
 		d.GetWasserstein().GetValue() != 0.7 || d.GetWasserstein().P != nil, // not calibrated
 		d.GetKs() != nil || d.Hellinger != nil,                              // not defined
 		d.GetRates()[0].GetKind() != "nan" || !d.GetRates()[0].GetAlarm(),
+		d.GetMmd() != nil,
 		len(d.GetCurrent()) != 2:
 		t.Errorf("feature %v", d)
+	}
+	if d := v.GetFeatures()[1]; d.GetMmd().GetValue() != 0.15 || d.GetMmd().GetP() != 0.03 || d.GetPsi() != nil {
+		t.Errorf("feature %v, want its MMD", d)
 	}
 	if a := resp.GetAlarms()[0]; a.GetVersion() != "v8" || a.GetReason() != "distribution" || a.GetText() != "PSI 0.400" || a.GetWindow().GetSamples() != 1234 {
 		t.Errorf("alarm %v", a)

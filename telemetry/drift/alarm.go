@@ -2,6 +2,7 @@ package drift
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"time"
 )
@@ -24,9 +25,13 @@ type Alarm struct {
 
 // ofDrift is the alarm of a feature that has drifted. v.mu is held.
 func (v *Version) ofDrift(f Finding) Alarm {
+	statistic := "PSI"
+	if math.IsNaN(f.PSI.Value) {
+		statistic = "MMD"
+	}
 	return Alarm{
 		Key: v.key, Feature: f.Feature, Reason: "distribution", Window: v.last, Finding: &f,
-		Text: fmt.Sprintf("PSI %.3f >= %.3g, P %.2g <= %.2g, in 2 of 3 windows", f.PSI.Value, f.Effect, f.Adjusted, v.settings.Policy.Level()),
+		Text: fmt.Sprintf("%s %.3f >= %.3g, P %.2g <= %.2g, in 2 of 3 windows", statistic, f.size(), f.Effect, f.Adjusted, v.settings.Policy.Level()),
 	}
 }
 

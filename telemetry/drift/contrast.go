@@ -162,9 +162,9 @@ func (w wholeWindow) unlike(o wholeWindow) (differ []Unlike, compared int) {
 }
 
 // commonCells says both counts by the same cells, few enough for PSI; false if one has numbers and the other
-// categories.
+// categories, and of embeddings: each reference has a bandwidth of its own, and projections tell as well.
 func commonCells(f *feature, a *counts, g *feature, b *counts) (x, y []uint64, ok bool) {
-	if f.isNumber() != g.isNumber() {
+	if f.isNumber() != g.isNumber() || f.embedding != nil || g.embedding != nil {
 		return nil, nil, false
 	}
 	ca, n := a.wide()

@@ -9,7 +9,7 @@ import (
 
 // Least numbers of values below which a statistic means nothing.
 const (
-	leastForPSI = 500 // and Jensen-Shannon and Wasserstein
+	leastForPSI = 500 // and Jensen-Shannon, Wasserstein and MMD
 	leastForKS  = 100
 )
 
@@ -45,13 +45,16 @@ type Finding struct {
 	// Wasserstein on all bins and for numbers only. A statistic that is not defined, or for which there are
 	// too few values, is NaN.
 	PSI, KS, ChiSquare stat.Result
+	// MMD is how far the rows of an embedding have moved, in standard deviations of the reference's. An embedding
+	// has no other statistic.
+	MMD stat.Result
 	// Wasserstein, in standard deviations of the reference, and JensenShannon have a P only if the reference is
 	// calibrated.
 	Wasserstein, JensenShannon stat.Result
 	LInfinity, Hellinger       float64
-	// Effect is the PSI from which on a change of the feature matters.
+	// Effect is the PSI from which on a change of the feature matters; of an embedding, the MMD.
 	Effect float64
-	// P is that of the feature's test, PSI's for numbers and χ²'s for others; Adjusted is P corrected for
+	// P is that of the feature's test, PSI's for numbers, MMD's for embeddings and χ²'s for others; Adjusted is P corrected for
 	// the number of features (Holm), Ranked that by which features are listed (Benjamini and Hochberg).
 	P, Adjusted, Ranked float64
 	// Rates are the shares of rows without a cell, and of values outside of the reference.
@@ -87,13 +90,21 @@ func judge(r *reference, t *tally, p Policy) []Finding {
 		switch {
 		case math.IsNaN(f.P):
 			f.State = Insufficient
-		case f.Adjusted <= p.Level() && f.PSI.Value >= f.Effect:
+		case f.Adjusted <= p.Level() && f.size() >= f.Effect:
 			f.State = Suspect
 		default:
 			f.State = OK
 		}
 	}
 	return found
+}
+
+// size is what is set against Effect.
+func (f *Finding) size() float64 {
+	if math.IsNaN(f.PSI.Value) {
+		return f.MMD.Value
+	}
+	return f.PSI.Value
 }
 
 // compare computes the statistics of one feature.
@@ -104,8 +115,16 @@ func compare(f *feature, c *counts) Finding {
 	none := stat.Result{Value: math.NaN(), P: math.NaN()}
 	found := Finding{
 		Feature: f.doc.GetName(), Values: n, Rates: rates(f, c),
-		PSI: none, KS: none, ChiSquare: none, Wasserstein: none, JensenShannon: none,
+		PSI: none, KS: none, ChiSquare: none, MMD: none, Wasserstein: none, JensenShannon: none,
 		LInfinity: math.NaN(), Hellinger: math.NaN(), P: math.NaN(),
+	}
+	if f.embedding != nil {
+		if min(n, m) >= leastForPSI {
+			found.MMD.Value = stat.NormalisedMMD(f.rows, *c.rows)
+			found.MMD.P = f.null.mmd.P(stat.SquaredMMD(f.rows, *c.rows), m, n)
+			found.P = found.MMD.P
+		}
+		return found
 	}
 	refGroups, curGroups := f.groups.Sum(ref), f.groups.Sum(cells)
 	found.Reference, found.Current = share(refGroups, m), share(curGroups, n)

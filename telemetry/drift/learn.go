@@ -16,12 +16,13 @@ import (
 // maxLearnt bounds the different strings that are told apart while a category is learnt.
 const maxLearnt = MaxCategories + maxOthers
 
-// Column gathers the values of one feature until its distribution can be learnt. It keeps every number, and
-// the counts of strings.
+// Column gathers the values of one feature until its distribution can be learnt. It keeps every number, the counts
+// of strings, and of rows what [rows] says.
 type Column struct {
 	numbers    []float64
 	categories map[string]uint64
 	rest       uint64 // strings too many to be told apart
+	rows       *rows
 	missing    uint64
 }
 
@@ -46,12 +47,30 @@ func (c *Column) Category(s string) {
 	c.rest++
 }
 
+// row adds what is embedded of a wide row; one with NaN counts as missing.
+func (c *Column) row(e *embedded) {
+	switch {
+	case slices.ContainsFunc(e.row, math.IsNaN):
+		c.missing++
+		return
+	case c.rows == nil:
+		c.rows = &rows{waves: e.waves}
+	case c.rows.waves.Width != e.waves.Width:
+		c.missing++ // of another tensor by the same name
+		return
+	}
+	c.rows.add(e.row)
+}
+
 // Missing adds a row without a value.
 func (c *Column) Missing() { c.missing++ }
 
 // Feature returns the distribution of what was added; false if there was no value that can be counted. A column
 // has numbers or strings; of both, the strings are taken.
 func (c *Column) Feature(name string) (*driftv1.Feature, bool) {
+	if c.rows != nil {
+		return c.rows.feature(name, c.missing)
+	}
 	if len(c.categories) > 0 {
 		return c.ofCategories(name), true
 	}
@@ -144,6 +163,9 @@ func (c *Column) seen() int {
 	n := len(c.numbers) + int(c.missing) + int(c.rest)
 	for _, k := range c.categories {
 		n += int(k)
+	}
+	if c.rows != nil {
+		n += c.rows.n()
 	}
 	return n
 }

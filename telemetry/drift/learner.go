@@ -1,14 +1,21 @@
 package drift
 
 import (
+	"math"
+	"strconv"
+
 	driftv1 "sluice/proto/sluice/drift/v1"
 )
+
+// maxEmbeddings is how many embeddings are learnt of one version. While it learns, each takes up to 4 MB.
+const maxEmbeddings = 8
 
 // learner gathers the first values of features that have no reference. It is not safe for concurrent use.
 type learner struct {
 	want    int
 	rows    int
 	columns map[string]*Column
+	embeds  int // columns of rows
 }
 
 func newLearner(want int) *learner {
@@ -27,22 +34,31 @@ func (l *learner) learn(values []value) bool {
 		}
 		c := l.columns[v.feature]
 		if c == nil {
-			if len(l.columns) >= MaxFeatures {
+			if len(l.columns) >= MaxFeatures || v.wide != nil && l.embeds >= maxEmbeddings {
 				continue
+			}
+			if v.wide != nil {
+				l.embeds++
 			}
 			c = new(Column)
 			l.columns[v.feature] = c
 		}
-		if v.text != nil {
+		switch {
+		case v.wide != nil:
+			c.row(v.wide)
+		case v.text != nil:
 			c.Category(string(v.text))
-		} else {
+		case v.class && !math.IsNaN(v.number):
+			c.Category(strconv.Itoa(int(v.number)))
+		default:
 			c.Number(v.number)
 		}
 	}
 	return l.rows == l.want
 }
 
-// features are those that could be learnt, and are not known.
+// features are those that could be learnt, and are not known. It takes a while for embeddings, and may run without the
+// lock of learn once that has reported that there are enough: then learn changes nothing any more.
 func (l *learner) features(known *driftv1.Reference) []*driftv1.Feature {
 	has := make(map[string]bool)
 	for _, f := range known.GetFeatures() {
@@ -50,10 +66,13 @@ func (l *learner) features(known *driftv1.Reference) []*driftv1.Feature {
 	}
 	var all []*driftv1.Feature
 	for name, c := range l.columns {
+		if has[name] {
+			continue
+		}
 		for range l.rows - c.seen() {
 			c.Missing()
 		}
-		if f, ok := c.Feature(name); ok && !has[name] {
+		if f, ok := c.Feature(name); ok {
 			f.Learnt = true
 			all = append(all, f)
 		}

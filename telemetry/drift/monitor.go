@@ -54,6 +54,7 @@ type Monitor struct {
 	replica string // distinguishes the counts of gateways that share a store
 	queue   chan job
 	dropped atomic.Uint64
+	failed  sync.Once
 
 	mu       sync.Mutex
 	versions map[Key]*Version

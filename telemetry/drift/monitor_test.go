@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/proto/inference"
+	"sluice/proto/inference/tensor"
 	"sluice/telemetry/drift"
 )
 
@@ -365,6 +367,76 @@ func TestSamplingKeepsToItsRateAndPicksTheSameCalls(t *testing.T) {
 		}
 		if both < a*9/10 {
 			t.Errorf("%d of the %d that the one picks are picked by the other, want nearly all", both, a)
+		}
+	})
+}
+
+// raw is a call as it was read.
+type raw struct{ in, out []tensor.Tensor }
+
+func (r raw) Tensors() (in, out []tensor.Tensor, err error) { return r.in, r.out, nil }
+func (r raw) Release()                                      {}
+
+// Triton answers one client with scores and another, who asks for a classification, with strings of the same name and width.
+func TestATensorMayChangeItsDatatype(t *testing.T) {
+	numbers := func(name string, width int) tensor.Tensor {
+		all, err := tensor.Inputs(&inference.ModelInferRequest{Inputs: []*inference.ModelInferRequest_InferInputTensor{{
+			Name: name, Datatype: "FP64", Shape: []int64{1, int64(width)}, Contents: &inference.InferTensorContents{Fp64Contents: make([]float64, width)},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0]
+	}
+	texts := func(name string, width int) tensor.Tensor {
+		all, err := tensor.Inputs(&inference.ModelInferRequest{Inputs: []*inference.ModelInferRequest_InferInputTensor{{
+			Name: name, Datatype: "BYTES", Shape: []int64{1, int64(width)}, Contents: &inference.InferTensorContents{BytesContents: make([][]byte, width)},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0]
+	}
+	for _, width := range []int{1, 2, 3, 5, 64, 65, 2000} {
+		for _, calls := range [][]raw{
+			{{in: []tensor.Tensor{texts("x", width)}}, {in: []tensor.Tensor{numbers("x", width)}}},
+			{{in: []tensor.Tensor{numbers("x", width), texts("x", width), numbers("x", width)}}},
+			{{out: []tensor.Tensor{texts("x", width)}}, {out: []tensor.Tensor{numbers("x", width)}}},
+			{{out: []tensor.Tensor{numbers("x", width)}}, {out: []tensor.Tensor{texts("x", width)}}},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				g := start(t, 1, nil)
+				v := g.all[0].Watch(key, settings(), "")
+				for i, c := range calls {
+					v.Offer(uint64(i), c)
+				}
+				synctest.Wait()
+				if r := g.all[0].Reports(key.Model)[0]; r.Sampled != uint64(len(calls)) || r.Unreadable != 0 {
+					t.Errorf("%d columns: %d sampled and %d unreadable of %d calls", width, r.Sampled, r.Unreadable, len(calls))
+				}
+			})
+		}
+	}
+}
+
+// broken is a call that cannot even be read.
+type broken struct{ *sample }
+
+func (broken) Tensors() (in, out []tensor.Tensor, err error) { panic("a mistake") }
+
+// Whatever goes wrong while a stranger's tensors are read, the gateway stays.
+func TestAMistakeLosesASampleAndNotTheGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, nil)
+		v := g.all[0].Watch(key, settings(), "")
+		var released atomic.Int64
+		for i := range 3 {
+			v.Offer(uint64(i), broken{&sample{released: &released}})
+		}
+		v.Offer(4, &sample{row: []float64{1, 2, 3}, released: &released})
+		synctest.Wait()
+		if r := g.all[0].Reports(key.Model)[0]; r.Unreadable != 3 || r.Sampled != 1 || released.Load() != 4 {
+			t.Errorf("%d unreadable, %d sampled, %d released, want 3, 1 and 4", r.Unreadable, r.Sampled, released.Load())
 		}
 	})
 }

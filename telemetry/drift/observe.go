@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"sluice/proto/inference/tensor"
-	"sluice/telemetry/drift/stat"
 )
 
 // Bounds of what is looked at in one call.
@@ -16,10 +15,8 @@ const (
 	maxColumns = 64
 	// maxWidth is the widest row that is looked at at all.
 	maxWidth = 1 << 20
-	// maxTensors is the most different tensors of one version, and projections how many random directions
-	// there are.
-	maxTensors  = 64
-	projections = 16
+	// maxTensors is the most different tensors of one version.
+	maxTensors = 64
 )
 
 // value is what one call says of one feature.
@@ -27,18 +24,23 @@ type value struct {
 	feature string
 	at      int // in the reference; -1 if it is not there
 	number  float64
-	text    []byte // of a category; then number means nothing
+	class   bool      // the number is that of a class, so its digits are a category as well
+	text    []byte    // of a category; then number means nothing
+	wide    *embedded // of a whole row; then neither does
 }
 
 // layout says what is looked at in a tensor, and by which names. It is made when a tensor is first seen, so that
 // names are not put together for every call.
 type layout struct {
-	width      int
-	names      []string // of columns, or of summaries
-	directions stat.Directions
-	room       []float64
-	ref        *reference // by which at was looked up
-	at         []int      // where names are in the reference, -1 if they are not
+	width    int
+	text     bool      // strings, not numbers
+	names    []string  // of columns, or of summaries
+	lens     *lens     // of wide rows
+	numbers  []float64 // summaries
+	row      []float64 // what is embedded, unless it is too wide for that
+	embedded embedded
+	ref      *reference // by which at was looked up
+	at       []int      // where names are in the reference, -1 if they are not
 }
 
 // observer turns tensors into values. It belongs to one goroutine.
@@ -47,6 +49,7 @@ type observer struct {
 	layouts map[string]*layout  // by side and tensor
 	ref     *reference
 	values  []value
+	room    []float64 // of the row that is looked at
 }
 
 func newObserver(columns map[string][]string) *observer {
@@ -117,25 +120,32 @@ func rowOf(t *tensor.Tensor, columns int, pick uint64) (row, width int) {
 
 // layout returns what is looked at in a tensor, nil if there are too many different ones.
 func (o *observer) layout(side string, t *tensor.Tensor, width int) *layout {
-	key := side + t.Name
-	if l := o.layouts[key]; l != nil && l.width == width {
-		if l.ref != o.ref {
-			l.find(o.ref)
+	key, text := side+t.Name, t.Datatype == tensor.Bytes
+	old := o.layouts[key]
+	switch {
+	case old != nil && old.width == width && old.text == text:
+		if old.ref != o.ref {
+			old.find(o.ref)
 		}
-		return l
-	} else if l == nil && (len(o.layouts) >= maxTensors || len(key) > maxNameBytes-32) {
+		return old
+	case old == nil && (len(o.layouts) >= maxTensors || len(key) > maxNameBytes-32):
 		return nil
 	}
-	l := &layout{width: width, room: make([]float64, width)}
-	text := t.Datatype == tensor.Bytes
+	l := &layout{width: width, text: text}
+	if width > maxColumns && !text {
+		l.lens = newLens(width)
+		l.embedded.waves = l.lens.waves
+	}
 	switch {
 	case side != "" && width > 1 && !text:
 		l.names = []string{key + ".class", key + ".top1", key + ".margin", key + ".entropy"}
+		if l.lens != nil {
+			l.names = append(l.names, key+wholeRow)
+		}
 	case width > maxColumns && text:
 		l.names = []string{key} // the first string has to do
 	case width > maxColumns:
 		l.names = summaryNames(key)
-		l.directions = stat.NewDirections(projections, width)
 	default:
 		l.names = columnNames(key, width, o.columns[key])
 	}
@@ -174,13 +184,16 @@ func columnNames(tensor string, width int, given []string) []string {
 	return names
 }
 
+// wholeRow ends the name of the feature that is a whole row, of tensors that are too wide to look at column by column.
+const wholeRow = ".embedding"
+
 // summaryNames are the features of a tensor that is too wide to look at column by column.
 func summaryNames(tensor string) []string {
 	names := []string{tensor + ".mean", tensor + ".sd", tensor + ".zeros", tensor + ".norm"}
 	for i := range projections {
 		names = append(names, tensor+".projection"+strconv.Itoa(i))
 	}
-	return names
+	return append(names, tensor+wholeRow)
 }
 
 func (o *observer) texts(l *layout, t *tensor.Tensor, row int) {
@@ -191,19 +204,24 @@ func (o *observer) texts(l *layout, t *tensor.Tensor, row int) {
 }
 
 func (o *observer) numbers(l *layout, t *tensor.Tensor, row int) {
-	l.room = l.room[:l.width]
-	t.Floats(l.room, row*l.width)
+	numbers := o.floats(t, row, l.width)
 	for i, name := range l.names {
-		o.values = append(o.values, value{feature: name, at: l.at[i], number: l.room[i]})
+		o.values = append(o.values, value{feature: name, at: l.at[i], number: numbers[i]})
 	}
+}
+
+// floats reads a row, until the next one is read.
+func (o *observer) floats(t *tensor.Tensor, row, width int) []float64 {
+	o.room = slices.Grow(o.room[:0], width)[:width]
+	t.Floats(o.room, row*width)
+	return o.room
 }
 
 // summaries are those of a row that is too wide to look at column by column.
 func (o *observer) summaries(l *layout, t *tensor.Tensor, row int) {
-	l.room = l.room[:l.width]
-	t.Floats(l.room, row*l.width)
+	x := o.floats(t, row, l.width)
 	var sum, square, zeros float64
-	for _, v := range l.room {
+	for _, v := range x {
 		sum += v
 		square += v * v
 		if v == 0 {
@@ -212,23 +230,38 @@ func (o *observer) summaries(l *layout, t *tensor.Tensor, row int) {
 	}
 	n := float64(l.width)
 	mean := sum / n
-	numbers := []float64{mean, math.Sqrt(max(0, square/n-mean*mean)), zeros / n, math.Sqrt(square)}
-	numbers = l.directions.Project(numbers, l.room)
-	for i, name := range l.names {
-		o.values = append(o.values, value{feature: name, at: l.at[i], number: numbers[i]})
+	l.numbers = append(l.numbers[:0], mean, math.Sqrt(max(0, square/n-mean*mean)), zeros/n, math.Sqrt(square))
+	own := len(l.numbers)
+	l.numbers = l.lens.project(l.numbers, x)
+	for i, v := range l.numbers {
+		o.values = append(o.values, value{feature: l.names[i], at: l.at[i], number: v})
 	}
+	o.whole(l, x, l.numbers[own:])
+}
+
+// whole is a row as such, or its projections if it is too wide for that.
+func (o *observer) whole(l *layout, row, projected []float64) {
+	if l.embedded.row = projected; l.width <= maxEmbedded {
+		l.row = append(l.row[:0], row...)
+		l.embedded.row = l.row
+	}
+	last := len(l.names) - 1
+	o.values = append(o.values, value{feature: l.names[last], at: l.at[last], wide: &l.embedded})
 }
 
 // scores are the class with the highest score, its probability, how far it is ahead of the next, and the entropy
 // in nats. Scores that are no probabilities are taken for logits.
 func (o *observer) scores(l *layout, t *tensor.Tensor, row int) {
-	l.room = l.room[:l.width]
-	t.Floats(l.room, row*l.width)
-	if !areProbabilities(l.room) {
-		softmax(l.room)
+	x := o.floats(t, row, l.width)
+	if l.lens != nil { // before they become probabilities: they may be no scores, but what the model is for
+		l.numbers = l.lens.project(l.numbers[:0], x)
+		o.whole(l, x, l.numbers)
+	}
+	if !areProbabilities(x) {
+		softmax(x)
 	}
 	class, top, second, entropy := 0, math.Inf(-1), math.Inf(-1), 0.0
-	for i, p := range l.room {
+	for i, p := range x {
 		switch {
 		case p > top:
 			class, top, second = i, p, top
@@ -239,24 +272,15 @@ func (o *observer) scores(l *layout, t *tensor.Tensor, row int) {
 			entropy -= p * math.Log(p)
 		}
 	}
-	numbers := []float64{float64(class), top, top - second, entropy}
-	if slices.ContainsFunc(l.room, math.IsNaN) {
+	numbers := [...]float64{float64(class), top, top - second, entropy}
+	if slices.ContainsFunc(x, math.IsNaN) {
 		for i := range numbers {
 			numbers[i] = math.NaN()
 		}
 	}
-	o.values = append(o.values, value{feature: l.names[0], at: l.at[0], number: numbers[0], text: className(numbers[0])})
-	for i, name := range l.names[1:] {
-		o.values = append(o.values, value{feature: name, at: l.at[i+1], number: numbers[i+1]})
+	for i, v := range numbers {
+		o.values = append(o.values, value{feature: l.names[i], at: l.at[i], number: v, class: i == 0})
 	}
-}
-
-// className makes a class a category; that of nothing has no name.
-func className(class float64) []byte {
-	if math.IsNaN(class) {
-		return nil
-	}
-	return strconv.AppendInt(nil, int64(class), 10)
 }
 
 func areProbabilities(scores []float64) bool {

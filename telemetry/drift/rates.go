@@ -55,6 +55,8 @@ func (c *counts) rate(f *feature, k RateKind) uint64 {
 		return uint64(c.nan)
 	case k == Infinite:
 		return uint64(c.inf)
+	case f.embedding != nil:
+		return 0 // rows have no outside
 	case f.isNumber():
 		return uint64(c.cells[0]) + uint64(c.cells[last])
 	}
@@ -75,6 +77,9 @@ func (f *feature) rateBound(k RateKind) float64 {
 	case Infinite:
 		events = f.doc.GetInfinite()
 	case Outside:
+		if f.embedding != nil {
+			return 1
+		}
 		counts := f.doc.GetCounts()
 		rows = stat.Total(counts)
 		if events = counts[len(counts)-1]; f.isNumber() {

@@ -44,7 +44,10 @@ type feature struct {
 	others map[uint64]struct{} // and the rest of them
 	groups stat.Groups         // what PSI and its kin are computed on
 	bounds [rateKinds]float64  // what the reference allows for
-	null   struct{ wasserstein, jensenShannon stat.Null }
+	null   struct{ wasserstein, jensenShannon, mmd stat.Null }
+	// embedding is set of whole rows, and rows is what the reference has of them.
+	embedding *driftv1.Embedding
+	rows      stat.Embedding
 }
 
 // Check returns an error that says what is wrong with a reference, nil if it can be used.
@@ -115,8 +118,10 @@ func newFeature(doc *driftv1.Feature) (*feature, error) {
 			f.others[h] = struct{}{}
 		}
 		cells = len(c.GetNames()) + 2
+	case doc.GetEmbedding() != nil:
+		f.embedding, cells = doc.GetEmbedding(), 1
 	default:
-		return nil, errors.New("got neither numbers nor categories, want one of them")
+		return nil, errors.New("got neither numbers nor categories nor an embedding, want one of them")
 	}
 	if len(doc.GetCounts()) != cells {
 		return nil, fmt.Errorf("counts: got %d, want one for each of %d cells", len(doc.GetCounts()), cells)
@@ -124,12 +129,31 @@ func newFeature(doc *driftv1.Feature) (*feature, error) {
 	if n := stat.Total(doc.GetCounts()); n == 0 || n > math.MaxUint32 || doc.GetMissing()+doc.GetInfinite()+n != doc.GetRows() {
 		return nil, fmt.Errorf("rows: got %d, want the sum of %d counts (at least 1), %d missing and %d infinite", doc.GetRows(), n, doc.GetMissing(), doc.GetInfinite())
 	}
+	if f.embedding != nil {
+		if err := f.embed(); err != nil {
+			return nil, err
+		}
+	}
 	f.groups = groupsOf(f, doc.GetCounts())
 	for k := range rateKinds {
 		f.bounds[k] = f.rateBound(k)
 	}
 	f.null.wasserstein, f.null.jensenShannon = nullFrom(doc.GetWasserstein()), nullFrom(doc.GetJensenShannon())
+	f.null.mmd = nullFrom(doc.GetMmd())
 	return f, nil
+}
+
+// embed takes what the reference has of whole rows.
+func (f *feature) embed() error {
+	e := f.embedding
+	if e.GetWidth() < 1 || e.GetWidth() > maxEmbedded || !(e.GetBandwidth() > 0) || math.IsInf(e.GetBandwidth(), 0) {
+		return fmt.Errorf("embedding: got a width of %d and a bandwidth of %g, want 1 to %d and a number above 0", e.GetWidth(), e.GetBandwidth(), maxEmbedded)
+	}
+	f.rows = stat.Embedding{Rows: f.doc.GetCounts()[0], Sums: e.GetSums(), Square: e.GetSquare()}
+	if !f.rows.Valid() {
+		return fmt.Errorf("embedding.sums: got %d, want %d that %d rows can have", len(e.GetSums()), stat.FourierFeatures, f.rows.Rows)
+	}
+	return nil
 }
 
 // groupsOf joins bins to tenths of the reference. Single values stay what they are, but for what lies outside of
@@ -158,7 +182,7 @@ func (f *feature) effect(said float64) float64 {
 	return max(said, u.GetMean()+3*u.GetSd())
 }
 
-func (f *feature) isNumber() bool { return f.names == nil }
+func (f *feature) isNumber() bool { return f.names == nil && f.embedding == nil }
 
 // cells is the number of cells that are counted.
 func (f *feature) cells() int { return len(f.doc.GetCounts()) }
@@ -187,13 +211,17 @@ func (f *feature) statistics() []stat.Statistic {
 
 // Calibrate adds to a reference how its statistics are distributed while nothing changes, by drawing from it: about
 // a second for each number. pause, unless nil, is called after each feature and may say that it is enough. The
-// seed is the feature's name, so that equal references are calibrated equally.
+// seed is the feature's name, so that equal references are calibrated equally. Embeddings are calibrated when they are
+// learnt, from rows that are gone afterwards.
 func Calibrate(doc *driftv1.Reference, pause func(feature string) error) error {
 	r, err := newReference(doc)
 	if err != nil {
 		return err
 	}
 	for _, f := range r.features {
+		if f.embedding != nil {
+			continue
+		}
 		nulls := stat.Calibrate(f.doc.GetCounts(), f.statistics(), stat.CalibrationDraws, xxhash.Sum64String(f.doc.GetName()))
 		f.doc.JensenShannon = nullTo(nulls[0])
 		if f.isNumber() {

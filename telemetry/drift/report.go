@@ -122,7 +122,7 @@ func (m *Monitor) Remove(ctx context.Context, key Key) (bool, error) {
 }
 
 // FromTraffic makes a reference for a version of what another one was asked and has answered in its last whole
-// window. It is not calibrated.
+// window. It is not calibrated, but for embeddings: what chance does is taken over from the other's reference.
 func (m *Monitor) FromTraffic(key Key, from string) (*driftv1.Reference, error) {
 	source := m.version(Key{key.Model, from})
 	if source == nil {
@@ -144,9 +144,16 @@ func (m *Monitor) FromTraffic(key Key, from string) (*driftv1.Reference, error) 
 			continue // there is nothing to compare with
 		}
 		missing, inf := uint64(c.absent)+uint64(c.nan), uint64(c.inf)
-		doc.Features = append(doc.Features, &driftv1.Feature{
+		made := &driftv1.Feature{
 			Name: f.doc.GetName(), Rows: n + missing + inf, Missing: missing, Infinite: inf, Cells: f.doc.GetCells(), Counts: cells,
-		})
+		}
+		if f.embedding != nil {
+			made.Cells = &driftv1.Feature_Embedding{Embedding: &driftv1.Embedding{
+				Width: f.embedding.GetWidth(), Bandwidth: f.embedding.GetBandwidth(), Sums: slices.Clone(c.rows.Sums), Square: c.rows.Square,
+			}}
+			made.Mmd = f.doc.GetMmd()
+		}
+		doc.Features = append(doc.Features, made)
 	}
 	return doc, Check(doc)
 }

@@ -209,6 +209,10 @@ func FuzzObserve(f *testing.F) {
 	f.Add(request("BYTES", []int64{2}, &inference.InferTensorContents{BytesContents: [][]byte{{0xff}, nil}}), uint64(4))
 	f.Add(request("INT64", []int64{3}, &inference.InferTensorContents{Fp32Contents: []float32{1}}), uint64(5))
 	f.Add(request("FP64", []int64{1, 100}, nil, make([]byte, 800)), uint64(6))
+	// One of numbers after one of strings: their layouts have the same name and width.
+	f.Add(slices.Concat(
+		request("BYTES", []int64{1, 100}, &inference.InferTensorContents{BytesContents: make([][]byte, 100)}),
+		request("FP64", []int64{1, 100}, &inference.InferTensorContents{Fp64Contents: make([]float64, 100)})), uint64(7))
 	f.Fuzz(func(t *testing.T, data []byte, pick uint64) {
 		req := new(inference.ModelInferRequest)
 		if proto.Unmarshal(data, req) != nil {
@@ -219,6 +223,9 @@ func FuzzObserve(f *testing.F) {
 			return
 		}
 		o := newObserver(map[string][]string{"x": {"a", "b", "c"}})
+		if n := len(tensors); n > 0 {
+			o.look(tensors[:n-1], tensors[n-1:], nil, pick) // layouts that others of the same name and width may find
+		}
 		l := newLearner(2)
 		for range 2 {
 			// The same tensors as an answer, too: those are looked at in another way.

@@ -2,8 +2,10 @@ package drift
 
 import (
 	"math"
+	"slices"
 
 	driftv1 "sluice/proto/sluice/drift/v1"
+	"sluice/telemetry/drift/stat"
 )
 
 // tally is what was counted of one version by the cells of one reference, in four bytes a cell. It is not safe for
@@ -16,7 +18,8 @@ type tally struct {
 type counts struct {
 	cells            []uint32
 	absent, nan, inf uint32
-	min, max         float64 // of the numbers in cells
+	min, max         float64         // of the numbers in cells
+	rows             *stat.Embedding // of an embedding; its only cell is their number
 }
 
 func newTally(r *reference) *tally {
@@ -28,6 +31,10 @@ func newTally(r *reference) *tally {
 	cells := make([]uint32, total)
 	for i, f := range r.features {
 		t.features[i].cells, cells = cells[:f.cells():f.cells()], cells[f.cells():]
+		if f.embedding != nil {
+			rows := stat.NewEmbedding()
+			t.features[i].rows = &rows
+		}
 	}
 	t.reset()
 	return t
@@ -38,7 +45,10 @@ func (t *tally) reset() {
 	for i := range t.features {
 		c := &t.features[i]
 		clear(c.cells)
-		*c = counts{cells: c.cells, min: math.Inf(1), max: math.Inf(-1)}
+		*c = counts{cells: c.cells, rows: c.rows, min: math.Inf(1), max: math.Inf(-1)}
+		if c.rows != nil {
+			c.rows.Reset()
+		}
 	}
 }
 
@@ -55,6 +65,19 @@ func (c *counts) number(f *feature, v float64) {
 	}
 }
 
+// row counts a wide row; room is for its features.
+func (c *counts) row(f *feature, e *embedded, room []float64) {
+	switch {
+	case e.waves.Of(room, e.row, f.embedding.GetBandwidth()):
+		c.cells[0]++
+		c.rows.Add(room)
+	case slices.ContainsFunc(e.row, math.IsNaN):
+		c.nan++
+	default:
+		c.inf++
+	}
+}
+
 // add adds what another tally by the same reference has.
 func (t *tally) add(other *tally) {
 	t.samples += other.samples
@@ -65,6 +88,9 @@ func (t *tally) add(other *tally) {
 		}
 		to.absent, to.nan, to.inf = addCapped(to.absent, from.absent), addCapped(to.nan, from.nan), addCapped(to.inf, from.inf)
 		to.min, to.max = min(to.min, from.min), max(to.max, from.max)
+		if to.rows != nil {
+			to.rows.Merge(*from.rows)
+		}
 	}
 }
 
@@ -96,6 +122,9 @@ func (t *tally) encode() []*driftv1.Counts {
 		if c.min <= c.max {
 			all[i].Min, all[i].Max = c.min, c.max
 		}
+		if c.rows != nil {
+			all[i].Sums, all[i].Square = c.rows.Sums, c.rows.Square
+		}
 	}
 	return all
 }
@@ -110,10 +139,16 @@ func (t *tally) addEncoded(stored *driftv1.Tally) bool {
 		if len(c.GetCells()) != len(t.features[i].cells) || math.IsNaN(c.GetMin()) || math.IsNaN(c.GetMax()) {
 			return false
 		}
+		if t.features[i].rows != nil && !storedRows(c).Valid() {
+			return false
+		}
 	}
 	t.samples += stored.GetSamples()
 	for i, c := range stored.GetFeatures() {
 		to := &t.features[i]
+		if to.rows != nil {
+			to.rows.Merge(storedRows(c))
+		}
 		any := false
 		for j, n := range c.GetCells() {
 			to.cells[j] = addCapped(to.cells[j], n)
@@ -125,4 +160,9 @@ func (t *tally) addEncoded(stored *driftv1.Tally) bool {
 		}
 	}
 	return true
+}
+
+// storedRows is what a store has of an embedding.
+func storedRows(c *driftv1.Counts) stat.Embedding {
+	return stat.Embedding{Rows: uint64(c.GetCells()[0]), Sums: c.GetSums(), Square: c.GetSquare()}
 }

@@ -3,7 +3,10 @@ package drift
 import (
 	"fmt"
 	"maps"
+	"math"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +15,7 @@ import (
 
 	"sluice/proto/inference/tensor"
 	driftv1 "sluice/proto/sluice/drift/v1"
+	"sluice/telemetry/drift/stat"
 	"sluice/telemetry/payload"
 )
 
@@ -58,7 +62,9 @@ type Version struct {
 	done     *tally // of the last whole window
 	began    int64  // slot from which on was counted
 	recent   []recent
-	present  []bool // scratch: features that a call has
+	present  []bool    // scratch: features that a call has
+	waves    []float64 // scratch: what a wide row is embedded to
+	digits   [20]byte  // scratch: a class
 	rates    watch
 	findings []Finding // of the last whole window
 	last     Span
@@ -79,7 +85,7 @@ type Span struct {
 }
 
 func newVersion(m *Monitor, key Key) *Version {
-	v := &Version{key: key, mon: m}
+	v := &Version{key: key, mon: m, waves: make([]float64, stat.FourierFeatures)}
 	v.gate.threshold.Store(^uint64(0))
 	return v
 }
@@ -151,8 +157,18 @@ func (v *Version) Wants(id uint64) bool { return v != nil && v.gate.wants(id) }
 // counted as dropped.
 func (v *Version) Offer(id uint64, s Sample) { v.mon.offer(job{v, id, s}) }
 
-// count adds the values of one call, and returns features that have become known by it.
+// count adds the values of one call. What it reads was written by strangers: if that leads to a mistake in here, the sample is lost
+// and not the gateway.
 func (v *Version) count(id uint64, s Sample) {
+	defer func() {
+		if wrong := recover(); wrong != nil {
+			v.unreadable.Add(1)
+			v.mon.failed.Do(func() {
+				v.mon.cfg.Logger.Error("drift: a sample could not be counted; this is a mistake of Sluice, and is logged once",
+					"model", v.key.Model, "version", v.key.Version, "error", wrong, "stack", string(debug.Stack()))
+			})
+		}
+	}()
 	inputs, outputs, err := s.Tensors()
 	if err != nil {
 		v.unreadable.Add(1)
@@ -199,10 +215,14 @@ func (v *Version) tally(values []value) {
 		v.present[i] = true
 		f, c := v.ref.features[i], &v.open.features[i]
 		switch {
-		case f.isNumber() && val.text == nil:
+		case val.wide != nil && f.holds(val.wide):
+			c.row(f, val.wide, v.waves)
+		case val.wide == nil && f.isNumber() && val.text == nil:
 			c.number(f, val.number)
-		case !f.isNumber() && val.text != nil:
+		case f.names != nil && val.text != nil:
 			c.cells[f.category(val.text)]++
+		case f.names != nil && val.class && !math.IsNaN(val.number):
+			c.cells[f.category(strconv.AppendInt(v.digits[:0], int64(val.number), 10))]++
 		default:
 			c.nan++ // a string where the reference has numbers, or the other way
 		}
@@ -303,11 +323,12 @@ func (v *Version) span(from, to int64, samples uint64) Span {
 // are too few samples.
 func (v *Version) learnt(known *driftv1.Reference) (features []*driftv1.Feature, source, data string) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.learner.rows < v.learner.want {
+	l, data, enough := v.learner, v.data, v.learner.rows >= v.learner.want
+	v.mu.Unlock()
+	if !enough {
 		return nil, "", ""
 	}
-	return v.learner.features(known), fmt.Sprintf("first %d samples", v.learner.rows), v.data
+	return l.features(known), fmt.Sprintf("first %d samples", l.want), data
 }
 
 // isFrom reports whether the version's reference is what a store holds.

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
@@ -126,4 +128,33 @@ func (u Null) P(value float64, n, m uint64) float64 {
 		lo, hi := u.Quantiles[at-1], u.Quantiles[at]
 		return 1 - (float64(at-1)+(v-lo)/(hi-lo))/steps
 	}
+}
+
+// resampledWindow is the size of both samples that [CalibrateMMD] draws: enough for sums of bounded features to be
+// normal, as they are for every size at which they are judged.
+const resampledWindow = 500
+
+// CalibrateMMD finds how [SquaredMMD] is distributed while nothing changes by the bootstrap: it draws two samples from
+// rows of the reference, with replacement, as often as draws says, and sets them against each other. Each row is given by
+// what [Waves.Of] says of it. It takes about 30 µs a draw from 500 rows; equal seeds give equal results.
+func CalibrateMMD(rows [][]float64, draws int, seed uint64) Null {
+	if len(rows) < 2 || draws < 100 {
+		return Null{}
+	}
+	waves := len(rows[0])
+	all := blas64.General{Rows: len(rows), Cols: waves, Stride: waves, Data: slices.Concat(rows...)}
+	weight := blas64.Vector{N: len(rows), Inc: 1, Data: make([]float64, len(rows))}
+	difference := blas64.Vector{N: waves, Inc: 1, Data: make([]float64, waves)}
+	rng := rand.New(rand.NewPCG(seed, 0))
+	values := make([]float64, draws)
+	for i := range values {
+		clear(weight.Data)
+		for range resampledWindow {
+			weight.Data[rng.IntN(len(rows))]++
+			weight.Data[rng.IntN(len(rows))]--
+		}
+		blas64.Gemv(blas.Trans, 1.0/resampledWindow, all, weight, 0, difference)
+		values[i] = blas64.Dot(difference, difference) * 2 / float64(waves) / noise(resampledWindow, resampledWindow)
+	}
+	return newNull(values, 1)
 }

@@ -9,39 +9,64 @@ import (
 // column: a change of distribution shows in nearly every projection (Cramér and Wold), and each projection
 // is a number like any other.
 type Directions struct {
-	width int
-	w     []float32 // a direction after the other
+	width, stride int
+	w             []float32 // a direction after the other, stride elements each, of which the first width count
+	scale         []float64 // by direction, what makes its length 1
 }
 
 // NewDirections draws count directions for rows of a width. Equal arguments give equal directions, on
 // every machine.
 func NewDirections(count, width int) Directions {
 	rng := rand.New(rand.NewPCG(uint64(count), uint64(width)))
-	d := Directions{width, make([]float32, count*width)}
-	for i := range count {
-		row := d.w[i*width : (i+1)*width]
-		var square float64
-		for j := range row {
-			v := rng.NormFloat64()
-			row[j] = float32(v)
-			square += v * v
-		}
-		for j := range row {
-			row[j] /= float32(math.Sqrt(square))
-		}
+	d := Directions{stride: width, w: make([]float32, count*width), scale: make([]float64, count)}
+	for i := range d.w {
+		d.w[i] = float32(rng.NormFloat64())
 	}
-	return d
+	return d.First(width)
 }
 
-// Project appends the projections of a row, which has to be of the directions' width.
-func (d Directions) Project(to []float64, row []float64) []float64 {
-	sameLen(d.width, len(row))
-	for w := d.w; len(w) > 0; w = w[d.width:] {
-		var sum float64
-		for j, v := range row {
-			sum += v * float64(w[j])
+// First returns the directions for rows of fewer columns, which are the first ones of these: all widths share
+// their memory.
+func (d Directions) First(columns int) Directions {
+	first := Directions{width: columns, stride: d.stride, w: d.w, scale: make([]float64, len(d.scale))}
+	for i := range first.scale {
+		var square float64
+		for _, v := range first.direction(i) {
+			square += float64(v) * float64(v)
 		}
-		to = append(to, sum)
+		first.scale[i] = 1 / math.Sqrt(square)
+	}
+	return first
+}
+
+func (d Directions) direction(i int) []float32 { return d.w[i*d.stride:][:d.width] }
+
+// Project appends the projections of a row, which has to be of the directions' width.
+func (d Directions) Project(to, row []float64) []float64 {
+	sameLen(d.width, len(row))
+	for i, scale := range d.scale {
+		var sum float64
+		for j, w := range d.direction(i) {
+			sum += row[j] * float64(w)
+		}
+		to = append(to, sum*scale)
 	}
 	return to
+}
+
+// Fold adds the columns of a wide row up to the few of to, each with a sign by chance, so that what a projection of the
+// one says a projection of the other says as well, for one addition a column. Lengths stay what they are on
+// average, and equal widths are folded alike.
+func Fold(to, row []float64) {
+	clear(to)
+	for j, v := range row {
+		// The finaliser of SplitMix64 (Steele, Lea and Flood 2014), of which one bit is the sign.
+		h := uint64(j) * 0x9e3779b97f4a7c15
+		h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+		h = (h ^ h>>27) * 0x94d049bb133111eb
+		if h>>63 == 1 {
+			v = -v
+		}
+		to[j%len(to)] += v
+	}
 }

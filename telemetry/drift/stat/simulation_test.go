@@ -203,6 +203,103 @@ func TestDirectionsAreFixedAndOfUnitLength(t *testing.T) {
 	}
 }
 
+// NumPy: row @ W, where W has the projections of the unit vectors in its rows.
+func TestProjectionsAreThoseOfNumPy(t *testing.T) {
+	t.Parallel()
+	few := []float64{33.48682080388526, 79.66054278450802, -50.67258073047772}
+	many := []float64{
+		11.857728521363594, 2.2411396667222565, -6.142545789106522, -9.924711284556164, -17.956722638371467, -8.05150879416076,
+		-17.982495675206494, 2.958859171047507, -13.373117256977704, 0.4534050572936916, 3.9568082219751988, -7.242388415907916,
+		0.08901251506458507, -15.460320745286854, -0.4326063462036873, -1.8492955653202667,
+	}
+	row := make([]float64, 100)
+	for j := range row {
+		row[j] = float64(j * j % 17)
+	}
+	for _, tt := range []struct{ row, want []float64 }{{[]float64{1, -2, 3.5, 100}, few}, {row, many}} {
+		got := stat.NewDirections(len(tt.want), len(tt.row)).Project(nil, tt.row)
+		for i, want := range tt.want {
+			if math.Abs(got[i]-want) > 1e-9 {
+				t.Errorf("projection %d of %d columns = %v, want %v", i, len(tt.row), got[i], want)
+			}
+		}
+	}
+}
+
+// The directions of narrower rows are the beginnings of those of wider ones, of unit length again.
+func TestNarrowerRowsHaveTheFirstColumns(t *testing.T) {
+	t.Parallel()
+	d := stat.NewDirections(5, 40)
+	wide := make([]float64, 40)
+	for j := range 10 {
+		wide[j] = float64(j) - 3.5
+	}
+	long, short := d.Project(nil, wide), d.First(10).Project(nil, wide[:10])
+	lengths := make([]float64, 5)
+	for j := range 10 {
+		unit := make([]float64, 10)
+		unit[j] = 1
+		for i, v := range d.First(10).Project(nil, unit) {
+			lengths[i] += v * v
+		}
+	}
+	for i := range long {
+		if math.Abs(lengths[i]-1) > 1e-12 {
+			t.Errorf("direction %d of ten columns has length %v, want 1", i, math.Sqrt(lengths[i]))
+		}
+		if ratio, first := short[i]/long[i], short[0]/long[0]; ratio < 1 || math.Abs(ratio-first) < 1e-12 && i > 0 {
+			t.Errorf("direction %d: %v of ten columns, %v of forty", i, short[i], long[i])
+		}
+	}
+	w, row := stat.NewWaves(40), make([]float64, 10)
+	a, b := make([]float64, stat.FourierFeatures), make([]float64, stat.FourierFeatures)
+	copy(row, wide)
+	if !w.Of(a, wide, 3) || !w.First(10).Of(b, row, 3) || !slices.Equal(a, b) {
+		t.Error("waves of ten columns are not those of forty of which the others are 0")
+	}
+}
+
+// Python: the sum of ±(j+1) for j = 0 to 29 by j mod 7, with a minus where SplitMix64's finaliser of j·0x9e3779b97f4a7c15 has its
+// first bit set.
+func TestAFoldAddsColumnsWithTheirSigns(t *testing.T) {
+	row, to := make([]float64, 30), []float64{9, 9, 9, 9, 9, 9, 9}
+	for j := range row {
+		row[j] = float64(j + 1)
+	}
+	if stat.Fold(to, row); !slices.Equal(to, []float64{1, -80, -28, 36, -38, -14, 0}) {
+		t.Errorf("folded %v", to)
+	}
+}
+
+// Each element of a direction has a mean of 0 and, since there are width of them, a mean square of 1/width; elements of different
+// directions have nothing to do with each other.
+func TestDirectionsFavourNoColumn(t *testing.T) {
+	t.Parallel()
+	const count, width = 64, 400
+	d := stat.NewDirections(count, width)
+	unit, sum := make([]float64, width), 0.0
+	products := make([]float64, count-1) // of a direction with the next
+	for j := range unit {
+		clear(unit)
+		unit[j] = 1
+		p := d.Project(nil, unit)
+		for i, v := range p {
+			sum += v
+			if i > 0 {
+				products[i-1] += v * p[i-1]
+			}
+		}
+	}
+	if mean := sum / (count * width); math.Abs(mean) > 4*0.05/math.Sqrt(count*width) {
+		t.Errorf("the mean of all elements is %v, want 0", mean)
+	}
+	for i, p := range products {
+		if math.Abs(p) > 5*0.05 {
+			t.Errorf("directions %d and %d have an inner product of %v, want next to nothing", i, i+1, p)
+		}
+	}
+}
+
 func BenchmarkIndex(b *testing.B) {
 	rng := rand.New(rand.NewPCG(15, 0))
 	bins, _, _ := learnt(rng, 10_000)

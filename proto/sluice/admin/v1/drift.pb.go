@@ -540,7 +540,10 @@ type FeatureDrift struct {
 	Label string `protobuf:"bytes,16,opt,name=label,proto3" json:"label,omitempty"`
 	// effect is the PSI from which on a change of the feature matters: the version's, or more if parts of the reference
 	// differ by more among themselves.
-	Effect        float64 `protobuf:"fixed64,17,opt,name=effect,proto3" json:"effect,omitempty"`
+	Effect float64 `protobuf:"fixed64,17,opt,name=effect,proto3" json:"effect,omitempty"`
+	// mmd is the maximum mean discrepancy of whole rows of a wide tensor, by random Fourier features, in standard deviations
+	// of the reference's rows. Features that have it have none of the other statistics; what is set against effect is this.
+	Mmd           *DriftStatistic `protobuf:"bytes,18,opt,name=mmd,proto3" json:"mmd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -692,6 +695,13 @@ func (x *FeatureDrift) GetEffect() float64 {
 		return x.Effect
 	}
 	return 0
+}
+
+func (x *FeatureDrift) GetMmd() *DriftStatistic {
+	if x != nil {
+		return x.Mmd
+	}
+	return nil
 }
 
 // DriftStatistic is a statistic and the probability that chance gives as much.
@@ -1250,7 +1260,7 @@ const file_sluice_admin_v1_drift_proto_rawDesc = "" +
 	"\vDriftWindow\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x18\n" +
-	"\asamples\x18\x03 \x01(\x04R\asamples\"\xd7\x05\n" +
+	"\asamples\x18\x03 \x01(\x04R\asamples\"\x8a\x06\n" +
 	"\fFeatureDrift\x12\x18\n" +
 	"\afeature\x18\x01 \x01(\tR\afeature\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1271,7 +1281,8 @@ const file_sluice_admin_v1_drift_proto_rawDesc = "" +
 	"\treference\x18\x0e \x03(\x01R\treference\x12\x18\n" +
 	"\acurrent\x18\x0f \x03(\x01R\acurrent\x12\x14\n" +
 	"\x05label\x18\x10 \x01(\tR\x05label\x12\x16\n" +
-	"\x06effect\x18\x11 \x01(\x01R\x06effectB\r\n" +
+	"\x06effect\x18\x11 \x01(\x01R\x06effect\x121\n" +
+	"\x03mmd\x18\x12 \x01(\v2\x1f.sluice.admin.v1.DriftStatisticR\x03mmdB\r\n" +
 	"\v_l_infinityB\f\n" +
 	"\n" +
 	"_hellingerB\v\n" +
@@ -1365,22 +1376,23 @@ var file_sluice_admin_v1_drift_proto_depIdxs = []int32{
 	7,  // 14: sluice.admin.v1.FeatureDrift.wasserstein:type_name -> sluice.admin.v1.DriftStatistic
 	7,  // 15: sluice.admin.v1.FeatureDrift.jensen_shannon:type_name -> sluice.admin.v1.DriftStatistic
 	8,  // 16: sluice.admin.v1.FeatureDrift.rates:type_name -> sluice.admin.v1.DriftRate
-	15, // 17: sluice.admin.v1.DriftAlarm.time:type_name -> google.protobuf.Timestamp
-	5,  // 18: sluice.admin.v1.DriftAlarm.window:type_name -> sluice.admin.v1.DriftWindow
-	14, // 19: sluice.admin.v1.SetReferenceRequest.reference:type_name -> sluice.drift.v1.Reference
-	11, // 20: sluice.admin.v1.SetReferenceRequest.traffic:type_name -> sluice.admin.v1.FromTraffic
-	12, // 21: sluice.admin.v1.SetReferenceRequest.remove:type_name -> sluice.admin.v1.VersionName
-	14, // 22: sluice.admin.v1.SetReferenceResponse.reference:type_name -> sluice.drift.v1.Reference
-	16, // 23: sluice.admin.v1.SetReferenceResponse.window:type_name -> google.protobuf.Duration
-	0,  // 24: sluice.admin.v1.DriftService.GetDrift:input_type -> sluice.admin.v1.GetDriftRequest
-	10, // 25: sluice.admin.v1.DriftService.SetReference:input_type -> sluice.admin.v1.SetReferenceRequest
-	1,  // 26: sluice.admin.v1.DriftService.GetDrift:output_type -> sluice.admin.v1.GetDriftResponse
-	13, // 27: sluice.admin.v1.DriftService.SetReference:output_type -> sluice.admin.v1.SetReferenceResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	7,  // 17: sluice.admin.v1.FeatureDrift.mmd:type_name -> sluice.admin.v1.DriftStatistic
+	15, // 18: sluice.admin.v1.DriftAlarm.time:type_name -> google.protobuf.Timestamp
+	5,  // 19: sluice.admin.v1.DriftAlarm.window:type_name -> sluice.admin.v1.DriftWindow
+	14, // 20: sluice.admin.v1.SetReferenceRequest.reference:type_name -> sluice.drift.v1.Reference
+	11, // 21: sluice.admin.v1.SetReferenceRequest.traffic:type_name -> sluice.admin.v1.FromTraffic
+	12, // 22: sluice.admin.v1.SetReferenceRequest.remove:type_name -> sluice.admin.v1.VersionName
+	14, // 23: sluice.admin.v1.SetReferenceResponse.reference:type_name -> sluice.drift.v1.Reference
+	16, // 24: sluice.admin.v1.SetReferenceResponse.window:type_name -> google.protobuf.Duration
+	0,  // 25: sluice.admin.v1.DriftService.GetDrift:input_type -> sluice.admin.v1.GetDriftRequest
+	10, // 26: sluice.admin.v1.DriftService.SetReference:input_type -> sluice.admin.v1.SetReferenceRequest
+	1,  // 27: sluice.admin.v1.DriftService.GetDrift:output_type -> sluice.admin.v1.GetDriftResponse
+	13, // 28: sluice.admin.v1.DriftService.SetReference:output_type -> sluice.admin.v1.SetReferenceResponse
+	27, // [27:29] is the sub-list for method output_type
+	25, // [25:27] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_sluice_admin_v1_drift_proto_init() }

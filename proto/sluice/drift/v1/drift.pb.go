@@ -133,6 +133,7 @@ type Feature struct {
 	//
 	//	*Feature_Numbers
 	//	*Feature_Categories
+	//	*Feature_Embedding
 	Cells isFeature_Cells `protobuf_oneof:"cells"`
 	// counts has an element per cell.
 	Counts []uint64 `protobuf:"varint,7,rep,packed,name=counts,proto3" json:"counts,omitempty"`
@@ -144,7 +145,9 @@ type Feature struct {
 	Learnt bool `protobuf:"varint,10,opt,name=learnt,proto3" json:"learnt,omitempty"`
 	// usual says how parts of the reference differ from the whole, in the order in which they came; unset if there are
 	// fewer than 20 parts of at least 500 values, or the values are strings.
-	Usual         *Usual `protobuf:"bytes,11,opt,name=usual,proto3" json:"usual,omitempty"`
+	Usual *Usual `protobuf:"bytes,11,opt,name=usual,proto3" json:"usual,omitempty"`
+	// mmd says how the squared maximum mean discrepancy of an embedding is distributed while nothing changes.
+	Mmd           *Null `protobuf:"bytes,13,opt,name=mmd,proto3" json:"mmd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +235,15 @@ func (x *Feature) GetCategories() *Categories {
 	return nil
 }
 
+func (x *Feature) GetEmbedding() *Embedding {
+	if x != nil {
+		if x, ok := x.Cells.(*Feature_Embedding); ok {
+			return x.Embedding
+		}
+	}
+	return nil
+}
+
 func (x *Feature) GetCounts() []uint64 {
 	if x != nil {
 		return x.Counts
@@ -267,6 +279,13 @@ func (x *Feature) GetUsual() *Usual {
 	return nil
 }
 
+func (x *Feature) GetMmd() *Null {
+	if x != nil {
+		return x.Mmd
+	}
+	return nil
+}
+
 type isFeature_Cells interface {
 	isFeature_Cells()
 }
@@ -281,16 +300,24 @@ type Feature_Categories struct {
 	Categories *Categories `protobuf:"bytes,6,opt,name=categories,proto3,oneof"`
 }
 
+type Feature_Embedding struct {
+	// embedding is a single cell: whole rows of a tensor too wide to look at column by column.
+	Embedding *Embedding `protobuf:"bytes,12,opt,name=embedding,proto3,oneof"`
+}
+
 func (*Feature_Numbers) isFeature_Cells() {}
 
 func (*Feature_Categories) isFeature_Cells() {}
+
+func (*Feature_Embedding) isFeature_Cells() {}
 
 // Usual is how much parts of a reference differ from it: what comes with the time of day, for example, is no drift.
 type Usual struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// windows is the number of parts.
 	Windows uint32 `protobuf:"varint,1,opt,name=windows,proto3" json:"windows,omitempty"`
-	// mean is that of the population stability index of a part against the whole.
+	// mean is that of the population stability index of a part against the whole; of an embedding, that of the
+	// distance in standard deviations.
 	Mean float64 `protobuf:"fixed64,2,opt,name=mean,proto3" json:"mean,omitempty"`
 	// sd is its standard deviation.
 	Sd            float64 `protobuf:"fixed64,3,opt,name=sd,proto3" json:"sd,omitempty"`
@@ -479,6 +506,79 @@ func (x *Categories) GetOthers() []uint64 {
 	return nil
 }
 
+// Embedding describes rows by 128 random Fourier features of a Gaussian kernel, of which sums are kept.
+type Embedding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// width is the number of columns of what is embedded: rows, or their projections if they are wider than 1024.
+	Width uint32 `protobuf:"varint,1,opt,name=width,proto3" json:"width,omitempty"`
+	// bandwidth is that of the kernel: the median distance between rows.
+	Bandwidth float64 `protobuf:"fixed64,2,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	// sums are those of each feature over the rows, without the factor sqrt(2/128), in units of 2^-24.
+	Sums []int64 `protobuf:"zigzag64,3,rep,packed,name=sums,proto3" json:"sums,omitempty"`
+	// square is the sum of the squared lengths of rows' features, in units of 2^-24.
+	Square        int64 `protobuf:"zigzag64,4,opt,name=square,proto3" json:"square,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Embedding) Reset() {
+	*x = Embedding{}
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Embedding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Embedding) ProtoMessage() {}
+
+func (x *Embedding) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Embedding.ProtoReflect.Descriptor instead.
+func (*Embedding) Descriptor() ([]byte, []int) {
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Embedding) GetWidth() uint32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *Embedding) GetBandwidth() float64 {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return 0
+}
+
+func (x *Embedding) GetSums() []int64 {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *Embedding) GetSquare() int64 {
+	if x != nil {
+		return x.Square
+	}
+	return 0
+}
+
 // Null is the distribution of a statistic of samples of n and m values from one distribution, in units of
 // (1/n+1/m)^order.
 type Null struct {
@@ -501,7 +601,7 @@ type Null struct {
 
 func (x *Null) Reset() {
 	*x = Null{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +613,7 @@ func (x *Null) String() string {
 func (*Null) ProtoMessage() {}
 
 func (x *Null) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[5]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +626,7 @@ func (x *Null) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Null.ProtoReflect.Descriptor instead.
 func (*Null) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{5}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Null) GetQuantiles() []float64 {
@@ -591,7 +691,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +703,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[6]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +716,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{6}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Tally) GetReference() uint64 {
@@ -668,14 +768,18 @@ type Counts struct {
 	// min is the smallest number, if there was any in a cell.
 	Min float64 `protobuf:"fixed64,5,opt,name=min,proto3" json:"min,omitempty"`
 	// max is the largest.
-	Max           float64 `protobuf:"fixed64,6,opt,name=max,proto3" json:"max,omitempty"`
+	Max float64 `protobuf:"fixed64,6,opt,name=max,proto3" json:"max,omitempty"`
+	// sums and square are those of an embedding.
+	Sums []int64 `protobuf:"zigzag64,7,rep,packed,name=sums,proto3" json:"sums,omitempty"`
+	// square is described there.
+	Square        int64 `protobuf:"zigzag64,8,opt,name=square,proto3" json:"square,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[7]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +791,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_drift_v1_drift_proto_msgTypes[7]
+	mi := &file_sluice_drift_v1_drift_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +804,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{7}
+	return file_sluice_drift_v1_drift_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counts) GetCells() []uint32 {
@@ -745,6 +849,20 @@ func (x *Counts) GetMax() float64 {
 	return 0
 }
 
+func (x *Counts) GetSums() []int64 {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *Counts) GetSquare() int64 {
+	if x != nil {
+		return x.Square
+	}
+	return 0
+}
+
 var File_sluice_drift_v1_drift_proto protoreflect.FileDescriptor
 
 const file_sluice_drift_v1_drift_proto_rawDesc = "" +
@@ -756,7 +874,7 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\x04data\x18\x03 \x01(\tR\x04data\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12.\n" +
 	"\x04made\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04made\x124\n" +
-	"\bfeatures\x18\x06 \x03(\v2\x18.sluice.drift.v1.FeatureR\bfeatures\"\xba\x03\n" +
+	"\bfeatures\x18\x06 \x03(\v2\x18.sluice.drift.v1.FeatureR\bfeatures\"\x9f\x04\n" +
 	"\aFeature\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x18\n" +
@@ -765,13 +883,15 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\anumbers\x18\x05 \x01(\v2\x18.sluice.drift.v1.NumbersH\x00R\anumbers\x12=\n" +
 	"\n" +
 	"categories\x18\x06 \x01(\v2\x1b.sluice.drift.v1.CategoriesH\x00R\n" +
-	"categories\x12\x16\n" +
+	"categories\x12:\n" +
+	"\tembedding\x18\f \x01(\v2\x1a.sluice.drift.v1.EmbeddingH\x00R\tembedding\x12\x16\n" +
 	"\x06counts\x18\a \x03(\x04R\x06counts\x127\n" +
 	"\vwasserstein\x18\b \x01(\v2\x15.sluice.drift.v1.NullR\vwasserstein\x12<\n" +
 	"\x0ejensen_shannon\x18\t \x01(\v2\x15.sluice.drift.v1.NullR\rjensenShannon\x12\x16\n" +
 	"\x06learnt\x18\n" +
 	" \x01(\bR\x06learnt\x12,\n" +
-	"\x05usual\x18\v \x01(\v2\x16.sluice.drift.v1.UsualR\x05usualB\a\n" +
+	"\x05usual\x18\v \x01(\v2\x16.sluice.drift.v1.UsualR\x05usual\x12'\n" +
+	"\x03mmd\x18\r \x01(\v2\x15.sluice.drift.v1.NullR\x03mmdB\a\n" +
 	"\x05cells\"E\n" +
 	"\x05Usual\x12\x18\n" +
 	"\awindows\x18\x01 \x01(\rR\awindows\x12\x12\n" +
@@ -785,7 +905,12 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\n" +
 	"Categories\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x16\n" +
-	"\x06others\x18\x02 \x03(\x06R\x06others\"\xab\x01\n" +
+	"\x06others\x18\x02 \x03(\x06R\x06others\"k\n" +
+	"\tEmbedding\x12\x14\n" +
+	"\x05width\x18\x01 \x01(\rR\x05width\x12\x1c\n" +
+	"\tbandwidth\x18\x02 \x01(\x01R\tbandwidth\x12\x12\n" +
+	"\x04sums\x18\x03 \x03(\x12R\x04sums\x12\x16\n" +
+	"\x06square\x18\x04 \x01(\x12R\x06square\"\xab\x01\n" +
 	"\x04Null\x12\x1c\n" +
 	"\tquantiles\x18\x01 \x03(\x01R\tquantiles\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\x01R\x05order\x12\x12\n" +
@@ -801,14 +926,16 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\x04slot\x18\x02 \x01(\x03R\x04slot\x12\x16\n" +
 	"\x06period\x18\x03 \x01(\x03R\x06period\x12\x18\n" +
 	"\asamples\x18\x04 \x01(\x04R\asamples\x123\n" +
-	"\bfeatures\x18\x05 \x03(\v2\x17.sluice.drift.v1.CountsR\bfeatures\"\x88\x01\n" +
+	"\bfeatures\x18\x05 \x03(\v2\x17.sluice.drift.v1.CountsR\bfeatures\"\xb4\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05cells\x18\x01 \x03(\rR\x05cells\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\rR\x06absent\x12\x10\n" +
 	"\x03nan\x18\x03 \x01(\rR\x03nan\x12\x1a\n" +
 	"\binfinite\x18\x04 \x01(\rR\binfinite\x12\x10\n" +
 	"\x03min\x18\x05 \x01(\x01R\x03min\x12\x10\n" +
-	"\x03max\x18\x06 \x01(\x01R\x03maxB&Z$sluice/proto/sluice/drift/v1;driftv1b\x06proto3"
+	"\x03max\x18\x06 \x01(\x01R\x03max\x12\x12\n" +
+	"\x04sums\x18\a \x03(\x12R\x04sums\x12\x16\n" +
+	"\x06square\x18\b \x01(\x12R\x06squareB&Z$sluice/proto/sluice/drift/v1;driftv1b\x06proto3"
 
 var (
 	file_sluice_drift_v1_drift_proto_rawDescOnce sync.Once
@@ -822,32 +949,35 @@ func file_sluice_drift_v1_drift_proto_rawDescGZIP() []byte {
 	return file_sluice_drift_v1_drift_proto_rawDescData
 }
 
-var file_sluice_drift_v1_drift_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_sluice_drift_v1_drift_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_sluice_drift_v1_drift_proto_goTypes = []any{
 	(*Reference)(nil),             // 0: sluice.drift.v1.Reference
 	(*Feature)(nil),               // 1: sluice.drift.v1.Feature
 	(*Usual)(nil),                 // 2: sluice.drift.v1.Usual
 	(*Numbers)(nil),               // 3: sluice.drift.v1.Numbers
 	(*Categories)(nil),            // 4: sluice.drift.v1.Categories
-	(*Null)(nil),                  // 5: sluice.drift.v1.Null
-	(*Tally)(nil),                 // 6: sluice.drift.v1.Tally
-	(*Counts)(nil),                // 7: sluice.drift.v1.Counts
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Embedding)(nil),             // 5: sluice.drift.v1.Embedding
+	(*Null)(nil),                  // 6: sluice.drift.v1.Null
+	(*Tally)(nil),                 // 7: sluice.drift.v1.Tally
+	(*Counts)(nil),                // 8: sluice.drift.v1.Counts
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_sluice_drift_v1_drift_proto_depIdxs = []int32{
-	8, // 0: sluice.drift.v1.Reference.made:type_name -> google.protobuf.Timestamp
-	1, // 1: sluice.drift.v1.Reference.features:type_name -> sluice.drift.v1.Feature
-	3, // 2: sluice.drift.v1.Feature.numbers:type_name -> sluice.drift.v1.Numbers
-	4, // 3: sluice.drift.v1.Feature.categories:type_name -> sluice.drift.v1.Categories
-	5, // 4: sluice.drift.v1.Feature.wasserstein:type_name -> sluice.drift.v1.Null
-	5, // 5: sluice.drift.v1.Feature.jensen_shannon:type_name -> sluice.drift.v1.Null
-	2, // 6: sluice.drift.v1.Feature.usual:type_name -> sluice.drift.v1.Usual
-	7, // 7: sluice.drift.v1.Tally.features:type_name -> sluice.drift.v1.Counts
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	9,  // 0: sluice.drift.v1.Reference.made:type_name -> google.protobuf.Timestamp
+	1,  // 1: sluice.drift.v1.Reference.features:type_name -> sluice.drift.v1.Feature
+	3,  // 2: sluice.drift.v1.Feature.numbers:type_name -> sluice.drift.v1.Numbers
+	4,  // 3: sluice.drift.v1.Feature.categories:type_name -> sluice.drift.v1.Categories
+	5,  // 4: sluice.drift.v1.Feature.embedding:type_name -> sluice.drift.v1.Embedding
+	6,  // 5: sluice.drift.v1.Feature.wasserstein:type_name -> sluice.drift.v1.Null
+	6,  // 6: sluice.drift.v1.Feature.jensen_shannon:type_name -> sluice.drift.v1.Null
+	2,  // 7: sluice.drift.v1.Feature.usual:type_name -> sluice.drift.v1.Usual
+	6,  // 8: sluice.drift.v1.Feature.mmd:type_name -> sluice.drift.v1.Null
+	8,  // 9: sluice.drift.v1.Tally.features:type_name -> sluice.drift.v1.Counts
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_sluice_drift_v1_drift_proto_init() }
@@ -858,6 +988,7 @@ func file_sluice_drift_v1_drift_proto_init() {
 	file_sluice_drift_v1_drift_proto_msgTypes[1].OneofWrappers = []any{
 		(*Feature_Numbers)(nil),
 		(*Feature_Categories)(nil),
+		(*Feature_Embedding)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -865,7 +996,7 @@ func file_sluice_drift_v1_drift_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_drift_v1_drift_proto_rawDesc), len(file_sluice_drift_v1_drift_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
