@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sluice/breaker"
 	"sluice/gateway/relay"
 	"sluice/routing"
@@ -259,19 +257,21 @@ func (g *Gateway) Run(ctx context.Context) error {
 // function is called.
 func (g *Gateway) registerMetrics() (unregister func(), err error) {
 	registry := g.cfg.Telemetry.Registry()
-	readers := []prometheus.Collector{gauges{g}, shadowGauges{g}, g.judge}
+	readers := []telemetry.Reader{gauges{g}, shadowGauges{g}, g.judge}
 	if g.cfg.Drift != nil {
 		readers = append(readers, driftGauges{g.cfg.Drift})
 	}
 	if g.cfg.Labels != nil {
 		readers = append(readers, labelGauges{g.cfg.Labels})
 	}
+	var ends []func()
 	for _, r := range readers {
-		err = errors.Join(err, registry.Register(r))
+		end, failed := registry.Read(r)
+		ends, err = append(ends, end), errors.Join(err, failed)
 	}
 	return func() {
-		for _, r := range readers {
-			registry.Unregister(r)
+		for _, end := range ends {
+			end()
 		}
 	}, err
 }

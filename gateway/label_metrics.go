@@ -3,8 +3,7 @@ package gateway
 import (
 	"math"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"sluice/telemetry"
 	"sluice/telemetry/labels"
 )
 
@@ -12,57 +11,54 @@ import (
 type labelGauges struct{ monitor *labels.Monitor }
 
 var (
-	descLabels = desc("sluice_labels_total",
+	descLabels = telemetry.NewCounter("sluice_labels_total",
 		"Labels that this gateway was told, by what became of them: counted, duplicate, or why they were refused.", "result")
-	descLabelUnshared = desc("sluice_labels_unshared_total",
+	descLabelUnshared = telemetry.NewCounter("sluice_labels_unshared_total",
 		"Labels that were taken without knowing whether another gateway has, because the store could not be asked.")
-	descLabelPredictions = desc("sluice_label_predictions",
+	descLabelPredictions = telemetry.NewGauge("sluice_label_predictions",
 		"Predictions of the last max_age that were given an id, by all gateways.", "model", "version")
-	descLabelCoverage = desc("sluice_label_coverage",
+	descLabelCoverage = telemetry.NewGauge("sluice_label_coverage",
 		"Share of the predictions of the last max_age that have a label.", "model", "version")
-	descLabelDelay = desc("sluice_label_delay_seconds",
+	descLabelDelay = telemetry.NewGauge("sluice_label_delay_seconds",
 		"Median time from a prediction to its label, in the window under way.", "model", "version")
-	descLabelWindow = desc("sluice_label_window_labels",
+	descLabelWindow = telemetry.NewGauge("sluice_label_window_labels",
 		"Labels in the window under way, of all gateways.", "model", "version")
-	descLabelQuality = desc("sluice_label_quality",
+	descLabelQuality = telemetry.NewGauge("sluice_label_quality",
 		"What the labels of the window under way say of a version.", "model", "version", "measure")
-	descLabelF1 = desc("sluice_label_f1",
+	descLabelF1 = telemetry.NewGauge("sluice_label_f1",
 		"F1 of a class in the window under way.", "model", "version", "class")
-	descLabelUnread = desc("sluice_label_unread_total",
+	descLabelUnread = telemetry.NewCounter("sluice_label_unread_total",
 		"Answers of a version in which this gateway has found no prediction.", "model", "version")
-	descLabelAlarms = desc("sluice_label_alarms_total",
+	descLabelAlarms = telemetry.NewCounter("sluice_label_alarms_total",
 		"Alarms of a version that errs more often than before.", "model", "version")
 )
 
-// Describe implements [prometheus.Collector].
-func (c labelGauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLabels, descLabelUnshared, descLabelPredictions, descLabelCoverage, descLabelDelay, descLabelWindow,
-		descLabelQuality, descLabelF1, descLabelUnread, descLabelAlarms} {
-		ch <- d
-	}
+// Families implements [telemetry.Reader].
+func (c labelGauges) Families() []*telemetry.Family {
+	return []*telemetry.Family{descLabels, descLabelUnshared, descLabelPredictions, descLabelCoverage, descLabelDelay, descLabelWindow,
+		descLabelQuality, descLabelF1, descLabelUnread, descLabelAlarms}
 }
 
-// Collect implements [prometheus.Collector].
-func (c labelGauges) Collect(ch chan<- prometheus.Metric) {
-	out := sink{ch}
+// Read implements [telemetry.Reader].
+func (c labelGauges) Read(out *telemetry.Values) {
 	counts := c.monitor.Counts()
-	out.counter(descLabels, float64(counts.Counted), "counted")
-	out.counter(descLabels, float64(counts.Duplicates), "duplicate")
-	out.counter(descLabelUnshared, float64(counts.Unshared))
+	out.Add(descLabels, float64(counts.Counted), "counted")
+	out.Add(descLabels, float64(counts.Duplicates), "duplicate")
+	out.Add(descLabelUnshared, float64(counts.Unshared))
 	for reason, n := range counts.Refused {
-		out.counter(descLabels, float64(n), labels.Reason(reason).String())
+		out.Add(descLabels, float64(n), labels.Reason(reason).String())
 	}
 	for _, r := range c.monitor.Reports("") {
-		out.gauge(descLabelPredictions, float64(r.Predictions), r.Model, r.Version)
+		out.Add(descLabelPredictions, float64(r.Predictions), r.Model, r.Version)
 		if r.Predictions > 0 {
-			out.gauge(descLabelCoverage, float64(r.Labelled)/float64(r.Predictions), r.Model, r.Version)
+			out.Add(descLabelCoverage, float64(r.Labelled)/float64(r.Predictions), r.Model, r.Version)
 		}
-		out.counter(descLabelUnread, float64(r.Unread), r.Model, r.Version)
-		out.counter(descLabelAlarms, float64(r.Alarms), r.Model, r.Version)
+		out.Add(descLabelUnread, float64(r.Unread), r.Model, r.Version)
+		out.Add(descLabelAlarms, float64(r.Alarms), r.Model, r.Version)
 		m := &r.Current
-		out.gauge(descLabelWindow, float64(m.Labels), r.Model, r.Version)
+		out.Add(descLabelWindow, float64(m.Labels), r.Model, r.Version)
 		if m.Labels > 0 {
-			out.gauge(descLabelDelay, m.MedianDelay.Seconds(), r.Model, r.Version)
+			out.Add(descLabelDelay, m.MedianDelay.Seconds(), r.Model, r.Version)
 		}
 		for _, q := range []struct {
 			name  string
@@ -72,12 +68,12 @@ func (c labelGauges) Collect(ch chan<- prometheus.Metric) {
 			{"auc", m.AUC}, {"rmse", m.RMSE}, {"mae", m.MAE}, {"bias", m.Bias}, {"reward", m.Reward},
 		} {
 			if !math.IsNaN(q.value) {
-				out.gauge(descLabelQuality, q.value, r.Model, r.Version, q.name)
+				out.Add(descLabelQuality, q.value, r.Model, r.Version, q.name)
 			}
 		}
 		for _, k := range m.Classes {
 			if !math.IsNaN(k.F1) {
-				out.gauge(descLabelF1, k.F1, r.Model, r.Version, k.Class)
+				out.Add(descLabelF1, k.F1, r.Model, r.Version, k.Class)
 			}
 		}
 	}

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/incident"
@@ -196,39 +194,37 @@ var burnWindows = [...]struct {
 }
 
 var (
-	descTarget        = desc("sluice_slo_target", "Share of events that an objective wants to be good.", "model", "objective")
-	descBurn          = desc("sluice_slo_burn_rate", "How many times as fast as allowed an error budget is spent, over a window, by this gateway's calls.", "model", "objective", "window")
-	descBudget        = desc("sluice_slo_budget_left", "Share of an error budget for 30 days that this gateway's calls since its start have left.", "model", "objective")
-	descOpenIncidents = desc("sluice_incidents_open", "Models that this gateway has in an open incident.")
-	descLateIncidents = desc("sluice_incident_writes_failed_total", "Times that an incident could not be written to the store; it is tried again.")
-	descSeverity      = desc("sluice_slo_severity", "What an error budget's burn rates ask for: 0 nothing, 1 a ticket, 2 a page.", "model", "objective")
+	descTarget        = telemetry.NewGauge("sluice_slo_target", "Share of events that an objective wants to be good.", "model", "objective")
+	descBurn          = telemetry.NewGauge("sluice_slo_burn_rate", "How many times as fast as allowed an error budget is spent, over a window, by this gateway's calls.", "model", "objective", "window")
+	descBudget        = telemetry.NewGauge("sluice_slo_budget_left", "Share of an error budget for 30 days that this gateway's calls since its start have left.", "model", "objective")
+	descOpenIncidents = telemetry.NewGauge("sluice_incidents_open", "Models that this gateway has in an open incident.")
+	descLateIncidents = telemetry.NewCounter("sluice_incident_writes_failed_total", "Times that an incident could not be written to the store; it is tried again.")
+	descSeverity      = telemetry.NewGauge("sluice_slo_severity", "What an error budget's burn rates ask for: 0 nothing, 1 a ticket, 2 a page.", "model", "objective")
 )
 
-// Describe implements [prometheus.Collector].
-func (j *judge) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descTarget, descBurn, descBudget, descSeverity, descOpenIncidents, descLateIncidents} {
-		ch <- d
-	}
+// Families implements [telemetry.Reader].
+func (j *judge) Families() []*telemetry.Family {
+	return []*telemetry.Family{descTarget, descBurn, descBudget, descSeverity, descOpenIncidents, descLateIncidents}
 }
 
-// Collect implements [prometheus.Collector].
-func (j *judge) Collect(ch chan<- prometheus.Metric) {
-	out := sink{ch}
+// Read implements [telemetry.Reader].
+func (j *judge) Read(out *telemetry.Values) {
 	if j.incidents != nil {
 		st := j.incidents.Stats()
-		out.gauge(descOpenIncidents, float64(st.Open))
-		out.counter(descLateIncidents, float64(st.Failed))
+		out.Add(descOpenIncidents, float64(st.Open))
+		out.Add(descLateIncidents, float64(st.Failed))
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for model, all := range j.models {
 		for _, o := range all {
-			out.gauge(descTarget, o.target, model, o.name)
+			out.Add(descTarget, o.target, model, o.name)
 			for _, w := range burnWindows {
-				out.gauge(descBurn, slo.BurnRate(o.series.Last(w.length), o.target), model, o.name, w.name)
+				out.Add(descBurn, slo.BurnRate(o.series.Last(w.length), o.target), model, o.name, w.name)
 			}
-			out.gauge(descBudget, slo.BudgetLeft(o.series.Last(slo.Period), o.target), model, o.name)
-			out.gauge(descSeverity, float64(o.verdict.Severity), model, o.name)
+			out.Add(descBudget, slo.BudgetLeft(o.series.Last(slo.Period), o.target), model, o.name)
+			out.Add(descSeverity, float64(o.verdict.Severity), model, o.name)
+			out.Breathe()
 		}
 	}
 }

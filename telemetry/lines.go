@@ -14,6 +14,14 @@ import (
 type lines struct {
 	openMetrics bool
 	labels      []byte // of the metric under way, escaped
+	begun       []byte // of the lines of a histogram's buckets, up to their bounds
+	bounds      []bound
+}
+
+// bound is an upper bound of a bucket as it is written. Most histograms have the same ones.
+type bound struct {
+	value float64
+	text  []byte
 }
 
 // append appends the lines of a metric of the family of that name. It reports false if the library has to write them:
@@ -48,13 +56,18 @@ func (l *lines) unusual(family string, m *dto.Metric) bool {
 }
 
 func (l *lines) histogram(b []byte, family string, h *dto.Histogram) []byte {
+	l.begun = append(append(l.begun[:0], family...), "_bucket{"...)
+	if len(l.labels) > 0 {
+		l.begun = append(append(l.begun, l.labels...), ',')
+	}
+	l.begun = append(l.begun, `le="`...)
 	infinite := false
-	for _, bucket := range h.GetBucket() {
+	for i, bucket := range h.GetBucket() {
 		infinite = infinite || math.IsInf(bucket.GetUpperBound(), 1)
-		b = l.bucket(b, family, bucket.GetUpperBound(), bucket.GetCumulativeCount())
+		b = l.bucket(b, i, bucket.GetUpperBound(), bucket.GetCumulativeCount())
 	}
 	if !infinite {
-		b = l.bucket(b, family, math.Inf(1), h.GetSampleCount())
+		b = l.bucket(b, len(h.GetBucket()), math.Inf(1), h.GetSampleCount())
 	}
 	b = l.value(b, family, "_sum", h.GetSampleSum())
 	b = l.begin(b, family, "_count")
@@ -74,12 +87,15 @@ func (l *lines) value(b []byte, family, suffix string, v float64) []byte {
 	return append(l.number(l.begin(b, family, suffix), v), '\n')
 }
 
-func (l *lines) bucket(b []byte, family string, bound float64, n uint64) []byte {
-	b = append(append(b, family...), "_bucket{"...)
-	if len(l.labels) > 0 {
-		b = append(append(b, l.labels...), ',')
+// bucket appends the line of a histogram's bucket, the i-th.
+func (l *lines) bucket(b []byte, i int, upper float64, n uint64) []byte {
+	if i == len(l.bounds) {
+		l.bounds = append(l.bounds, bound{math.NaN(), nil})
 	}
-	b = append(l.number(append(b, `le="`...), bound), `"} `...)
+	if known := &l.bounds[i]; known.value != upper {
+		known.value, known.text = upper, append(l.number(known.text[:0], upper), `"} `...)
+	}
+	b = append(append(b, l.begun...), l.bounds[i].text...)
 	return append(l.count(b, n), '\n')
 }
 
@@ -113,22 +129,25 @@ func (l *lines) number(b []byte, v float64) []byte {
 
 func appendLabels(b []byte, all []*dto.LabelPair) []byte {
 	for i, p := range all {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(append(b, p.GetName()...), `="`...)
-		value := p.GetValue()
-		for i := range len(value) {
-			switch c := value[i]; c {
-			case '\\', '"':
-				b = append(b, '\\', c)
-			case '\n':
-				b = append(b, `\n`...)
-			default:
-				b = append(b, c)
-			}
-		}
-		b = append(b, '"')
+		b = appendLabel(b, i == 0, p.GetName(), p.GetValue())
 	}
 	return b
+}
+
+func appendLabel(b []byte, first bool, name, value string) []byte {
+	if !first {
+		b = append(b, ',')
+	}
+	b = append(append(b, name...), `="`...)
+	for i := range len(value) {
+		switch c := value[i]; c {
+		case '\\', '"':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, `\n`...)
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
 }

@@ -30,6 +30,15 @@ func (r *Registry) Register(c prometheus.Collector) error {
 	return nil
 }
 
+// Read takes a reader's values into the metrics, until the returned function is called.
+func (r *Registry) Read(from Reader) (end func(), err error) {
+	c := readerCollector{from}
+	if err := r.Register(c); err != nil {
+		return func() {}, err
+	}
+	return func() { r.Unregister(c) }, nil
+}
+
 // MustRegister implements [prometheus.Registerer].
 func (r *Registry) MustRegister(all ...prometheus.Collector) {
 	for _, c := range all {

@@ -28,6 +28,8 @@ const (
 	stretch      = 150 * time.Microsecond
 	breather     = 100 * time.Microsecond
 	stepsPerLook = 16
+	// collected is how many metrics of a collector may be on their way.
+	collected = 256
 )
 
 // scraper answers Prometheus. It asks one collector after the other, and makes text of a few metrics at a time, so
@@ -40,6 +42,7 @@ type scraper struct {
 	steps  int
 	lines  *lines // nil in formats that are not text
 	metric dto.Metric
+	values Values
 	piece  piece
 }
 
@@ -50,6 +53,7 @@ func newScraper(log *slog.Logger) *scraper {
 	}
 	s := &scraper{log: log, zip: z, piece: piece{registry: prometheus.NewRegistry()}}
 	s.piece.registry.MustRegister(&s.piece)
+	s.values.breathe = s.breathe
 	return s
 }
 
@@ -124,6 +128,12 @@ func (s *scraper) write(body io.Writer, format expfmt.Format, registry *Registry
 	s.out.Reset() // of what the last one has not read
 	encoder := expfmt.NewEncoder(&s.out, format)
 	for _, c := range registry.list() {
+		if r, ok := c.(readerCollector); ok && s.lines != nil {
+			if err := s.read(body, encoder, r); err != nil {
+				return err
+			}
+			continue
+		}
 		for _, family := range s.collect(c) {
 			if err := s.family(body, encoder, family); err != nil {
 				return err
@@ -138,10 +148,43 @@ func (s *scraper) write(body io.Writer, format expfmt.Format, registry *Registry
 	return s.flush(body)
 }
 
-// collect asks a collector for its metrics, by family. They are all there before the first is written, since
-// collectors may hold locks and readers may be slow.
+// read writes the values of a reader. They are all there before the first is written, since those who read metrics may
+// be slow.
+func (s *scraper) read(body io.Writer, encoder expfmt.Encoder, from Reader) error {
+	v := &s.values
+	v.reset()
+	from.Read(v)
+	for _, c := range v.order {
+		if err := s.head(encoder, c.family); err != nil {
+			return err
+		}
+		for _, r := range c.rows {
+			s.lines.labels = v.text[r.begin:r.end]
+			s.out.Write(s.lines.value(s.out.AvailableBuffer(), c.family.name, "", r.value))
+			if err := s.pause(body); err != nil {
+				return err
+			}
+		}
+	}
+	s.lines.labels = nil // they are those of the values
+	return nil
+}
+
+// head has the library write what stands before the metrics of a family.
+func (s *scraper) head(encoder expfmt.Encoder, f *Family) error {
+	begin := s.out.Len()
+	any := &dto.MetricFamily{Name: &f.name, Help: &f.help, Type: f.kind.ToDTO(), Metric: []*dto.Metric{{Gauge: new(dto.Gauge), Counter: new(dto.Counter)}}}
+	if err := encoder.Encode(any); err != nil {
+		return err
+	}
+	s.out.Truncate(begin + endOfHead(s.out.Bytes()[begin:]))
+	return nil
+}
+
+// collect asks a collector for its metrics, by family. They are all there before the first is written, and there are
+// no pauses, since collectors hold locks that calls need for metrics they are the first to count.
 func (s *scraper) collect(c prometheus.Collector) (families [][]prometheus.Metric) {
-	ch := make(chan prometheus.Metric, stepsPerLook)
+	ch := make(chan prometheus.Metric, collected)
 	go func() {
 		defer close(ch)
 		c.Collect(ch)
@@ -155,7 +198,6 @@ func (s *scraper) collect(c prometheus.Collector) (families [][]prometheus.Metri
 			families = append(families, nil)
 		}
 		families[i] = append(families[i], m)
-		_ = s.pause(io.Discard) // there is nothing to pass on
 	}
 	return families
 }
@@ -211,11 +253,15 @@ func (s *scraper) encode(encoder expfmt.Encoder, all []prometheus.Metric) (famil
 // cutHead takes the lines that begin a family away, from what has been written since begin.
 func cutHead(b *bytes.Buffer, begin int) {
 	text := b.Bytes()[begin:]
-	rest := text
-	for bytes.HasPrefix(rest, []byte("# ")) {
-		rest = rest[bytes.IndexByte(rest, '\n')+1:]
+	b.Truncate(begin + copy(text, text[endOfHead(text):]))
+}
+
+// endOfHead returns the length of the lines that begin a family.
+func endOfHead(text []byte) (n int) {
+	for bytes.HasPrefix(text[n:], []byte("# ")) {
+		n += bytes.IndexByte(text[n:], '\n') + 1
 	}
-	b.Truncate(begin + copy(text, rest))
+	return n
 }
 
 func (s *scraper) flush(body io.Writer) error {
@@ -224,21 +270,30 @@ func (s *scraper) flush(body io.Writer) error {
 	return err
 }
 
-// pause lets calls go first after a stretch of work, and passes on what has been written.
+// pause passes on what has been written, once it is a piece, and lets calls go first.
 func (s *scraper) pause(body io.Writer) error {
-	if s.steps++; s.steps%stepsPerLook != 0 && s.out.Len() < pieceBytes {
+	if s.out.Len() < pieceBytes {
+		s.breathe()
 		return nil
 	}
-	if s.out.Len() >= pieceBytes {
-		if err := s.flush(body); err != nil {
-			return err
-		}
+	err := s.flush(body)
+	s.rest()
+	return err
+}
+
+// breathe lets calls go first after a stretch of work, of which this is a small step.
+func (s *scraper) breathe() {
+	if s.steps++; s.steps%stepsPerLook == 0 {
+		s.rest()
 	}
+}
+
+// rest lets calls go first after a stretch of work.
+func (s *scraper) rest() {
 	if time.Since(s.began) >= stretch {
 		time.Sleep(breather)
 		s.began = time.Now()
 	}
-	return nil
 }
 
 // acceptsGzip reports whether the reader of an answer takes gzip.

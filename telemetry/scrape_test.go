@@ -49,6 +49,34 @@ func (mixed) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// readings has families whose values come in turn, with labels that are the same in a row, and some that look alike.
+type readings struct{}
+
+var (
+	readOne   = NewGauge("read_one", "One \"of\" \\ two.\nAnd more.", "version", "model")
+	readTwo   = NewCounter("read_two_total", "Two.", "model", "version")
+	readOther = NewGauge("read_other", "Other names.", "from", "to")
+	readAlone = NewGauge("read_alone", "Without labels.")
+	readNone  = NewGauge("read_none", "Nothing is known of it.", "model")
+)
+
+func (readings) Families() []*Family {
+	return []*Family{readOne, readTwo, readOther, readAlone, readNone}
+}
+
+func (readings) Read(out *Values) {
+	out.Add(readAlone, math.Inf(1))
+	for i := range 3 * manyMetrics {
+		model := fmt.Sprintf("m\"%d\"\n\\", i)
+		out.Add(readOne, float64(i), "v1", model)
+		out.Add(readTwo, float64(i), model, "v1")
+		out.Add(readOther, -1, model, "v1")
+		out.Add(readOther, 0, "v1", model)
+		out.Add(readTwo, 1e9, "v1", model)
+		out.Breathe()
+	}
+}
+
 // many returns telemetry with families of more metrics than are made text at once. Go and the process itself are
 // not in it: their numbers change.
 func many(t *testing.T) *Telemetry {
@@ -62,6 +90,9 @@ func many(t *testing.T) *Telemetry {
 		}
 	}
 	tel.Registry().MustRegister(mixed{})
+	if _, err := tel.Registry().Read(readings{}); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 3*manyMetrics + 1 {
 		record(tel.Series(fmt.Sprintf("model \"%d\"\n", i), "v7"))
 	}
@@ -361,4 +392,37 @@ func FuzzLines(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A scrape leaves next to nothing for the collector of garbage of values that are read.
+func TestReadValuesLeaveNoGarbage(t *testing.T) {
+	s := newScraper(slog.New(slog.DiscardHandler))
+	registry := newRegistry()
+	end, err := registry.Read(plenty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := testing.AllocsPerRun(3, func() {
+		if err := s.write(io.Discard, expfmt.NewFormat(expfmt.TypeOpenMetrics), registry); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > manyMetrics {
+		t.Errorf("%v allocations for %d values, want hardly any", n, 10*manyMetrics)
+	}
+	end()
+	if n := len(registry.list()); n != 0 {
+		t.Errorf("%d readers are left", n)
+	}
+}
+
+// plenty has many values whose labels cost nothing.
+type plenty struct{}
+
+func (plenty) Families() []*Family { return []*Family{readOne} }
+
+func (plenty) Read(out *Values) {
+	for i := range 10 * manyMetrics {
+		out.Add(readOne, float64(i), "v1", codeNames[i%len(codeNames)])
+	}
 }
