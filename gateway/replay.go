@@ -17,6 +17,8 @@ type Replay struct {
 	From    string           // the name of a file; empty means all of the route's
 	Rate    float64          // calls per second
 	Limit   uint64           // of calls; 0 means all there are
+	// Sequences makes calls again that belong to a sequence, too.
+	Sequences bool
 }
 
 // What can keep a replay from beginning.
@@ -29,13 +31,14 @@ var (
 var errLimit = errors.New("as many calls as are wanted")
 
 const (
-	// replayAhead is how many calls of a replay wait to be sent, at most: they are not
-	// dropped, as copies are.
+	// replayAhead is how many calls of a replay wait to be sent, at most.
 	replayAhead = 64
 	// replayLook is how often a replay looks whether there is room for more, and replayTell
 	// how often it tells where it is.
 	replayLook = 5 * time.Millisecond
 	replayTell = time.Second
+	// replayCatchUp is how far a replay may be behind its rate and still make up for it.
+	replayCatchUp = 100 * time.Millisecond
 )
 
 // Replay makes calls again that were kept, and compares the answers with those that
@@ -57,7 +60,7 @@ func (g *Gateway) Replay(ctx context.Context, r Replay, tell func(read uint64, a
 	if err != nil {
 		return err
 	}
-	settings := shadow.Settings{Sequences: true}
+	var settings shadow.Settings
 	if route, ok := s.table.Route(r.Version.Model); ok {
 		for _, sh := range route.Shadows {
 			if sh.Version == r.Version {
@@ -66,6 +69,7 @@ func (g *Gateway) Replay(ctx context.Context, r Replay, tell func(read uint64, a
 			}
 		}
 	}
+	settings.Sequences = r.Sequences
 	m := shadow.New(replayTarget{s.targets.get(r.Version)}, shadow.Limits{}, settings)
 	defer m.Close()
 	return replay(ctx, m, r, files, tell)
@@ -74,8 +78,8 @@ func (g *Gateway) Replay(ctx context.Context, r Replay, tell func(read uint64, a
 // replay offers calls at their rate, and waits for the last.
 func replay(ctx context.Context, m *shadow.Mirror, r Replay, files []string, tell func(uint64, shadow.Status) error) error {
 	read := uint64(0)
-	begun := time.Now()
-	told := begun
+	told := time.Now()
+	pace := pace{between: time.Duration(float64(time.Second) / r.Rate), due: told}
 	pause := func(until time.Time) error {
 		for {
 			now := time.Now()
@@ -99,17 +103,19 @@ func replay(ctx context.Context, m *shadow.Mirror, r Replay, files []string, tel
 		if r.Limit > 0 && read == r.Limit {
 			return errLimit
 		}
-		if err := pause(begun.Add(time.Duration(float64(read) / r.Rate * float64(time.Second)))); err != nil {
+		if err := pause(pace.due); err != nil {
 			return err
 		}
-		for m.Waiting() >= replayAhead {
+		pace.next(time.Now())
+		copied := c.Copy()
+		for m.Waiting() >= replayAhead || !m.Room(copied) { // they are not dropped, as copies of others are
 			if err := pause(time.Now().Add(replayLook)); err != nil {
 				return err
 			}
 		}
 		read++
 		if m.Admit(time.Now()) {
-			m.Offer(c.Copy())
+			m.Offer(copied)
 		}
 		return nil
 	})
@@ -122,6 +128,21 @@ func replay(ctx context.Context, m *shadow.Mirror, r Replay, files []string, tel
 		}
 	}
 	return tell(read, m.Status())
+}
+
+// pace says when the calls of a replay are due.
+type pace struct {
+	between time.Duration
+	due     time.Time // the next
+}
+
+// next is told when one was made. A server that stood still is not hit by all that it has
+// missed.
+func (p *pace) next(now time.Time) {
+	if earliest := now.Add(-replayCatchUp); p.due.Before(earliest) {
+		p.due = earliest
+	}
+	p.due = p.due.Add(p.between)
 }
 
 // replayTarget is a version as a replay sees it: an operator wants to know what it says,

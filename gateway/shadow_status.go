@@ -63,7 +63,7 @@ func (c shadowGauges) Read(out *telemetry.Values) {
 		}
 	}
 	for _, m := range c.gateway.shadows.list() {
-		st := m.Status()
+		st := m.Totals()
 		out.Add(descCopies, float64(st.Offered), m.model, m.version)
 		out.Add(descAnswered, float64(st.Answered), m.model, m.version)
 		for reason, n := range st.Dropped {

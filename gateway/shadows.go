@@ -64,13 +64,20 @@ func (s *shadows) shadowsOf(r *routing.Route, targets *targetSet, table uint64, 
 			m.Mirror = shadow.New(m.target, shadow.Limits{}, mirrorSettings(r, sh))
 			s.all[t.group.key] = m
 		} else {
-			m.target.current.Store(t)
+			if before := m.target.current.Swap(t).version; otherServer(before, t.version) {
+				m.Forget()
+			}
 			m.Update(mirrorSettings(r, sh))
 		}
 		m.table = table
 		list = append(list, &shadowed{sh, m.Mirror})
 	}
 	return list
+}
+
+// otherServer reports whether what answers for a version may be something else than before.
+func otherServer(before, now *routing.Version) bool {
+	return !slices.Equal(before.Endpoints, now.Endpoints) || before.Rename != now.Rename || before.Provenance != now.Provenance
 }
 
 // closeOthers closes the mirrors that the latest table does not have, in goroutines of
@@ -184,7 +191,7 @@ func copied(sh *routing.Shadow, m *identify.Method) bool {
 
 // copyToShadows hands the call, which is over, to the shadows that wait for it.
 func (s *call) copyToShadows(c *relay.Call, o relay.Outcome, k *relay.Capture) {
-	reason, ended := shadow.TooLarge, !isComparable(c, o)
+	reason, ended := shadow.TooLarge, !s.isComparable(c, o)
 	if ended {
 		reason = shadow.Ended
 	}
@@ -213,7 +220,9 @@ func (s *call) shadowCopy(c *relay.Call, o relay.Outcome, k *relay.Capture) *sha
 		Path: c.Path(), RequestID: s.requestID, Encoding: s.meta.Encoding,
 		Traceparent: s.record.Link(), Revision: s.snap.table.Revision(),
 		Version: s.target.version.Name, Code: o.Code, Payload: k,
-		Latency: s.waited(o, true),
+	}
+	if s.method.Kind == identify.KindUnary { // in a stream, nobody knows who has waited for whom
+		n.Latency = s.waited(o, true)
 	}
 	fields := c.Fields()
 	n.Metadata = make([]string, 0, 2*len(fields))
@@ -257,7 +266,7 @@ var shadowKinds = [...]breaker.Kind{
 	shadow.Answered:   breaker.Answered,
 	shadow.TimedOut:   breaker.Deadline,
 	shadow.NotReached: breaker.Lost,
-	shadow.Oversized:  breaker.Reset, // by us, and for a good reason
+	shadow.Oversized:  breaker.Answered, // it was well; what it says is for the comparison to judge
 }
 
 // Pick implements [shadow.Target].

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,11 +18,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	pb "sluice/proto/inference"
 	"sluice/routing"
 	"sluice/shadow"
 	"sluice/shadow/compare"
+	"sluice/shadow/tape"
 )
 
 const streamInfer = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -178,12 +181,14 @@ func TestCallersSeeNothingOfAShadowsTroubles(t *testing.T) {
 	for name, c := range map[string]struct {
 		addr   string
 		answer http.HandlerFunc
+		differ compare.Difference // it answers well, and something else: its breaker stays closed
 	}{
 		"hangs":      {answer: hangs},
+		"is slow":    {differ: compare.Values, answer: func(w http.ResponseWriter, r *http.Request) { time.Sleep(100 * time.Millisecond); says(2)(w, r) }},
 		"fails":      {answer: fails(codes.Internal, "out of memory")},
 		"garbage":    {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("garbage")) }},
-		"no message": {answer: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Grpc-Status", "0") }},
-		"100 MB": {answer: func(w http.ResponseWriter, _ *http.Request) {
+		"no message": {differ: compare.Messages, answer: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Grpc-Status", "0") }},
+		"100 MB": {differ: compare.Sizes, answer: func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte{0, 6, 0, 0, 0})
 			for piece, n := make([]byte, 1<<20), 0; n < 100; n++ {
 				if _, err := w.Write(piece); err != nil {
@@ -192,7 +197,7 @@ func TestCallersSeeNothingOfAShadowsTroubles(t *testing.T) {
 			}
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
 		}},
-		"100 MB in pieces": {answer: func(w http.ResponseWriter, _ *http.Request) {
+		"100 MB in pieces": {differ: compare.Sizes, answer: func(w http.ResponseWriter, _ *http.Request) {
 			for piece, n := frame(0, make([]byte, 10<<10)), 0; n < 10_000; n++ {
 				if _, err := w.Write(piece); err != nil {
 					return
@@ -232,12 +237,63 @@ func TestCallersSeeNothingOfAShadowsTroubles(t *testing.T) {
 			if s.Mismatched != s.Compared || s.Compared != s.Answered {
 				t.Errorf("%d of %d compared are mismatches, %d were answered", s.Mismatched, s.Compared, s.Answered)
 			}
-			if s.Dropped[shadow.BreakerOpen] == 0 && name != "no message" && name != "hangs" { // nothing of the latter is known before its deadline
-
+			switch opened := s.Dropped[shadow.BreakerOpen] > 0; {
+			case c.differ != compare.None:
+				if opened || s.Differences[c.differ] != s.Compared {
+					t.Errorf("its breaker has opened: %v; differences %v in %d", opened, s.Differences, s.Compared)
+				}
+			case !opened && name != "hangs": // nothing of that is known before its deadline
 				t.Errorf("its breaker has not opened: %+v", s.Counts)
 			}
 			if n := r.Stats().CaptureBytes; n != 0 {
 				t.Errorf("%d bytes of copies are held", n)
+			}
+		})
+	}
+}
+
+// What the gateway itself has made of a call is no answer that could be compared, or kept: a
+// deadline, a lost connection, a fault that somebody wanted.
+func TestOnlyAnswersOfVersionsAreCompared(t *testing.T) {
+	closing, _ := rawServer(t, hangsUp)
+	fault := func(what string) string {
+		now := time.Now().UTC()
+		return fmt.Sprintf("    faults: [{version: v7, percent: 100, from: %q, until: %q, %s}]\n",
+			now.Add(-time.Second).Format(time.RFC3339), now.Add(30*time.Minute).Format(time.RFC3339), what)
+	}
+	for name, c := range map[string]struct {
+		v7       string
+		settings string
+		timeout  string
+		code     codes.Code
+		compared uint64
+	}{
+		"a failure of the version's own": {v7: serve(t, fails(codes.Internal, "broken")).addr, code: codes.Internal, compared: 1},
+		"a deadline": {v7: serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }).addr,
+			timeout: "200m", code: codes.DeadlineExceeded},
+		"a lost connection":      {v7: closing, code: codes.Unavailable},
+		"a fault":                {v7: serve(t, says(1)).addr, settings: fault("status: UNAVAILABLE"), code: codes.Unavailable},
+		"a delay that is wanted": {v7: serve(t, says(1)).addr, settings: fault("delay: 0.01s"), code: codes.OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			r := start(t, withShadow(c.v7, serve(t, says(1)).addr, "")+c.settings+"    capture: {percent: 100}\n", func(cfg *Config) { cfg.CaptureDir = dir })
+			var fields []string
+			if c.timeout != "" {
+				fields = []string{"grpc-timeout", c.timeout}
+			}
+			if a := r.call(modelInfer, infer("fraud", ""), fields...); a.code != c.code {
+				t.Fatalf("the caller got %v %q, want %v", a.code, a.message, c.code)
+			}
+			s := r.shadow(t, "v9")
+			if s.Offered != 1 || s.Compared != c.compared || s.Mismatched != c.compared || s.Dropped[shadow.Ended] != 1-c.compared {
+				t.Errorf("counts %+v; %d compared, %d differ", s.Counts, s.Compared, s.Mismatched)
+			}
+			if c.compared > 0 {
+				r.until(t, "the call is written", func() bool { return r.metrics(t)[`sluice_kept_calls_total{model="fraud"}`] == 1 })
+			} else if n := r.metrics(t)[`sluice_kept_calls_total{model="fraud"}`]; n != 0 {
+				t.Errorf("%v calls were kept", n)
 			}
 		})
 	}
@@ -326,7 +382,9 @@ func TestMirrorsOutliveTables(t *testing.T) {
 	}
 	r.publish(3, strings.Replace(routes, "fraud_9", "fraud_10", 1))
 	r.call(modelInfer, infer("fraud", ""))
-	r.shadow(t, "v9")
+	if s := r.shadow(t, "v9"); s.Answered != 3 || s.Compared != 1 || !s.ComparedSince.After(s.Since) {
+		t.Errorf("another model has been asked: %d answered, %d compared since", s.Answered, s.Compared)
+	}
 	var m pb.ModelInferRequest
 	if v9.last(t).message(t, 0, &m); m.GetModelName() != "fraud_10" {
 		t.Errorf("the shadow was asked for %q, want the name that it has now", m.GetModelName())
@@ -490,6 +548,68 @@ func (r *rig) version(t *testing.T, name string) *routing.Version {
 }
 
 // Without a folder nothing is kept, and the gateway says so.
+// Whoever replays waits for room, however large the calls are, and however slow the server is:
+// none is dropped.
+func TestReplayWaitsForRoom(t *testing.T) {
+	const calls, size = 120, 300 << 10 // more than twice what a mirror holds
+	dir := t.TempDir()
+	quiet := slog.New(slog.DiscardHandler)
+	recorder := tape.New(dir, "fraud", tape.Settings{MaxBytes: 1 << 30, Retain: time.Hour}, quiet)
+	kept := (&tape.Call{Path: modelInfer, Version: "v7", Code: uint32(codes.Internal),
+		Request: frame(0, mustMarshal(t, &pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{make([]byte, size)}}))}).Copy()
+	for n := range uint64(calls) {
+		r := recorder
+		r.Offer(kept)
+		for written := uint64(0); written <= n; written, _ = r.Counts() {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	recorder.Close()
+	v9 := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		time.Sleep(50 * time.Millisecond)
+		fails(codes.Internal, "no")(w, r)
+	})
+	r := start(t, withShadow(serve(t, nil).addr, v9.addr, ""), func(c *Config) { c.CaptureDir = dir })
+	var read uint64
+	var at shadow.Status
+	err := r.Replay(t.Context(), Replay{Version: r.version(t, "v9"), Rate: 100_000}, func(n uint64, now shadow.Status) error { read, at = n, now; return nil })
+	if err != nil || read != calls || at.Compared != calls || at.Mismatched != 0 {
+		t.Errorf("%d read, %+v, %v", read, at.Counts, err)
+	}
+}
+
+func mustMarshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Calls are due one after the other, and those that a server has missed are not made all at
+// once.
+func TestReplayKeepsItsPace(t *testing.T) {
+	begun := time.Now()
+	p := pace{between: 10 * time.Millisecond, due: begun}
+	for range 100 {
+		p.next(p.due)
+	}
+	if d := p.due.Sub(begun); d != time.Second {
+		t.Errorf("100 calls take %v, want 1 s", d)
+	}
+	p.next(p.due.Add(replayCatchUp / 2)) // a little late
+	if d := p.due.Sub(begun); d != time.Second+p.between {
+		t.Errorf("the next is due after %v", d)
+	}
+	stood := p.due.Add(time.Minute)
+	p.next(stood)
+	if behind := stood.Sub(p.due); behind != replayCatchUp-p.between {
+		t.Errorf("after a minute of nothing it is %v behind", behind)
+	}
+}
+
 func TestNothingIsKeptWithoutAFolder(t *testing.T) {
 	v7, v9 := serve(t, nil), serve(t, nil)
 	r := start(t, withShadow(v7.addr, v9.addr, "")+"    capture: {percent: 100}\n")

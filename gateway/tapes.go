@@ -82,18 +82,17 @@ func (s *call) sampleTape(c *relay.Call) {
 // keepCall hands the call, which is over, to the recorder, if there is something to be
 // compared with.
 func (s *call) keepCall(c *relay.Call, o relay.Outcome, k *relay.Capture) {
-	if k == nil || !isComparable(c, o) {
+	if k == nil || !s.isComparable(c, o) {
 		return
 	}
 	k.Retain()
 	s.tape.Offer(s.shadowCopy(c, o, k))
 }
 
-// isComparable reports whether a call was asked whole, and has an answer.
-func isComparable(c *relay.Call, o relay.Outcome) bool {
-	switch o.Kind {
-	case relay.Canceled, relay.Refused, relay.Evicted:
-		return false
-	}
-	return c.RequestEnded() // else nobody knows what would have been asked
+// isComparable reports whether a call was asked whole, and has an answer of its version's
+// own: a deadline that passed here, a connection that was lost, or a fault that was wanted
+// says nothing of what a model answers, nor does a delay that was wanted of how fast it is.
+func (s *call) isComparable(c *relay.Call, o relay.Outcome) bool {
+	return o.Kind == relay.Answered && !s.struck && s.dispatch.NotBefore.IsZero() &&
+		c.RequestEnded() // else nobody knows what would have been asked
 }

@@ -11,19 +11,20 @@ type Reason uint8
 // The reasons. Copies with those up to Failed were dropped, nothing of them was sent;
 // the others were sent and failed.
 const (
-	RateLimit   Reason = iota // more calls per second than the route says
-	Shedding                  // the version that answers the caller has hardly a place left
-	QueueFull                 // too many copies wait
-	QueueBytes                // the copies that wait and those under way take too much memory
-	BreakerOpen               // the shadow's breaker
-	TooLarge                  // the call was larger than what is copied
-	Ended                     // the call ended without an answer that could be compared
-	Itself                    // the shadow's version has answered the caller
-	Sequence                  // a request of a sequence
-	Encoding                  // compressed in a way that is not known here, or not at all as it says
-	Rename                    // the request cannot be renamed as the version wants it
-	NoEndpoint                // the version has none
-	Closed                    // the mirror is gone
+	RateLimit    Reason = iota // more calls per second than the route says
+	Shedding                   // the version that answers the caller has hardly a place left
+	QueueFull                  // too many copies wait
+	QueueBytes                 // the copies that wait and those under way take too much memory
+	BreakerOpen                // the shadow's breaker
+	TooLarge                   // the call was larger than what is copied, or is so uncompressed
+	Ended                      // the call ended without an answer that could be compared
+	Itself                     // the shadow's version has answered the caller
+	Sequence                   // a request of a sequence
+	SharedMemory               // the request names memory that its caller shares with the server
+	Encoding                   // compressed in a way that is not known here, or not at all as it says
+	Rename                     // the request cannot be renamed as the version wants it
+	NoEndpoint                 // the version has none
+	Closed                     // the mirror is gone
 	numDropped
 )
 
@@ -31,12 +32,11 @@ const (
 const (
 	Deadline    = numDropped + iota // the shadow did not answer in time
 	Unreachable                     // no connection could be had, or it was lost
-	AnswerSize                      // the shadow answered more than is read
 	numReasons
 )
 
 var reasonNames = [numReasons]string{"rate", "shedding", "queue_full", "queue_bytes", "breaker_open", "too_large", "ended", "itself",
-	"sequence", "encoding", "rename", "no_endpoint", "closed", "deadline", "unreachable", "answer_size"}
+	"sequence", "shared_memory", "encoding", "rename", "no_endpoint", "closed", "deadline", "unreachable"}
 
 // String returns the reason's name, as metrics and tables show it.
 func (r Reason) String() string {

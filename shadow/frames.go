@@ -13,7 +13,10 @@ import (
 // compressed, and its length in four bytes.
 const prefixSize = 5
 
-var errFrames = errors.New("the messages are cut off")
+var (
+	errFrames   = errors.New("the messages are cut off")
+	errExpanded = errors.New("more than is read when it is decompressed")
+)
 
 // split returns the messages of a body, as parts of it.
 func split(body []byte) (messages [][]byte, compressed bool, err error) {
@@ -32,8 +35,8 @@ func split(body []byte) (messages [][]byte, compressed bool, err error) {
 	return messages, compressed, nil
 }
 
-// expand returns body with its compressed messages decompressed, in no more than
-// limit bytes. What is not compressed is returned as it is.
+// expand returns body with its compressed messages decompressed. In more than limit bytes
+// it is errExpanded. What is not compressed is returned as it is.
 func expand(body []byte, encoding string, limit int) ([]byte, error) {
 	messages, compressed, err := split(body)
 	if err != nil || !compressed {
@@ -53,7 +56,7 @@ func expand(body []byte, encoding string, limit int) ([]byte, error) {
 			return nil, err
 		}
 		if out.Len() > limit {
-			return nil, fmt.Errorf("more than %d bytes decompressed", limit)
+			return nil, errExpanded
 		}
 		flag += prefixSize + len(m)
 		binary.BigEndian.PutUint32(out.Bytes()[at+1:], uint32(out.Len()-at-prefixSize))

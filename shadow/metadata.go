@@ -7,17 +7,36 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// credentials are fields by which callers show who they are. A shadow gets them only
-// where the route allows it: it may be somebody's experiment.
-var credentialFields = []string{
-	"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "apikey", "x-goog-api-key",
-	"x-auth-token", "x-access-token", "x-id-token", "x-amz-security-token", "x-csrf-token", "x-forwarded-client-cert",
-	"x-forwarded-access-token", "x-goog-iam-authorization-token", "x-serverless-authorization",
-}
+// credentialWords are the words in names of fields by which callers, or the proxies before
+// them, show who they are. A shadow gets such fields only where the route allows it: it may be
+// somebody's experiment.
+var credentialWords = func() map[string]bool {
+	words := make(map[string]bool)
+	for _, w := range []string{
+		"auth", "authorization", "authentication", "bearer", "oidc", "saml", "jwt", "assertion", "token", "accesstoken", "idtoken",
+		"cookie", "cookie2", "secret", "password", "passwd", "passphrase", "credential", "credentials", "apikey", "cert", "certificate", "signature",
+	} {
+		words[w] = true
+	}
+	return words
+}()
+
+// keyWords are the words after which a key is one that opens something.
+var keyWords = map[string]bool{"api": true, "access": true, "secret": true, "private": true, "subscription": true, "functions": true, "master": true}
 
 // IsCredential reports whether a field of that name, in lower case, is taken for one
-// by which callers show who they are.
-func IsCredential(name string) bool { return slices.Contains(credentialFields, name) }
+// by which callers show who they are. Names are looked at word by word: there are too many
+// proxies that have names of their own.
+func IsCredential(name string) bool {
+	before := ""
+	for word := range strings.FieldsFuncSeq(name, func(c rune) bool { return c == '-' || c == '_' || c == '.' }) {
+		if credentialWords[word] || word == "key" && keyWords[before] {
+			return true
+		}
+		before = word
+	}
+	return false
+}
 
 // passedOn appends the fields of a shadow's call, which are those of the caller's but
 // for its credentials.

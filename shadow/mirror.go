@@ -2,6 +2,7 @@ package shadow
 
 import (
 	"math"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,20 +95,28 @@ func New(t Target, l Limits, s Settings) *Mirror {
 	return m
 }
 
-// Update changes the settings; what is known and under way stays.
-func (m *Mirror) Update(s Settings) { m.settings.Store(&s) }
+// Update changes the settings; what is under way stays. Other rules begin another verdict:
+// what was found by the old ones says nothing of these.
+func (m *Mirror) Update(s Settings) {
+	if before := m.settings.Swap(&s); before != nil && !reflect.DeepEqual(before.Rules, s.Rules) {
+		m.Forget()
+	}
+}
+
+// Forget begins the verdict anew, because another server answers now. Counts go on.
+func (m *Mirror) Forget() { m.verdict.restart(time.Now()) }
 
 // Admit asks, when a call begins that has been sampled, whether a copy is wanted. If
 // not, it is counted as dropped; if so, the caller owes an Offer or a Withdraw.
 func (m *Mirror) Admit(now time.Time) bool {
 	m.counts.offered.Add(1)
 	switch rate := m.settings.Load().Rate; {
-	case rate > 0 && !m.rate.take(now, rate):
-		m.Withdraw(RateLimit)
 	case !m.target.Ready(now):
 		m.Withdraw(BreakerOpen)
 	case m.full():
 		m.Withdraw(QueueBytes)
+	case rate > 0 && !m.rate.take(now, rate):
+		m.Withdraw(RateLimit)
 	default:
 		return true
 	}
@@ -120,6 +129,15 @@ func (m *Mirror) Admit(now time.Time) bool {
 func (m *Mirror) full() bool {
 	most := int64(m.limits.Bytes)
 	return m.held.Load()+min(m.last.Load(), most/8) > most
+}
+
+// Room reports whether a copy would be taken now, for somebody who offers alone and can
+// wait. One that is too large for an empty mirror would be dropped.
+func (m *Mirror) Room(c *Copy) bool {
+	j := newJob(c)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.n == 0 && m.inFlight == 0 || m.n < len(m.queue) && m.bytes+j.size <= m.limits.Bytes && !m.full()
 }
 
 // Decline counts a call that was sampled, and of which no copy is wanted now.
@@ -224,6 +242,9 @@ func (m *Mirror) next(r *round, due int) (more bool) {
 		m.answers += j.allowance
 		m.inFlight++
 		r.jobs = append(r.jobs, j)
+		if !j.measured {
+			break // what it takes is known once it has been looked at
+		}
 	}
 	if m.due = due; len(r.jobs)+len(r.over) > 0 {
 		m.due = math.MaxInt // it is awake
@@ -243,6 +264,21 @@ func (r *round) settle(j job, ended *atomic.Uint64) {
 	r.bytes += j.size
 	r.flights++
 	r.ended = append(r.ended, ended)
+}
+
+// measure notes what a copy that is about to be sent takes uncompressed: so many bytes more
+// in the queue, and an allowance. It reports false if there is no room.
+func (m *Mirror) measure(j *job, more, allowance int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if more > 0 && m.bytes+more > m.limits.Bytes {
+		return false
+	}
+	m.hold(more)
+	m.answers += allowance - j.allowance
+	j.size += more
+	j.allowance = allowance
+	return true
 }
 
 // pop takes the first copy out of the queue; m.mu is held.

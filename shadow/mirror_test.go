@@ -20,6 +20,7 @@ import (
 
 	"sluice/proto/inference"
 	"sluice/proto/inference/redact"
+	"sluice/shadow/client"
 	"sluice/shadow/compare"
 )
 
@@ -116,14 +117,14 @@ func TestWhateverAShadowDoesIsCounted(t *testing.T) {
 		"answers nothing":          {addr: serve(t, answer()), differ: compare.Messages},
 		"answers twice":            {addr: serve(t, answer(good, good)), differ: compare.Messages},
 		"hangs":                    {addr: serve(t, hangs), want: Deadline, kind: TimedOut},
-		"answers one long message": {addr: serve(t, answer(long)), want: AnswerSize, kind: Oversized},
+		"answers one long message": {addr: serve(t, answer(long)), differ: compare.Sizes, kind: Oversized},
 		"answers many messages": {addr: serve(t, func(_ any, s grpc.ServerStream) error {
 			for {
 				if err := s.SendMsg(message(make([]byte, 10_000))); err != nil {
 					return err
 				}
 			}
-		}), want: AnswerSize, kind: Oversized},
+		}), differ: compare.Sizes, kind: Oversized},
 		"closes connections": {addr: closing.Addr().String(), want: Unreachable, kind: NotReached},
 		"is not there":       {addr: "127.0.0.1:1", want: Unreachable, kind: NotReached},
 	} {
@@ -169,6 +170,8 @@ func TestCopiesThatAreNotSentAreCounted(t *testing.T) {
 		limit Limits
 		do    func(*rig)
 	}{
+		"shared memory, asked":  {SharedMemory, Limits{}, offer(Copy{}, frame(0, sharing(t, true)))},
+		"shared memory, given":  {SharedMemory, Limits{}, offer(Copy{}, frame(0, sharing(t, false)))},
 		"a sequence":            {Sequence, Limits{}, offer(Copy{}, frame(0, sequence))},
 		"not to be renamed":     {Rename, Limits{}, offer(Copy{Path: "/no/rename"}, good)},
 		"an unknown encoding":   {Encoding, Limits{}, offer(Copy{Encoding: "snappy"}, frame(1, []byte("x")))},
@@ -182,7 +185,10 @@ func TestCopiesThatAreNotSentAreCounted(t *testing.T) {
 		"withdrawn":             {Ended, Limits{}, func(r *rig) { r.Mirror.Admit(time.Now()); r.Withdraw(Ended) }},
 		"declined":              {Shedding, Limits{}, func(r *rig) { r.Decline(Shedding) }},
 		"more than the rate":    {RateLimit, Limits{}, func(r *rig) { r.Update(Settings{Rate: 1e-9}); r.rate.take(time.Now(), 1); offer(Copy{}, good)(r) }},
-		"a bomb of compression": {Encoding, Limits{}, offer(Copy{Encoding: "gzip"}, frame(1, zipped(t, make([]byte, 10<<20))))},
+		"a bomb of compression": {TooLarge, Limits{}, offer(Copy{Encoding: "gzip"}, frame(1, zipped(t, make([]byte, 10<<20))))},
+		"a bomb for an answer":  {TooLarge, Limits{}, func(r *rig) { r.offerZipped(Copy{}, good, frame(1, zipped(t, make([]byte, 10<<20)))) }},
+		"no room uncompressed":  {QueueBytes, Limits{Bytes: 1 << 20}, offer(Copy{Encoding: "gzip"}, frame(1, zipped(t, make([]byte, 2<<20))))},
+		"an unknown answer":     {Encoding, Limits{}, func(r *rig) { r.offerZipped(Copy{}, good, frame(1, []byte("x"))) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, addr, c.limit, Settings{})
@@ -193,6 +199,15 @@ func TestCopiesThatAreNotSentAreCounted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// sharing is a request whose input, or answer, is in memory of the caller's.
+func sharing(t testing.TB, answer bool) []byte {
+	where := map[string]*inference.InferParameter{"shared_memory_region": {ParameterChoice: &inference.InferParameter_StringParam{StringParam: "mine"}}}
+	if answer {
+		return marshal(t, &inference.ModelInferRequest{Outputs: []*inference.ModelInferRequest_InferRequestedOutputTensor{{Name: "y", Parameters: where}}})
+	}
+	return marshal(t, &inference.ModelInferRequest{Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "x", Parameters: where}}})
 }
 
 func zipped(t testing.TB, b []byte) []byte {
@@ -270,6 +285,53 @@ func TestShadowGetsTheCallWithoutItsCredentials(t *testing.T) {
 	}
 }
 
+// Many fields carry what shows who a caller is. What does not is passed on.
+func TestCredentialsAreKnownByTheirNames(t *testing.T) {
+	for _, name := range []string{
+		"authorization", "authorization-bin", "proxy-authorization", "x-forwarded-authorization", "cookie", "set-cookie", "x-api-key", "api-key",
+		"apikey", "x-goog-api-key", "x-api-token", "x-auth-token", "x-access-token", "access-token", "private-token", "x-vault-token", "x-csrf-token",
+		"x-amz-security-token", "x-amzn-oidc-data", "x-amzn-oidc-accesstoken", "x-goog-iap-jwt-assertion", "cf-access-jwt-assertion",
+		"cf-access-client-secret", "ocp-apim-subscription-key", "x-ms-token-aad-id-token", "x-auth-request-access-token", "x-jwt", "x-client-cert",
+		"x-forwarded-client-cert", "x-goog-iam-authorization-token", "x-serverless-authorization", "x_api_key",
+	} {
+		if !IsCredential(name) {
+			t.Errorf("%s is passed on", name)
+		}
+	}
+	for _, name := range []string{"x-user-id", "x-tenant", "x-request-id", "baggage", "content-type", "x-max-tokens", "sticky-key", "x-author", "x-key", "trace-bin", "x-secretary", "accept-language"} {
+		if IsCredential(name) {
+			t.Errorf("%s is not passed on", name)
+		}
+	}
+}
+
+// A server that says something else than that time is over, once it is, has not answered
+// either: otherwise it were chance what counts.
+func TestStatusAfterTheDeadlineIsNoAnswer(t *testing.T) {
+	for code, late := range map[codes.Code]Reason{codes.Aborted: Deadline, codes.Internal: Deadline, codes.OK: 0} {
+		now := time.Now()
+		f := &flight{until: now}
+		f.End, f.Code, f.Ended = client.Answered, uint32(code), now
+		if _, failed := f.attempt(time.Second); failed != late {
+			t.Errorf("%v at the deadline: %v, want %v", code, failed, late)
+		}
+		f.until = now.Add(1)
+		if _, failed := f.attempt(time.Second); failed != 0 {
+			t.Errorf("%v before it: %v", code, failed)
+		}
+	}
+}
+
+// Calls of which nobody knows who has waited for whom are in no distribution.
+func TestLatencyThatSaysNothingIsLeftOut(t *testing.T) {
+	r := newRig(t, serve(t, answer(marshal(t, scores(1)))), Limits{}, Settings{})
+	r.offer(Copy{}, []byte("request"), marshal(t, scores(1)))
+	r.offer(Copy{Latency: time.Hour}, []byte("request"), marshal(t, scores(1)))
+	if s := r.idle(); s.Compared != 2 || s.Slower.N != 1 || s.Caller.N != 1 || s.Slower.Max > -time.Minute {
+		t.Errorf("status %+v", s)
+	}
+}
+
 // A stream's messages are sent at once, and read at the same time: an echo of more
 // than any window does not lock up.
 func TestStreamsAreReplayedWhole(t *testing.T) {
@@ -292,15 +354,85 @@ func TestCompressedMessagesAreComparedByWhatTheyHold(t *testing.T) {
 	var got recorded
 	r := newRig(t, serve(t, got.handle), Limits{}, Settings{})
 	request := append(frame(1, zipped(t, []byte("one"))), frame(0, []byte("two"))...)
-	if r.Mirror.Admit(time.Now()) {
-		p := &payload{request: request, answer: append(frame(0, []byte("one")), frame(1, zipped(t, []byte("two")))...), encoding: "gzip"}
-		p.held.Store(1)
-		r.payloads = append(r.payloads, p)
-		r.Offer(&Copy{Path: "/shop.Checkout/Price", Encoding: "gzip", Payload: p})
-	}
+	r.offerZipped(Copy{Path: "/shop.Checkout/Price", Encoding: "gzip"}, request, append(frame(0, []byte("one")), frame(1, zipped(t, []byte("two")))...))
 	s := r.idle()
 	if s.Answered != 1 || s.Mismatched != 0 || strings.Join(got.messages, "|") != "one|two" {
 		t.Errorf("%q; status %+v", got.messages, s)
+	}
+}
+
+// A caller's answer that was compressed, however much, is the same as the shadow's that is
+// not, and the other way round.
+func TestCompressedAnswersAreNoLongerOrShorter(t *testing.T) {
+	noise := make([]float32, 200_000)
+	for i := range noise {
+		noise[i] = float32(i%7 + i%1000/5)
+	}
+	for name, values := range map[string][]float32{"five times": noise, "a thousand times": make([]float32, 200_000)} {
+		t.Run(name, func(t *testing.T) {
+			plain := marshal(t, scores(values...))
+			r := newRig(t, serve(t, answer(plain)), Limits{}, Settings{})
+			r.offerZipped(Copy{}, frame(0, []byte("request")), frame(1, zipped(t, plain)))
+			if s := r.idle(); s.Compared != 1 || s.Mismatched != 0 || len(r.attempts) != 1 || r.attempts[0].Kind != Answered {
+				t.Errorf("status %+v, attempts %+v", s, r.attempts)
+			}
+			shadow := newRig(t, serveZipped(t, frame(1, zipped(t, plain))), Limits{}, Settings{})
+			shadow.offer(Copy{}, []byte("request"), plain)
+			if s := shadow.idle(); s.Compared != 1 || s.Mismatched != 0 {
+				t.Errorf("the shadow's compressed: status %+v", s)
+			}
+		})
+	}
+	bomb := newRig(t, serveZipped(t, frame(1, zipped(t, make([]byte, 10<<20)))), Limits{}, Settings{})
+	bomb.offer(Copy{}, []byte("request"), []byte("answer"))
+	if s := bomb.idle(); s.Compared != 1 || s.Differences[compare.Sizes] != 1 {
+		t.Errorf("a bomb: %+v", s)
+	}
+}
+
+// The same answer may take ten times as many bytes: it is no longer for that.
+func TestTheSameAnswerMayTakeTenTimesAsMuch(t *testing.T) {
+	const n = 100_000
+	below := make([]int32, n)
+	for i := range below {
+		below[i] = -1
+	}
+	out := func(c *inference.InferTensorContents) *inference.ModelInferResponse {
+		return &inference.ModelInferResponse{Outputs: []*inference.ModelInferResponse_InferOutputTensor{{Name: "y", Datatype: "INT8", Shape: []int64{n}, Contents: c}}}
+	}
+	raw := out(nil)
+	raw.RawOutputContents = [][]byte{bytes.Repeat([]byte{0xff}, n)}
+	r := newRig(t, serve(t, answer(marshal(t, out(&inference.InferTensorContents{IntContents: below})))), Limits{}, Settings{})
+	r.offer(Copy{}, []byte("request"), marshal(t, raw))
+	if s := r.idle(); s.Compared != 1 || s.Mismatched != 0 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// Other rules, or another server, begin another verdict, and counts go on.
+func TestVerdictsAreOfOneServerByOneSetOfRules(t *testing.T) {
+	r := newRig(t, serve(t, answer(marshal(t, scores(1)))), Limits{}, Settings{})
+	found := func(s Settings) Status {
+		t.Helper()
+		r.Update(s)
+		r.offer(Copy{}, []byte("request"), marshal(t, scores(2)))
+		return r.idle()
+	}
+	found(Settings{})
+	if s := found(Settings{Rate: 1000}); s.Compared != 2 || s.Mismatched != 2 || s.ComparedSince != s.Since {
+		t.Errorf("another rate has made it %+v", s)
+	}
+	wide := Settings{Rules: compare.Rules{Outputs: map[string]compare.Rule{"scores": {Tolerance: &compare.Tolerance{Abs: 2}}}}}
+	if s := found(wide); s.Compared != 1 || s.Mismatched != 0 || len(s.Worst) != 0 || s.Answered != 3 || !s.ComparedSince.After(s.Since) {
+		t.Errorf("other rules have made it %+v", s)
+	}
+	same := Settings{Rules: compare.Rules{Outputs: map[string]compare.Rule{"scores": {Tolerance: &compare.Tolerance{Abs: 2}}}}}
+	if s := found(same); s.Compared != 2 {
+		t.Errorf("the same rules have made it %+v", s)
+	}
+	r.Forget()
+	if s := r.Status(); s.Compared != 0 || s.Answered != 4 {
+		t.Errorf("forgotten, it is %+v", s)
 	}
 }
 

@@ -3,7 +3,10 @@ package shadow
 import (
 	"crypto/tls"
 	"encoding/binary"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,6 +43,24 @@ func serve(t testing.TB, handle grpc.StreamHandler, options ...grpc.ServerOption
 		<-done
 	})
 	return ln.Addr().String()
+}
+
+// serveZipped starts a server that answers every call with a body as it stands, of which it
+// says that it is compressed.
+func serveZipped(t testing.TB, body []byte) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Encoding", "gzip")
+		_, _ = w.Write(body)
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	}))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
 }
 
 // bytesOf is a message of a server.
@@ -202,7 +223,18 @@ func (r *rig) offer(c Copy, request, answer []byte) {
 }
 
 func (r *rig) offerBody(c Copy, request, answer []byte) {
-	p := &payload{request: request, answer: answer}
+	r.offerPayload(c, &payload{request: request, answer: answer})
+}
+
+// offerZipped offers a call with its request and answer as they stand, of which the answer is
+// said to be compressed.
+func (r *rig) offerZipped(c Copy, request, answer []byte) {
+	if r.Mirror.Admit(time.Now()) {
+		r.offerPayload(c, &payload{request: request, answer: answer, encoding: "gzip"})
+	}
+}
+
+func (r *rig) offerPayload(c Copy, p *payload) {
 	p.held.Store(1)
 	r.mu.Lock()
 	r.payloads = append(r.payloads, p)

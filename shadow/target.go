@@ -54,5 +54,5 @@ const (
 	Answered   AttemptKind = iota // with a status
 	TimedOut                      // its deadline passed
 	NotReached                    // there was no connection, or it was lost
-	Oversized                     // with more than is read
+	Oversized                     // with more than is read, and so not to its end
 )

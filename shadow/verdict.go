@@ -22,7 +22,13 @@ const otherOutputs = "_OTHER"
 // verdict gathers what comparisons of one shadow have brought. Safe for concurrent
 // use; it is not on any caller's path.
 type verdict struct {
-	mu          sync.Mutex
+	mu      sync.Mutex
+	created time.Time
+	findings
+}
+
+// findings are what there is since the rules and the server are what they are.
+type findings struct {
 	since       time.Time
 	compared    uint64
 	mismatched  uint64
@@ -35,7 +41,16 @@ type verdict struct {
 }
 
 func newVerdict(now time.Time) *verdict {
-	return &verdict{since: now, differences: make(map[compare.Difference]uint64), outputs: make(map[string]*OutputVerdict)}
+	v := &verdict{created: now}
+	v.restart(now)
+	return v
+}
+
+// restart begins anew.
+func (v *verdict) restart(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.findings = findings{since: now, differences: make(map[compare.Difference]uint64), outputs: make(map[string]*OutputVerdict)}
 }
 
 // add takes in one comparison. remember is asked what may be shown of the call, if it is
@@ -52,7 +67,7 @@ func (v *verdict) add(c *Copy, a Attempt, r *compare.Result, remember func() *Re
 	for i := range r.Outputs {
 		v.output(r.Outputs[i].Name).add(&r.Outputs[i])
 	}
-	if c.Code == 0 && a.Code == 0 {
+	if c.Code == 0 && a.Code == 0 && c.Latency > 0 {
 		v.caller.add(c.Latency)
 		v.shadow.add(a.Latency)
 		v.slower.add(a.Latency - c.Latency)
@@ -136,6 +151,9 @@ type Status struct {
 	Counts
 	Queued, Bytes int // copies that wait, and the memory of these and those under way
 
+	// ComparedSince is when comparing began: with counting, with other rules, or with another
+	// server. What follows is of the copies since.
+	ComparedSince        time.Time
 	Compared, Mismatched uint64
 	// Rate is the interval of the share of mismatches, Upper its bound for decisions; both
 	// are for one look at a number of calls that was chosen beforehand. Always holds
@@ -153,18 +171,35 @@ type Status struct {
 // Status returns what is known now.
 func (m *Mirror) Status() Status {
 	s := m.verdict.read()
+	m.count(&s)
+	return s
+}
+
+// Totals returns the plain counts of [Mirror.Status], which cost little.
+func (m *Mirror) Totals() Status {
+	m.verdict.mu.Lock()
+	s := Status{
+		Since: m.verdict.created, ComparedSince: m.verdict.since, Compared: m.verdict.compared, Mismatched: m.verdict.mismatched,
+		Differences: maps.Clone(m.verdict.differences),
+	}
+	m.verdict.mu.Unlock()
+	m.count(&s)
+	return s
+}
+
+// count says what became of the copies.
+func (m *Mirror) count(s *Status) {
 	s.Counts = m.counts.read()
 	m.mu.Lock()
 	s.Queued, s.Bytes = m.n, m.bytes
 	m.mu.Unlock()
-	return s
 }
 
 func (v *verdict) read() Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := Status{
-		Since: v.since, Compared: v.compared, Mismatched: v.mismatched,
+		Since: v.created, ComparedSince: v.since, Compared: v.compared, Mismatched: v.mismatched,
 		Rate: Wilson(v.mismatched, v.compared), Always: AtAnyTime(v.mismatched, v.compared), Upper: ClopperPearsonUpper(v.mismatched, v.compared),
 		Differences: maps.Clone(v.differences),
 		Caller:      v.caller.read(), Shadow: v.shadow.read(), Slower: v.slower.read(),

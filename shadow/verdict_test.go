@@ -135,7 +135,8 @@ func TestEmptySpread(t *testing.T) {
 	}
 }
 
-// The worst stay, whatever the order in which they come.
+// The worst of each output stay, and of what is of no output, whatever the order in which
+// they come.
 func TestTheWorstCallsAreKept(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type made struct {
@@ -145,25 +146,44 @@ func TestTheWorstCallsAreKept(t *testing.T) {
 		var all []made
 		for i := range 30 {
 			r := compare.Result{Difference: compare.Values, Outputs: []compare.Output{
-				{Name: "a", Difference: compare.Values, Excess: 0.5}, {Name: "b", Difference: compare.Values, Excess: float64(2 + i)}}}
+				{Name: "a", Difference: compare.Values, Excess: float64(100 - i)}, {Name: "b", Difference: compare.Values, Excess: float64(2 + i)}, {Name: "c"}}}
 			all = append(all, made{Copy{RequestID: fmt.Sprint(i)}, r})
 		}
-		all[3].r.Difference, all[7].r.Difference = compare.Codes, compare.Shapes
+		all[3].r = compare.Result{Difference: compare.Codes}
+		all[7].r.Outputs[0].Difference = compare.Shapes // worse than any value
+		all[7].r.Difference = compare.Shapes
+		for i := range 5 { // an output that is the same, and a stream that is longer
+			all = append(all, made{Copy{RequestID: fmt.Sprint("stream", i)}, compare.Result{Difference: compare.Messages, Outputs: []compare.Output{{Name: "a"}}}})
+		}
 		var w worst
 		for _, m := range rapid.Permutation(all).Draw(t, "order") {
 			w.add(&m.c, Attempt{}, &m.r, nothing)
 		}
 		var got []string
 		for _, e := range w.read() {
-			got = append(got, e.RequestID)
+			if e.Difference == compare.Messages {
+				e.RequestID = "stream" // any of them: they are alike
+			}
+			got = append(got, e.RequestID+e.Output)
 		}
-		if want := []string{"3", "7", "29", "28", "27", "26", "25", "24", "23", "22"}; !slices.Equal(got, want) {
+		if want := []string{"3", "stream", "stream", "stream", "7a", "0a", "1a", "29b", "28b", "27b"}; !slices.Equal(got, want) {
 			t.Fatalf("kept %v, want %v", got, want)
 		}
-		if e := w.read()[2]; e.Output != "b" || e.Excess != 31 {
+		if e := w.read()[7]; e.Output != "b" || e.Excess != 31 {
 			t.Fatalf("example %+v", e)
 		}
 	})
+}
+
+// Names of outputs come from servers: no more of them are told apart than the limit says.
+func TestExamplesAreBounded(t *testing.T) {
+	var w worst
+	for i := range 100 {
+		w.add(&Copy{}, Attempt{}, &compare.Result{Difference: compare.Values, Outputs: []compare.Output{{Name: fmt.Sprint(i), Difference: compare.Values}}}, nothing)
+	}
+	if n := len(w.read()); n != maxKinds {
+		t.Errorf("%d examples, want %d", n, maxKinds)
+	}
 }
 
 // Names of outputs come from servers: a verdict takes no more of them than its limit.

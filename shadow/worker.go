@@ -1,6 +1,8 @@
 package shadow
 
 import (
+	"errors"
+	"fmt"
 	"runtime"
 	"strconv"
 	"sync/atomic"
@@ -149,24 +151,31 @@ const authoritySuffix = "-shadow"
 func (w *worker) prepare(f *flight) (why Reason, ok bool) {
 	c, s := f.Copy, w.m.settings.Load()
 	w.request = c.Payload.AppendRequest(w.request[:0])
-	defer func() {
-		if cap(w.request) > largeScratch {
-			w.request = nil
+	defer w.shrink()
+	plain, err := expand(w.request, c.Encoding, maxPlain)
+	if err != nil {
+		return notExpanded(err), false
+	}
+	if !f.measured {
+		w.answer = c.Payload.AppendAnswer(w.answer[:0])
+		answer, err := expand(w.answer, c.Payload.AnswerEncoding(), maxPlain)
+		if err != nil {
+			return notExpanded(err), false
 		}
-	}()
-	plain, err := expand(w.request, c.Encoding, 4*len(w.request)+answerSpare)
+		if !w.m.measure(&f.job, len(plain)-len(w.request), allowanceFor(len(answer))) {
+			return QueueBytes, false
+		}
+	}
+	asked, _, err := split(plain)
 	if err != nil {
 		return Encoding, false
 	}
-	if !s.Sequences {
-		asked, _, err := split(plain)
-		if err != nil {
-			return Encoding, false
-		}
-		for _, message := range asked {
-			if inSequence(c.Path, message) {
-				return Sequence, false
-			}
+	for _, message := range asked {
+		switch sequence, shared := stateful(c.Path, message); {
+		case shared:
+			return SharedMemory, false
+		case sequence && !s.Sequences:
+			return Sequence, false
 		}
 	}
 	if f.Body, ok = w.m.target.Rewrite(c.Path, f.Body[:0], plain); !ok {
@@ -179,6 +188,24 @@ func (w *worker) prepare(f *flight) (why Reason, ok bool) {
 	f.Fields = passedOn(f.Fields[:0], c, s.Metadata)
 	f.Fields = append(f.Fields, literal("grpc-timeout", strconv.FormatInt(max(1, w.m.limits.Deadline.Milliseconds()), 10)+"m"))
 	return 0, true
+}
+
+// notExpanded is why there is no copy of messages that cannot be decompressed.
+func notExpanded(err error) Reason {
+	if errors.Is(err, errExpanded) {
+		return TooLarge
+	}
+	return Encoding
+}
+
+// shrink gives up working memory that few copies need.
+func (w *worker) shrink() {
+	if cap(w.request) > largeScratch {
+		w.request = nil
+	}
+	if cap(w.answer) > largeScratch {
+		w.answer = nil
+	}
 }
 
 // conclude counts what came of a copy, and compares the answers if there is one.
@@ -209,11 +236,11 @@ func (w *worker) conclude(f *flight) {
 // attempt says how the call ended, and why it failed if it did.
 func (f *flight) attempt(had time.Duration) (a Attempt, failed Reason) {
 	a = Attempt{Had: had, Code: f.Code, Latency: f.Latency, Ended: f.Ended}
-	late := !f.Ended.Before(f.until) // the server may have looked at the clock, too, and have been faster
+	late := !f.Ended.Before(f.until) // the server has looked at the clock, too, and whatever it says then was faster
 	switch {
 	case f.End == client.Oversized:
-		a.Kind, failed = Oversized, AnswerSize
-	case f.End == client.Canceled, late && (f.End != client.Answered || f.Code == uint32(codes.DeadlineExceeded)):
+		a.Kind = Oversized
+	case f.End == client.Canceled, late && (f.End != client.Answered || f.Code != uint32(codes.OK)):
 		a.Kind, a.Code, failed = TimedOut, uint32(codes.DeadlineExceeded), Deadline
 	case f.End == client.Answered:
 	default:
@@ -233,11 +260,14 @@ func (w *worker) release(f *flight, ended *atomic.Uint64) {
 func (w *worker) judge(f *flight, attempt Attempt) compare.Difference {
 	c := f.Copy
 	w.answer = c.Payload.AppendAnswer(w.answer[:0])
+	defer w.shrink()
 	settings, format := w.m.settings.Load(), compare.FormatOf(c.Path)
-	a, err := answerOf(c.Code, w.answer, c.Payload.AnswerEncoding())
-	b, errB := answerOf(attempt.Code, f.Answer, f.Encoding)
+	a, err := answerOf(c.Code, w.answer, c.Payload.AnswerEncoding(), maxPlain)
+	b, errB := answerOf(attempt.Code, f.Answer, f.Encoding, f.allowance)
 	var r compare.Result
 	switch {
+	case attempt.Kind == Oversized, errors.Is(errB, errExpanded):
+		r = compare.Result{Difference: compare.Sizes, Why: fmt.Sprintf("the caller got %d bytes, the shadow answers with more than %d", len(w.answer), f.allowance)}
 	case err != nil:
 		r = compare.Result{Difference: compare.Unreadable, Why: "the caller's answer: " + err.Error()}
 	case errB != nil:
@@ -251,15 +281,12 @@ func (w *worker) judge(f *flight, attempt Attempt) compare.Difference {
 		}
 		return remember(settings.Examples, format, f.Body, a, b)
 	})
-	if cap(w.answer) > largeScratch {
-		w.answer = nil
-	}
 	return r.Difference
 }
 
 // answerOf returns the messages of an answer.
-func answerOf(code uint32, body []byte, encoding string) (compare.Answer, error) {
-	plain, err := expand(body, encoding, 4*len(body)+answerSpare)
+func answerOf(code uint32, body []byte, encoding string, limit int) (compare.Answer, error) {
+	plain, err := expand(body, encoding, limit)
 	if err != nil {
 		return compare.Answer{}, err
 	}

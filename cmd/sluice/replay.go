@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	adminv1 "sluice/proto/sluice/admin/v1"
+	"sluice/shadow"
 )
 
 // replayOptions are the flags of sluice replay.
@@ -33,7 +34,8 @@ the oldest first, without the credentials of their callers. The version's server
 does the work again: see "sluice help shadow" and docs/shadow.md.
 
 It exits with 1 if no call could be compared, and with --at-most if the exact upper bound
-of the share of calls that differ is above that.`,
+of the share of calls that differ is above that. There, a call that brought no answer to
+compare, because it failed or could not be made, is one that may differ.`,
 		Example: `  sluice replay fraud v9
   sluice replay fraud v9 --rate 200 --limit 3000 --at-most 0.01
   sluice replay fraud v9 --from 20260301T120000.000000000Z.jsonl -o json`,
@@ -56,6 +58,7 @@ of the share of calls that differ is above that.`,
 	f.StringVar(&o.req.From, "from", "", "`file` of the gateway's folder for the model (default all of them)")
 	f.Float64Var(&o.req.Rate, "rate", 50, "calls per second, a `number`")
 	f.Uint64Var(&o.req.Limit, "limit", 0, "`number` of calls, the oldest first; 0 is all there are")
+	f.BoolVar(&o.req.Sequences, "sequences", false, "make calls of sequences, too: they mix with those under way")
 	f.Float64Var(&o.atMost, "at-most", 1, "`share` of calls that may differ: fail if its exact upper bound is higher")
 	return cmd
 }
@@ -89,9 +92,19 @@ func (o *replayOptions) run(ctx context.Context, stdout, stderr io.Writer) error
 		return errors.New("no call was kept: nothing was made again")
 	case r.GetCompared() == 0:
 		return fmt.Errorf("none of %d calls could be compared", last.GetRead())
-	case r.GetRate().GetBound() > o.atMost:
-		return fmt.Errorf("%d of %d calls differ, up to %s with what is not seen; --at-most says %s", r.GetMismatched(), r.GetCompared(),
-			percent(r.GetRate().GetBound()), percent(o.atMost))
+	default:
+		return o.judge(r)
 	}
-	return nil
+}
+
+// judge holds a replay against --at-most. Calls without an answer count as if they differed: a
+// version that answers nothing is none to go on with.
+func (o *replayOptions) judge(r *adminv1.ShadowReport) error {
+	silent := total(r.GetFailed()) + total(r.GetDropped())
+	bound := shadow.ClopperPearsonUpper(r.GetMismatched()+silent, r.GetCompared()+silent)
+	if o.atMost >= 1 || bound <= o.atMost {
+		return nil
+	}
+	return fmt.Errorf("%d of %d calls differ and %d brought nothing to compare: up to %s with what is not seen; --at-most says %s",
+		r.GetMismatched(), r.GetCompared()+silent, silent, percent(bound), percent(o.atMost))
 }

@@ -31,7 +31,7 @@ What shadows have brought is each gateway's own: --admin says which one is asked
 interval of a share of mismatches is for looking at; "at most" is the bound to decide by,
 once as many calls were compared as had been planned. With --watch, which looks again and
 again, "at any time" is shown in their place: the interval that holds however often it is
-looked at, and is a little wider for it.`,
+looked at, and is wider for it: several times where most calls differ.`,
 		Example: `  sluice shadow fraud
   sluice shadow --watch`,
 		Args:              cobra.MaximumNArgs(1),
@@ -128,6 +128,9 @@ func writeShadows(out io.Writer, shadows []*adminv1.ShadowReport, watched bool) 
 	t.write(out)
 	for _, s := range shadows {
 		fmt.Fprintf(out, "\n%s\n", strong.Render(s.GetModel()+" "+s.GetVersion())+faint.Render("  since "+moment(s.GetSince())))
+		if c := s.GetComparedSince(); c != nil && !c.AsTime().Equal(s.GetSince().AsTime()) {
+			fmt.Fprintf(out, "compared since %s, when its rules or its servers changed\n", moment(c))
+		}
 		writeShadow(out, s, watched)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"sluice/proto/inference"
+	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/sample"
 )
 
@@ -215,6 +216,34 @@ routes:
 	} {
 		if out, code := gateway.sluice(append([]string{"replay", "penguins"}, args...)...); code == 0 || !strings.Contains(out, want) {
 			t.Errorf("%q: exit code %d, want %q\n%s", args, code, want, out)
+		}
+	}
+}
+
+// Calls that brought nothing to compare count against a version, as if they differed.
+func TestReplayIsJudgedByTheCallsThatBroughtNothing(t *testing.T) {
+	for _, c := range []struct {
+		compared, mismatched, failed, dropped uint64
+		atMost                                float64
+		passes                                bool
+	}{
+		{compared: 3000, atMost: 0.0013, passes: true}, // 0.12 %
+		{compared: 3000, atMost: 0.0012},
+		{compared: 3000, mismatched: 30, atMost: 0.0143, passes: true}, // 1.42 %
+		{compared: 3000, mismatched: 30, atMost: 0.0141},
+		{compared: 40, failed: 110, atMost: 0.1},
+		{compared: 40, dropped: 110, atMost: 0.1},
+		{compared: 2970, failed: 20, dropped: 10, atMost: 0.0143, passes: true},
+		{compared: 2970, failed: 20, dropped: 10, atMost: 0.0141},
+		{compared: 1, mismatched: 1, failed: 9, atMost: 1, passes: true}, // nobody has asked
+	} {
+		o := replayOptions{atMost: c.atMost}
+		err := o.judge(&adminv1.ShadowReport{
+			Compared: c.compared, Mismatched: c.mismatched,
+			Failed: map[string]uint64{"deadline": c.failed}, Dropped: map[string]uint64{"sequence": c.dropped},
+		})
+		if (err == nil) != c.passes {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

@@ -31,7 +31,7 @@ func (s *Service) Replay(ctx context.Context, req *adminv1.ReplayRequest, stream
 		return failure(&routing.FieldError{Field: "rate", Got: strconv.FormatFloat(rate, 'g', -1, 64), Want: "a number above 0 and at most 100000"}, ofRoute)
 	}
 	s.cfg.Logger.Info("calls that were kept are made again", "model", version.Model, "version", version.Name, "rate", req.GetRate())
-	r := gateway.Replay{Version: version, From: req.GetFrom(), Rate: req.GetRate(), Limit: req.GetLimit()}
+	r := gateway.Replay{Version: version, From: req.GetFrom(), Rate: req.GetRate(), Limit: req.GetLimit(), Sequences: req.GetSequences()}
 	err := s.cfg.Gateway.Replay(ctx, r, func(read uint64, at shadow.Status) error {
 		return stream.Send(&adminv1.ReplayResponse{Read: read, Report: shadowReport(version, &at)})
 	})

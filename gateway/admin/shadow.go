@@ -39,7 +39,7 @@ func (s *Service) ListShadows(_ context.Context, req *adminv1.ListShadowsRequest
 func shadowReport(v *routing.Version, at *shadow.Status) *adminv1.ShadowReport {
 	r := &adminv1.ShadowReport{
 		Model: v.Model, Version: v.Name,
-		Since: timestamppb.New(at.Since), Offered: at.Offered, Answered: at.Answered,
+		Since: timestamppb.New(at.Since), ComparedSince: timestamppb.New(at.ComparedSince), Offered: at.Offered, Answered: at.Answered,
 		Dropped: byName(at.Dropped), Failed: byName(at.Failed), Queued: uint32(at.Queued), Bytes: uint64(at.Bytes),
 		Compared: at.Compared, Mismatched: at.Mismatched, Rate: rate(at.Mismatched, at.Compared, at.Rate, at.Always, at.Upper),
 		Differences: byName(at.Differences), CallerLatency: latency(at.Caller), ShadowLatency: latency(at.Shadow), SlowerBy: latency(at.Slower),

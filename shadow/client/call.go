@@ -42,7 +42,8 @@ type Call struct {
 	// Answer holds the messages with their prefixes. Its memory is used again if the call is.
 	Answer []byte
 	// Started is when the request began to be sent; zero if it never did. Latency is the
-	// time until the answer began, or the call was over.
+	// time from when all of it was sent, or from then if it never was, until the answer began
+	// or the call was over.
 	Started, Ended time.Time
 	Latency        time.Duration
 
@@ -50,9 +51,10 @@ type Call struct {
 	id   uint32 // of its stream; 0 while it waits for one
 	over bool
 
-	rest   []byte // of Body
-	window int    // of the server, for this stream
-	credit int    // bytes received, and not yet given back to the stream's window
+	rest   []byte    // of Body
+	sent   time.Time // when there was no more of it
+	window int       // of the server, for this stream
+	credit int       // bytes received, and not yet given back to the stream's window
 
 	begun        bool // an answer has
 	http, status string
@@ -63,22 +65,24 @@ func (k *Call) reset(c *conn) {
 	k.End, k.Code, k.Encoding, k.Answer = Answered, 0, "", k.Answer[:0]
 	k.Started, k.Ended, k.Latency = time.Time{}, time.Time{}, 0
 	k.conn, k.id, k.over = c, 0, false
-	k.rest, k.window, k.credit = k.Body, 0, 0
+	k.rest, k.sent, k.window, k.credit = k.Body, time.Time{}, 0, 0
 	k.begun, k.http, k.status = false, "", ""
 }
 
 // finish notes that the call is over.
 func (k *Call) finish(end End, now time.Time) {
 	k.over, k.End, k.Ended = true, end, now
-	if k.Latency == 0 && !k.Started.IsZero() {
-		k.Latency = max(1, now.Sub(k.Started))
-	}
+	k.began(now)
 }
 
-// began notes when the answer did.
+// began notes when the answer did, if it was asked for.
 func (k *Call) began(now time.Time) {
-	if k.Latency == 0 {
-		k.Latency = max(1, now.Sub(k.Started))
+	from := k.sent
+	if from.IsZero() {
+		from = k.Started
+	}
+	if k.Latency == 0 && !from.IsZero() {
+		k.Latency = max(1, now.Sub(from))
 	}
 }
 

@@ -51,6 +51,7 @@ type conn struct {
 	calls    map[uint32]*Call // on streams
 	waiting  []*Call          // for the connection, or a stream
 	sending  []*Call          // could send now, in turn
+	sent     []*Call          // the whole request, in the round of the writer
 	over     []*Call          // to be handed over
 	next     uint32           // stream
 	window   int              // the server's, for the connection
@@ -311,9 +312,16 @@ func (c *conn) pump() {
 		c.window -= n
 		if len(k.rest) > 0 {
 			c.sending = append(c.sending, k)
+		} else {
+			c.sent = append(c.sent, k)
 		}
 	}
 	now := time.Now() // not before: the latency is not that of encoding the others
+	for _, k := range c.sent {
+		k.sent = now
+	}
+	clear(c.sent)
+	c.sent = c.sent[:0]
 	for id := first; id < c.next; id += 2 {
 		if k := c.calls[id]; k != nil {
 			k.Started = now

@@ -117,7 +117,10 @@ func (c *conn) fragment(b []byte, end bool, now time.Time) error {
 		return err
 	}
 	if k := c.current; k != nil {
-		k.begun = k.begun || len(k.http) == 3 && k.http[0] != '1' // 1xx is only the prelude
+		if !k.begun && len(k.http) == 3 && k.http[0] != '1' { // 1xx is only the prelude
+			k.begun = true
+			k.began(now)
+		}
 		if c.last {
 			c.answered(k, now)
 		}
@@ -160,7 +163,6 @@ func (c *conn) data(f *http2.DataFrame, now time.Time) {
 	if k == nil {
 		return
 	}
-	k.began(now)
 	if len(k.Answer)+len(f.Data()) > k.Limit {
 		_ = c.frames.WriteRSTStream(k.id, http2.ErrCodeCancel)
 		c.finish(k, Oversized, now)

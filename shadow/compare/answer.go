@@ -98,12 +98,11 @@ func (c *Comparer) message(f Format, rules *Rules, r *Result, a, b []byte) {
 	after := read(f, b)
 	errA, errB := before.err, after.err
 	switch {
-	case errA == nil && errB == nil:
+	case errA != nil:
+		r.unreadable("the caller's answer", errA) // whatever the shadow's is
+		return
 	case errB != nil:
 		r.unreadable("the shadow's answer", errB)
-		return
-	default:
-		r.unreadable("the caller's answer", errA)
 		return
 	}
 	if before.failure != after.failure {

@@ -10,6 +10,7 @@ type Difference uint8
 const (
 	None        Difference = iota
 	Codes                  // one status is not the other
+	Sizes                  // the second answer is so much longer than the first that it was not read
 	Unreadable             // an answer is none of the protocol
 	Messages               // one stream has more messages
 	Missing                // an output of the first answer is not in the second
@@ -21,7 +22,7 @@ const (
 	OpaqueBytes            // of answers whose protocol is not known
 )
 
-var differences = [...]string{"none", "codes", "unreadable", "messages", "missing", "extra", "datatypes", "shapes", "nans",
+var differences = [...]string{"none", "codes", "sizes", "unreadable", "messages", "missing", "extra", "datatypes", "shapes", "nans",
 	"values", "bytes"}
 
 // String returns the difference's name, as metrics and tables show it.

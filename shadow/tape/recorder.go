@@ -2,7 +2,6 @@ package tape
 
 import (
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,7 +16,8 @@ import (
 type Settings struct {
 	// MaxBytes bounds all files of the route together; the oldest go first.
 	MaxBytes int64
-	// Retain is how long a file is kept after its last call.
+	// Retain is how long a call is kept at most. One may go an eighth of that earlier: calls go
+	// by the file.
 	Retain time.Duration
 }
 
@@ -28,10 +28,10 @@ const (
 	queuedBytes = 32 << 20
 	// parts is how many files a route's calls are spread over: the oldest is deleted whole.
 	parts = 8
-	// lookEvery is how often the ages of files are looked at, and fileFor how long one is
-	// written to.
-	lookEvery = time.Minute
+	// fileFor is how long a file is written to at most, and lookEvery how often the ages of files
+	// are looked at.
 	fileFor   = time.Hour
+	lookEvery = time.Minute
 )
 
 // Recorder writes calls to files, in a goroutine of its own. Its methods may be called
@@ -50,11 +50,16 @@ type Recorder struct {
 	done   chan struct{}
 
 	// Owned by the goroutine.
-	file    *os.File
-	size    int64
-	begun   time.Time
-	failing bool
+	file     *os.File
+	size     int64
+	begun    time.Time
+	whole    bool // the file has a line that is
+	failing  bool
+	tooLarge bool // a call was, and that has been said
 }
+
+// fileFor is how long a file is written to.
+func (s *Settings) fileFor() time.Duration { return min(fileFor, s.Retain/parts) }
 
 // New returns a recorder of a route's calls, which has to be closed. The folder is made
 // when there is something to write.
@@ -109,7 +114,7 @@ func (r *Recorder) Close() {
 func (r *Recorder) run() {
 	defer close(r.done)
 	defer r.rotate()
-	look := time.NewTicker(lookEvery)
+	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
 		select {
@@ -122,10 +127,12 @@ func (r *Recorder) run() {
 			c.Payload.Release()
 			r.note(r.write(call))
 		case now := <-look.C:
-			if r.file != nil && now.Sub(r.begun) > fileFor {
+			s := r.settings.Load()
+			if r.file != nil && now.Sub(r.begun) >= s.fileFor() {
 				r.rotate()
 			}
 			r.note(r.clean(now))
+			look.Reset(max(time.Second, min(lookEvery, s.fileFor())))
 		}
 	}
 }
@@ -138,26 +145,33 @@ func (r *Recorder) note(err error) {
 	r.failing = err != nil
 }
 
-// write appends a call to the file of the moment.
+// write appends a call to the file of the moment, unless it is too large for any.
 func (r *Recorder) write(c *Call) (err error) {
+	line, err := json.Marshal(c)
+	line = append(line, '\n')
+	s := r.settings.Load()
+	part := s.MaxBytes / parts
+	if size := int64(len(line)); size > part {
+		if !r.tooLarge {
+			r.log.Warn("calls that are too large for a file are not kept", "folder", r.folder, "bytes", size, "limit", part)
+		}
+		r.tooLarge = true
+		r.dropped.Add(1)
+		return nil
+	}
 	defer func() {
 		if err != nil {
 			r.dropped.Add(1)
 			r.rotate() // whatever is half written is left behind as the last line of a file
 		} else {
+			r.whole = true
 			r.written.Add(1)
 		}
 	}()
-	line, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	line = append(line, '\n')
-	part := r.settings.Load().MaxBytes / parts
-	if int64(len(line)) > part {
-		return fmt.Errorf("a call takes %d bytes, a file may have %d", len(line), part)
-	}
-	if r.file != nil && r.size+int64(len(line)) > part {
+	if r.file != nil && (r.size+int64(len(line)) > part || c.Time.Sub(r.begun) >= s.fileFor()) {
 		r.rotate()
 	}
 	if r.file == nil {
@@ -178,21 +192,30 @@ func (r *Recorder) open(now time.Time) error {
 	if err := r.clean(now); err != nil {
 		return err
 	}
-	name := now.UTC().Format("20060102T150405.000000000Z") + suffix
+	name := now.UTC().Format(layout) + suffix
 	f, err := os.OpenFile(filepath.Join(r.folder, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	r.file, r.size, r.begun = f, 0, now
+	r.file, r.size, r.begun, r.whole = f, 0, now, false
 	return nil
 }
 
-// rotate ends the file of the moment.
+// layout makes the name of a file of when it was begun, so that names are in the order of
+// time.
+const layout = "20060102T150405.000000000Z"
+
+// rotate ends the file of the moment. One that holds no call goes: on a full disk there would
+// be ever more of them.
 func (r *Recorder) rotate() {
-	if r.file != nil {
-		_ = r.file.Close() // nothing is left to be written
-		r.file = nil
+	if r.file == nil {
+		return
 	}
+	_ = r.file.Close() // nothing is left to be written
+	if !r.whole {
+		_ = os.Remove(r.file.Name())
+	}
+	r.file = nil
 }
 
 // clean deletes files whose time is over, and the oldest until there is room for one
@@ -216,7 +239,11 @@ func (r *Recorder) clean(now time.Time) error {
 		if err != nil {
 			continue // it is gone
 		}
-		if total += info.Size(); total > s.MaxBytes || now.Sub(info.ModTime()) > s.Retain {
+		begun, err := time.Parse(layout+suffix, entries[i].Name())
+		if err != nil {
+			begun = info.ModTime() // somebody has renamed it
+		}
+		if total += info.Size(); total > s.MaxBytes || now.Sub(begun) >= s.Retain {
 			if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
 				return err
 			}

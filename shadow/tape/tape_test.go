@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -109,30 +110,114 @@ func TestFilesAreBoundedInSizeAndTheOldestGo(t *testing.T) {
 	}
 }
 
-func TestFilesGoWhenTheirTimeIsOver(t *testing.T) {
+// No call is kept longer than the route says, however few come, and hardly shorter; what
+// others have put into the folder is left alone.
+func TestNoCallIsKeptLongerThanItsTime(t *testing.T) {
+	for _, retain := range []time.Duration{time.Minute, 24 * time.Hour} {
+		t.Run(retain.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				r := New(dir, "m", Settings{MaxBytes: 1 << 20, Retain: retain}, quiet)
+				defer r.Close()
+				begun := time.Now()
+				const step = 100
+				most := 0
+				for i := range 3 * step {
+					if i < step {
+						r.Offer(kept("one", 10))
+					}
+					if i == 0 {
+						synctest.Wait()
+						if err := os.WriteFile(filepath.Join(Folder(dir, "m"), "notes.txt"), nil, 0o600); err != nil {
+							t.Fatal(err)
+						}
+					}
+					time.Sleep(retain / step)
+					synctest.Wait()
+					calls := all(t, dir)
+					most = max(most, len(calls))
+					for _, c := range calls {
+						if age := time.Since(c.Time); age > retain+lookEvery {
+							t.Fatalf("after %v there is a call of %v ago", time.Since(begun), age)
+						}
+					}
+				}
+				if most < step*7/8 {
+					t.Errorf("at most %d calls were there, want nearly %d", most, step)
+				}
+				if calls := all(t, dir); len(calls) != 0 {
+					t.Errorf("%d calls are left", len(calls))
+				}
+				if _, err := os.Stat(filepath.Join(Folder(dir, "m"), "notes.txt")); err != nil {
+					t.Errorf("somebody else's file: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A call that is too large for a file costs neither the file of the moment nor a line of the
+// log each time.
+func TestCallsThatAreTooLargeCostTheOthersNothing(t *testing.T) {
+	const most = 64 << 10
 	dir := t.TempDir()
-	r := New(dir, "m", Settings{MaxBytes: 1 << 20, Retain: time.Hour}, quiet)
-	r.Offer(kept("old", 10))
+	var said bytes.Buffer
+	r := New(dir, "m", Settings{MaxBytes: most, Retain: time.Hour}, slog.New(slog.NewTextHandler(&said, nil)))
+	for range 20 {
+		r.Offer(kept("small", 10))
+		r.Offer(kept("large", most))
+	}
 	r.Close()
 	files, _ := Files(dir, "m", "")
-	foreign := filepath.Join(Folder(dir, "m"), "notes.txt")
-	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
-		t.Fatal(err)
+	if calls := all(t, dir); len(calls) != 20 || len(files) != 1 {
+		t.Errorf("%d calls in %d files, want 20 in one", len(calls), len(files))
 	}
-	for _, f := range append(files, foreign) {
-		if err := os.Chtimes(f, time.Time{}, time.Now().Add(-2*time.Hour)); err != nil {
-			t.Fatal(err)
-		}
+	if n := strings.Count(said.String(), "too large"); n != 1 {
+		t.Errorf("said %d times: %s", n, &said)
 	}
-	r = New(dir, "m", Settings{MaxBytes: 1 << 20, Retain: time.Hour}, quiet)
-	r.Offer(kept("new", 10))
-	r.Close()
-	if calls := all(t, dir); len(calls) != 1 || calls[0].RequestID != "new" {
-		t.Errorf("calls %+v", calls)
+	if written, dropped := r.Counts(); written != 20 || dropped != 20 {
+		t.Errorf("%d written, %d dropped", written, dropped)
 	}
-	if _, err := os.Stat(foreign); err != nil {
-		t.Errorf("somebody else's file: %v", err)
+}
+
+// Copies that wait to be written are bounded, and callers wait for none of them.
+func TestCopiesThatWaitToBeWrittenAreBounded(t *testing.T) {
+	for name, size := range map[string]int{"in number": 1, "in bytes": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			r := New(dir, "m", Settings{MaxBytes: 1 << 30, Retain: time.Hour}, quiet)
+			blocked := kept("first", 1)
+			stuck := &stuckPayload{Payload: blocked.Payload, release: make(chan struct{}), stuck: make(chan struct{})}
+			blocked.Payload = stuck
+			r.Offer(blocked)
+			<-stuck.stuck // the recorder is in the middle of it
+			const offered = 2 * queued
+			for range offered {
+				r.Offer(kept("next", size))
+			}
+			room := min(queued, queuedBytes/kept("next", size).Payload.Memory())
+			if _, dropped := r.Counts(); dropped != uint64(offered-room) {
+				t.Errorf("%d were dropped, want all but %d of %d", dropped, room, offered)
+			}
+			close(stuck.release)
+			r.Close()
+			if written, _ := r.Counts(); written != uint64(room+1) {
+				t.Errorf("%d were written, want %d", written, room+1)
+			}
+		})
 	}
+}
+
+// stuckPayload hangs while it is read.
+type stuckPayload struct {
+	shadow.Payload
+	stuck, release chan struct{}
+}
+
+func (p *stuckPayload) AppendRequest(dst []byte) []byte {
+	close(p.stuck)
+	<-p.release
+	return p.Payload.AppendRequest(dst)
 }
 
 func TestCutOffLinesAreLeftOutAndWrongOnesNamed(t *testing.T) {

@@ -38,7 +38,10 @@ type ReplayRequest struct {
 	// rate is how many calls are made per second, above 0.
 	Rate float64 `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`
 	// limit is how many calls are made at most, the oldest first; 0 means all there are.
-	Limit         uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// sequences makes calls that belong to a sequence, too. They mix with those that the server is just
+	// being asked.
+	Sequences     bool `protobuf:"varint,6,opt,name=sequences,proto3" json:"sequences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -106,6 +109,13 @@ func (x *ReplayRequest) GetLimit() uint64 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *ReplayRequest) GetSequences() bool {
+	if x != nil {
+		return x.Sequences
+	}
+	return false
 }
 
 // ReplayResponse is where a replay is.
@@ -297,8 +307,12 @@ type ShadowReport struct {
 	ShadowLatency *Latency `protobuf:"bytes,18,opt,name=shadow_latency,json=shadowLatency,proto3" json:"shadow_latency,omitempty"`
 	// slower_by is how much later the shadow answered the same call; negative if it was faster.
 	SlowerBy *Latency `protobuf:"bytes,19,opt,name=slower_by,json=slowerBy,proto3" json:"slower_by,omitempty"`
-	// worst are the calls that differ most, the worst first.
-	Worst         []*MismatchExample `protobuf:"bytes,20,rep,name=worst,proto3" json:"worst,omitempty"`
+	// worst are the calls that differ most: of each output, and of each way to differ that is of none, the
+	// worst first.
+	Worst []*MismatchExample `protobuf:"bytes,20,rep,name=worst,proto3" json:"worst,omitempty"`
+	// compared_since is when comparing began: with counting, or with the latest rules and endpoints. What is
+	// said of answers is of the calls since.
+	ComparedSince *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=compared_since,json=comparedSince,proto3" json:"compared_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -469,6 +483,13 @@ func (x *ShadowReport) GetSlowerBy() *Latency {
 func (x *ShadowReport) GetWorst() []*MismatchExample {
 	if x != nil {
 		return x.Worst
+	}
+	return nil
+}
+
+func (x *ShadowReport) GetComparedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ComparedSince
 	}
 	return nil
 }
@@ -971,20 +992,21 @@ var File_sluice_admin_v1_shadow_proto protoreflect.FileDescriptor
 
 const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\n" +
-	"\x1csluice/admin/v1/shadow.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n" +
+	"\x1csluice/admin/v1/shadow.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n" +
 	"\rReplayRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x12\n" +
 	"\x04rate\x18\x04 \x01(\x01R\x04rate\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\x04R\x05limit\"[\n" +
+	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x1c\n" +
+	"\tsequences\x18\x06 \x01(\bR\tsequences\"[\n" +
 	"\x0eReplayResponse\x12\x12\n" +
 	"\x04read\x18\x01 \x01(\x04R\x04read\x125\n" +
 	"\x06report\x18\x02 \x01(\v2\x1d.sluice.admin.v1.ShadowReportR\x06report\"*\n" +
 	"\x12ListShadowsRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\"N\n" +
 	"\x13ListShadowsResponse\x127\n" +
-	"\ashadows\x18\x01 \x03(\v2\x1d.sluice.admin.v1.ShadowReportR\ashadows\"\xab\b\n" +
+	"\ashadows\x18\x01 \x03(\v2\x1d.sluice.admin.v1.ShadowReportR\ashadows\"\xee\b\n" +
 	"\fShadowReport\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
@@ -1008,7 +1030,8 @@ const file_sluice_admin_v1_shadow_proto_rawDesc = "" +
 	"\x0ecaller_latency\x18\x11 \x01(\v2\x18.sluice.admin.v1.LatencyR\rcallerLatency\x12?\n" +
 	"\x0eshadow_latency\x18\x12 \x01(\v2\x18.sluice.admin.v1.LatencyR\rshadowLatency\x125\n" +
 	"\tslower_by\x18\x13 \x01(\v2\x18.sluice.admin.v1.LatencyR\bslowerBy\x126\n" +
-	"\x05worst\x18\x14 \x03(\v2 .sluice.admin.v1.MismatchExampleR\x05worst\x1a:\n" +
+	"\x05worst\x18\x14 \x03(\v2 .sluice.admin.v1.MismatchExampleR\x05worst\x12A\n" +
+	"\x0ecompared_since\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\rcomparedSince\x1a:\n" +
 	"\fDroppedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a9\n" +
@@ -1121,23 +1144,24 @@ var file_sluice_admin_v1_shadow_proto_depIdxs = []int32{
 	7,  // 9: sluice.admin.v1.ShadowReport.shadow_latency:type_name -> sluice.admin.v1.Latency
 	7,  // 10: sluice.admin.v1.ShadowReport.slower_by:type_name -> sluice.admin.v1.Latency
 	8,  // 11: sluice.admin.v1.ShadowReport.worst:type_name -> sluice.admin.v1.MismatchExample
-	5,  // 12: sluice.admin.v1.OutputReport.rate:type_name -> sluice.admin.v1.Rate
-	13, // 13: sluice.admin.v1.Latency.mean:type_name -> google.protobuf.Duration
-	13, // 14: sluice.admin.v1.Latency.p5:type_name -> google.protobuf.Duration
-	13, // 15: sluice.admin.v1.Latency.p50:type_name -> google.protobuf.Duration
-	13, // 16: sluice.admin.v1.Latency.p95:type_name -> google.protobuf.Duration
-	13, // 17: sluice.admin.v1.Latency.p99:type_name -> google.protobuf.Duration
-	13, // 18: sluice.admin.v1.Latency.max:type_name -> google.protobuf.Duration
-	12, // 19: sluice.admin.v1.MismatchExample.time:type_name -> google.protobuf.Timestamp
-	2,  // 20: sluice.admin.v1.ShadowService.ListShadows:input_type -> sluice.admin.v1.ListShadowsRequest
-	0,  // 21: sluice.admin.v1.ShadowService.Replay:input_type -> sluice.admin.v1.ReplayRequest
-	3,  // 22: sluice.admin.v1.ShadowService.ListShadows:output_type -> sluice.admin.v1.ListShadowsResponse
-	1,  // 23: sluice.admin.v1.ShadowService.Replay:output_type -> sluice.admin.v1.ReplayResponse
-	22, // [22:24] is the sub-list for method output_type
-	20, // [20:22] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 12: sluice.admin.v1.ShadowReport.compared_since:type_name -> google.protobuf.Timestamp
+	5,  // 13: sluice.admin.v1.OutputReport.rate:type_name -> sluice.admin.v1.Rate
+	13, // 14: sluice.admin.v1.Latency.mean:type_name -> google.protobuf.Duration
+	13, // 15: sluice.admin.v1.Latency.p5:type_name -> google.protobuf.Duration
+	13, // 16: sluice.admin.v1.Latency.p50:type_name -> google.protobuf.Duration
+	13, // 17: sluice.admin.v1.Latency.p95:type_name -> google.protobuf.Duration
+	13, // 18: sluice.admin.v1.Latency.p99:type_name -> google.protobuf.Duration
+	13, // 19: sluice.admin.v1.Latency.max:type_name -> google.protobuf.Duration
+	12, // 20: sluice.admin.v1.MismatchExample.time:type_name -> google.protobuf.Timestamp
+	2,  // 21: sluice.admin.v1.ShadowService.ListShadows:input_type -> sluice.admin.v1.ListShadowsRequest
+	0,  // 22: sluice.admin.v1.ShadowService.Replay:input_type -> sluice.admin.v1.ReplayRequest
+	3,  // 23: sluice.admin.v1.ShadowService.ListShadows:output_type -> sluice.admin.v1.ListShadowsResponse
+	1,  // 24: sluice.admin.v1.ShadowService.Replay:output_type -> sluice.admin.v1.ReplayResponse
+	23, // [23:25] is the sub-list for method output_type
+	21, // [21:23] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_sluice_admin_v1_shadow_proto_init() }

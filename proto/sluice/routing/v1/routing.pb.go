@@ -936,7 +936,8 @@ type Capture struct {
 	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
 	// max_mib bounds the files of the route on each gateway together, in MiB; the oldest go first. Unset means 64.
 	MaxMib *uint32 `protobuf:"varint,2,opt,name=max_mib,json=maxMib,proto3,oneof" json:"max_mib,omitempty"`
-	// retain is how long a file is kept after its last call. Unset means 24h.
+	// retain is how long a call is kept at most; up to an eighth of it earlier, with its file, it may go. Unset
+	// means 24h.
 	Retain        *durationpb.Duration `protobuf:"bytes,3,opt,name=retain,proto3" json:"retain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
