@@ -84,6 +84,7 @@ func TestRulesPassTheirTests(t *testing.T) {
 	for _, args := range [][]string{
 		{"check", "config", "prometheus/prometheus.yml"},
 		{"test", "rules", "prometheus/sluice.rules.test.yml"},
+		{"test", "rules", "prometheus/sluice.budget.test.yml"},
 	} {
 		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice/breaker"
+	"sluice/routing"
 	"sluice/telemetry"
 )
 
@@ -32,6 +33,8 @@ var (
 	descBudgetLeft    = telemetry.NewGauge("sluice_budget_left", "Second attempts that a model's budget could pay for now.", "model")
 	descBudgetTaken   = telemetry.NewCounter("sluice_budget_taken_total", "Second attempts that a model's budget has paid for.", "model")
 	descBudgetShort   = telemetry.NewCounter("sluice_budget_refused_total", "Second attempts that a model's budget had nothing left for.", "model")
+	descCounted       = telemetry.NewCounter("sluice_slo_calls_total", "Calls that an objective counts.", "model", "objective")
+	descBad           = telemetry.NewCounter("sluice_slo_bad_calls_total", "Calls that an objective wants not to happen.", "model", "objective")
 	descReachable     = telemetry.NewGauge("sluice_endpoint_reachable", "1 unless the last attempt to connect to an endpoint failed.", "model", "version", "endpoint")
 	descEjected       = telemetry.NewGauge("sluice_endpoint_ejected", "1 while an endpoint is to get no calls: it is unhealthy, or its own breaker is not closed.", "model", "version", "endpoint")
 	descHealthy       = telemetry.NewGauge("sluice_endpoint_healthy", "0 while an endpoint does not answer when asked how it is, or says that it is not ready, else 1; absent if it is not asked.", "model", "version", "endpoint")
@@ -44,7 +47,7 @@ var (
 	allGauges = []*telemetry.Family{
 		descReady, descCalls, descConns, descReplay, descBuffered, descHeld, descCapture, descCapturesLost,
 		descRevision, descRoutes, descWeight, descInFlight, descLimit, descP95, descBreaker, descBreakerOpen,
-		descBreakerDryRun, descBudgetLeft, descBudgetTaken, descBudgetShort,
+		descBreakerDryRun, descBudgetLeft, descBudgetTaken, descBudgetShort, descCounted, descBad,
 		descReachable, descEjected, descHealthy, descShare, descUnhealthy, descEndpointCalls, descEndpointConns, descWaiting,
 	}
 )
@@ -69,6 +72,7 @@ func (c gauges) Read(out *telemetry.Values) {
 	out.Add(descRoutes, float64(snap.table.Len()))
 	now := time.Now()
 	for r := range snap.table.Routes() {
+		readTally(out, r, g.cfg.Telemetry.Tally(r.Model).Read())
 		for i, v := range r.Versions {
 			t := snap.targets.get(v)
 			if i == 0 {
@@ -81,6 +85,19 @@ func (c gauges) Read(out *telemetry.Values) {
 			readVersion(out, t, now)
 			out.Breathe()
 		}
+	}
+}
+
+// readTally adds what the objectives of a model count, from the first moment: Prometheus cannot tell by how much a
+// counter has grown that was not there before.
+func readTally(out *telemetry.Values, r *routing.Route, n telemetry.Tallied) {
+	for _, name := range [...]string{"availability", "latency"} {
+		if name == "latency" && r.Objectives.Fast == 0 {
+			continue // nothing is counted
+		}
+		c := (&objective{name: name}).counts(n)
+		out.Add(descCounted, float64(c.Total), r.Model, name)
+		out.Add(descBad, float64(c.Bad), r.Model, name)
 	}
 }
 
