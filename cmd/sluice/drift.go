@@ -65,6 +65,7 @@ func writeDrift(out io.Writer, model string, resp *adminv1.GetDriftResponse) {
 		fmt.Fprintf(out, "%s %s: %s\n", model, strong.Render(v.GetVersion()), strings.Join(driftStanding(v), ", "))
 		if len(v.GetFeatures()) > 0 {
 			driftTable(v.GetFeatures()).write(out)
+			writeEffects(out, v)
 		}
 	}
 	between := "\n"
@@ -83,6 +84,16 @@ func writeDrift(out io.Writer, model string, resp *adminv1.GetDriftResponse) {
 			t.add(moment(a.GetTime()), a.GetVersion(), visible(a.GetFeature(), 40), a.GetReason(), visible(a.GetText(), 160))
 		}
 		t.write(out)
+	}
+}
+
+// writeEffects tells of features of which more than the route says has to change, because the reference itself is as uneven.
+func writeEffects(out io.Writer, v *adminv1.VersionDrift) {
+	for _, f := range v.GetFeatures() {
+		if f.GetEffect() > v.GetEffect() {
+			fmt.Fprintf(out, "%s: %.2f and more matter, not %.2g, because parts of the reference differ by as much\n",
+				visible(f.GetFeature(), 40), f.GetEffect(), v.GetEffect())
+		}
 	}
 }
 
@@ -199,7 +210,7 @@ func ratesText(rates []*adminv1.DriftRate) string {
 		if r.GetCount() == 0 && !r.GetAlarm() {
 			continue
 		}
-		text := fmt.Sprintf("%s %.2g %%", r.GetKind(), 100*float64(r.GetCount())/float64(max(1, r.GetRows())))
+		text := fmt.Sprintf("%s %.3g %%", r.GetKind(), 100*float64(r.GetCount())/float64(max(1, r.GetRows())))
 		if r.GetAlarm() {
 			text = alarm.Render(text)
 		}

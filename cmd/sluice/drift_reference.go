@@ -24,6 +24,7 @@ type referenceOptions struct {
 	remove      bool
 	columns     []string
 	data        string
+	inOrder     bool
 }
 
 func newDriftReferenceCommand() *cobra.Command {
@@ -39,6 +40,10 @@ func newDriftReferenceCommand() *cobra.Command {
                          tensors
   --from-version v7      the last whole window of another version's traffic
   --remove               nothing; if the route says so, it is learnt anew from samples
+
+With --in-order, the rows of the file are in the order in which they came: how much its
+parts differ, by the time of day for example, is no drift then. Of a file that is sorted by
+anything else, that would keep alarms from being raised.
 
 The file is read here. Only counts are sent to the gateway, with the names of frequent
 categories.`,
@@ -56,6 +61,7 @@ categories.`,
 	f.StringVar(&o.fromVersion, "from-version", "", "`version` whose traffic is taken")
 	f.BoolVar(&o.remove, "remove", false, "forget the reference")
 	f.StringSliceVar(&o.columns, "columns", nil, "`names` of the columns that are features (default all)")
+	f.BoolVar(&o.inOrder, "in-order", false, "rows are in the order in which they came, at least 10,000 of them")
 	f.StringVar(&o.data, "data", "", "`name` of the data's version (default the version's provenance.data)")
 	return cmd
 }
@@ -104,6 +110,11 @@ func (o *referenceOptions) read(cmd *cobra.Command, key drift.Key) (*driftv1.Ref
 	}
 	doc := &driftv1.Reference{
 		Model: key.Model, Version: key.Version, Data: o.data, Source: source, Made: timestamppb.New(time.Now()), Features: features,
+	}
+	if !o.inOrder {
+		for _, f := range features {
+			f.Usual = nil
+		}
 	}
 	done := 0
 	err = drift.Calibrate(doc, func(feature string) error {

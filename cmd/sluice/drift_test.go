@@ -225,6 +225,18 @@ func TestVersionsThatAreNotCalledAreNotContrasted(t *testing.T) {
 	}
 }
 
+// TestUnevenReferencesAreSaidToBe: nobody would see otherwise why a large PSI is no drift.
+func TestUnevenReferencesAreSaidToBe(t *testing.T) {
+	resp := &adminv1.GetDriftResponse{Versions: []*adminv1.VersionDrift{{Version: "v1", Effect: 0.2, Features: []*adminv1.FeatureDrift{
+		{Feature: "even", State: "ok", Effect: 0.2}, {Feature: "uneven", State: "ok", Effect: 0.731, Rates: []*adminv1.DriftRate{{Kind: "absent", Count: 9, Rows: 9}}},
+	}}}}
+	var b strings.Builder
+	writeDrift(colours(&b), "m", resp)
+	if got := b.String(); !strings.Contains(got, "uneven: 0.73 and more matter, not 0.2") || strings.Contains(got, "\neven: ") || !strings.Contains(got, "absent 100 %") {
+		t.Errorf("output:\n%s", got)
+	}
+}
+
 // TestWholeRowsHaveTheirOwnShift: MMD stands where others have Wasserstein's distance, and there is no PSI.
 func TestWholeRowsHaveTheirOwnShift(t *testing.T) {
 	p := 1e-6

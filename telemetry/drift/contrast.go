@@ -233,7 +233,7 @@ func massBelow(g *feature, cells []uint64, c *counts, edge float64) float64 {
 // commonCategories counts the names that both have one by one, and all else together.
 func commonCategories(f *feature, a []uint64, g *feature, b []uint64) (x, y []uint64) {
 	restA, restB := stat.Total(a), stat.Total(b)
-	for _, name := range slices.Sorted(maps.Keys(f.names)) {
+	for _, name := range slices.Sorted(maps.Keys(f.names)) { // by hash
 		j, ok := g.names[name]
 		if !ok {
 			continue

@@ -111,7 +111,7 @@ func TestVersionsWithoutACommonWindowAreNotSetAgainstEachOther(t *testing.T) {
 
 // Names that somebody sent may be shown, but are no labels.
 func TestOnlyNamesOfOperatorsLabelMetrics(t *testing.T) {
-	t.Parallel() // what is learnt is calibrated, which takes a while
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, 1, nil)
 		m := g.all[0]

@@ -23,6 +23,8 @@ const (
 
 	shortestBeat = 250 * time.Millisecond
 	longestBeat  = 5 * time.Second
+	// calibrateAgain is how long after a try to calibrate a reference the next one may begin.
+	calibrateAgain = 10 * time.Minute
 	// storeTimeout bounds one look into the store.
 	storeTimeout = 2 * time.Second
 )
@@ -33,12 +35,13 @@ type keeper struct {
 	*Monitor
 	pending     []closedSlot // in the order in which they were closed
 	published   map[string]uint64
-	calibrating chan Key // one at a time
-	problem     string   // that was logged last
+	calibrating chan Key          // one at a time
+	tried       map[Key]time.Time // when calibrating a version's reference was begun last
+	problem     string            // that was logged last
 }
 
 func newKeeper(m *Monitor) *keeper {
-	return &keeper{Monitor: m, published: make(map[string]uint64), calibrating: make(chan Key, 1)}
+	return &keeper{Monitor: m, published: make(map[string]uint64), calibrating: make(chan Key), tried: make(map[Key]time.Time)}
 }
 
 func (k *keeper) run(ctx context.Context) error {
@@ -105,6 +108,7 @@ func (k *keeper) step(ctx context.Context, now time.Time) {
 		return
 	}
 	k.adoptLearnt(ctx, now)
+	k.wantCalibrated(now)
 }
 
 // try reports whether something went well, and logs a problem with the store when it begins and when it ends.
@@ -215,7 +219,11 @@ func (k *keeper) collect(ctx context.Context, c closedSlot) error {
 		}
 		t := new(driftv1.Tally)
 		if err := proto.Unmarshal(data, t); err != nil {
-			return fmt.Errorf("%q: %w", key, err)
+			k.cfg.Logger.Warn("drift: what another gateway has stored cannot be read, and is removed", "key", key, "error", err)
+			if err := shelf.Put(ctx, key, nil); err != nil {
+				return err
+			}
+			continue
 		}
 		switch {
 		case t.GetSlot() == c.number && t.GetPeriod() == int64(c.period) && t.GetReference() == c.ref.print:
@@ -264,20 +272,23 @@ func (k *keeper) adopt(ctx context.Context, v *Version, now time.Time) error {
 	if err := proto.Unmarshal(old, known); err != nil {
 		return err
 	}
-	features, source, data := v.learnt(known)
+	features, keep, source, data := v.learnt(known)
 	if len(features) == 0 {
 		return nil
 	}
 	doc := &driftv1.Reference{
 		Model: v.key.Model, Version: v.key.Version, Data: data, Source: source, Made: timestamppb.New(now),
-		Features: slices.Concat(known.GetFeatures(), features),
 	}
-	if len(known.GetFeatures()) > 0 {
+	doc.Features = slices.Concat(keep, features)
+	if len(keep) > 0 {
 		doc.Data, doc.Source = known.GetData(), known.GetSource()+", the rest from the "+source
 	}
 	doc.Features = doc.Features[:min(len(doc.Features), MaxFeatures)]
 	sortFeatures(doc.Features)
-	stored, err := proto.Marshal(doc)
+	if err := Check(doc); err != nil {
+		return err
+	}
+	stored, err := encode(doc)
 	if err != nil {
 		return err
 	}
@@ -286,14 +297,28 @@ func (k *keeper) adopt(ctx context.Context, v *Version, now time.Time) error {
 		return err // not swapped: another gateway was faster, and references will tell
 	}
 	k.cfg.Logger.Info("drift: learnt what to compare with", "model", v.key.Model, "version", v.key.Version, "features", len(features), "source", doc.Source)
-	select {
-	case k.calibrating <- v.key:
-	default: // another one is; this one stays without P of some statistics
-	}
 	return k.references(ctx, now)
 }
 
-// calibrate calibrates references that were learnt, at half the speed of one core.
+// wantCalibrated has the next reference calibrated that is not: of several gateways, the first one's result is taken.
+func (k *keeper) wantCalibrated(now time.Time) {
+	for _, v := range k.all() {
+		v.mu.Lock()
+		r := v.ref
+		v.mu.Unlock()
+		if r == nil || now.Sub(k.tried[v.key]) < calibrateAgain || !slices.ContainsFunc(r.features, func(f *feature) bool { return !f.calibrated() }) {
+			continue
+		}
+		select {
+		case k.calibrating <- v.key:
+			k.tried[v.key] = now
+		default: // another one is
+		}
+		return
+	}
+}
+
+// calibrate calibrates references that were learnt, or made of traffic, at half the speed of one core.
 func (k *keeper) calibrate(ctx context.Context) {
 	for {
 		select {
@@ -301,7 +326,7 @@ func (k *keeper) calibrate(ctx context.Context) {
 			return
 		case key := <-k.calibrating:
 			if err := k.calibrateOne(ctx, key); err != nil && ctx.Err() == nil {
-				k.cfg.Logger.Warn("drift: a learnt reference stays uncalibrated", "model", key.Model, "version", key.Version, "error", err)
+				k.cfg.Logger.Warn("drift: a reference stays uncalibrated", "model", key.Model, "version", key.Version, "error", err)
 			}
 		}
 	}
@@ -320,7 +345,7 @@ func (k *keeper) calibrateOne(ctx context.Context, key Key) error {
 		return err
 	}
 	began := time.Now()
-	err = Calibrate(doc, func(string) error {
+	err = calibrate(doc, k.draws, func(string) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

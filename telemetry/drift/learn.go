@@ -35,8 +35,12 @@ func (c *Column) Number(v float64) {
 	c.numbers = append(c.numbers, v)
 }
 
-// Category adds a string.
+// Category adds a string; an empty one counts as missing.
 func (c *Column) Category(s string) {
+	if s == "" {
+		c.missing++
+		return
+	}
 	if c.categories == nil {
 		c.categories = make(map[string]uint64)
 	}
@@ -149,9 +153,12 @@ func (c *Column) ofCategories(name string) *driftv1.Feature {
 		}
 		if len(cells.Others) < maxOthers {
 			cells.Others = append(cells.Others, xxhash.Sum64String(s))
+		} else {
+			cells.Unlisted = true
 		}
 		other += n
 	}
+	cells.Unlisted = cells.Unlisted || c.rest > 0
 	slices.Sort(cells.Others)
 	f.Counts = append(f.Counts, other, 0)
 	f.Cells = &driftv1.Feature_Categories{Categories: cells}

@@ -2,7 +2,10 @@ package drift
 
 import (
 	"math"
+	"slices"
 	"strconv"
+
+	"github.com/cespare/xxhash/v2"
 
 	driftv1 "sluice/proto/sluice/drift/v1"
 )
@@ -15,21 +18,24 @@ type learner struct {
 	want    int
 	rows    int
 	columns map[string]*Column
-	embeds  int // columns of rows
+	known   map[string]bool // features of the reference that calls have had
+	embeds  int             // columns of rows
 }
 
 func newLearner(want int) *learner {
-	return &learner{want: want, columns: make(map[string]*Column)}
+	return &learner{want: want, columns: make(map[string]*Column), known: make(map[string]bool)}
 }
 
-// learn takes the values of one call as far as they are not known already, and reports that there are enough.
+// learn takes the values of one call as far as they are not known already, and reports that there are enough. It counts from the
+// first call on that has something unknown.
 func (l *learner) learn(values []value) bool {
-	if l.want == 0 || l.rows >= l.want {
+	if l.want == 0 || l.rows >= l.want || l.rows == 0 && !slices.ContainsFunc(values, func(v value) bool { return v.at < 0 }) {
 		return false
 	}
 	l.rows++
 	for _, v := range values {
 		if v.at >= 0 {
+			l.known[v.feature] = true
 			continue
 		}
 		c := l.columns[v.feature]
@@ -69,14 +75,28 @@ func (l *learner) features(known *driftv1.Reference) []*driftv1.Feature {
 		if has[name] {
 			continue
 		}
-		for range l.rows - c.seen() {
-			c.Missing()
-		}
 		if f, ok := c.Feature(name); ok {
-			f.Learnt = true
+			f.Learnt, f.Absent = true, uint64(l.rows-c.seen())
+			hideNames(f)
 			all = append(all, f)
 		}
 	}
 	sortFeatures(all)
 	return all
+}
+
+// hideNames leaves hashes of the strings that callers have sent.
+func hideNames(f *driftv1.Feature) {
+	c := f.GetCategories()
+	for _, name := range c.GetNames() {
+		c.Hashes = append(c.Hashes, xxhash.Sum64String(name))
+	}
+	if c != nil {
+		c.Names = nil
+	}
+}
+
+// stale reports whether a feature was learnt by a name that no call uses any more.
+func (l *learner) stale(f *driftv1.Feature) bool {
+	return f.GetLearnt() && !l.known[f.GetName()] && l.columns[f.GetName()] == nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/proto/inference/tensor"
+	"sluice/telemetry/drift/stat"
 	"sluice/telemetry/payload"
 )
 
@@ -55,6 +56,7 @@ type Monitor struct {
 	queue   chan job
 	dropped atomic.Uint64
 	failed  sync.Once
+	draws   int // by which references are calibrated
 
 	mu       sync.Mutex
 	versions map[Key]*Version
@@ -74,7 +76,7 @@ func New(cfg Config) *Monitor {
 		cfg.Logger = slog.Default()
 	}
 	return &Monitor{
-		cfg: cfg, replica: strconv.FormatUint(rand.Uint64(), 36), queue: make(chan job, queueRoom),
+		cfg: cfg, replica: strconv.FormatUint(rand.Uint64(), 36), queue: make(chan job, queueRoom), draws: stat.CalibrationDraws,
 		versions: make(map[Key]*Version), learned: make(map[Key]bool),
 	}
 }
@@ -182,14 +184,16 @@ func (m *Monitor) drain() {
 func (m *Monitor) pace(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			now := time.Now()
 			for _, v := range m.all() {
-				v.adjust(1)
+				v.adjust(now.Sub(last).Seconds())
 			}
+			last = now
 		}
 	}
 }

@@ -204,7 +204,7 @@ func TestValuesThatAreNoneAreRaisedAtOnce(t *testing.T) {
 }
 
 func TestFirstSamplesAreLearntIfThereIsNoReference(t *testing.T) {
-	t.Parallel() // what is learnt is calibrated, which takes a while
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, 2, nil)
 		s := settings()
@@ -367,6 +367,71 @@ func TestSamplingKeepsToItsRateAndPicksTheSameCalls(t *testing.T) {
 		}
 		if both < a*9/10 {
 			t.Errorf("%d of the %d that the one picks are picked by the other, want nearly all", both, a)
+		}
+	})
+}
+
+// An operator takes the traffic away from a canary that has drifted: what is known of it then is nothing.
+func TestAVersionThatIsNotCalledHasNotDrifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, nil)
+		rng := rand.New(rand.NewPCG(71, 0))
+		g.put(normal(t, 72, 5000))
+		g.all[0].Watch(key, settings(), "")
+		toWindow(window)
+		for range 2 {
+			g.send(rng, 1000, window, func(s *sample) { s.row[0] += 1 })
+		}
+		time.Sleep(time.Minute)
+		first := func() drift.Finding { return g.all[0].Reports(key.Model)[0].Findings[0] }
+		if f := first(); f.State != drift.Drift {
+			t.Fatalf("%s is %v, want drift", f.Feature, f.State)
+		}
+		time.Sleep(window + time.Minute)
+		for _, f := range g.all[0].Reports(key.Model)[0].Findings {
+			if f.State != drift.Insufficient || !math.IsNaN(f.PSI.Value) || f.Values != 0 {
+				t.Errorf("after a window without calls, %s is %v with PSI %v of %d values, want insufficient", f.Feature, f.State, f.PSI.Value, f.Values)
+			}
+		}
+		if w := g.all[0].Reports(key.Model)[0].Window; w.Samples != 0 || time.Since(w.To) > 10*time.Minute {
+			t.Errorf("window %+v, want the last one, without samples", w)
+		}
+		// It comes back as it was, and that is told of once.
+		toWindow(window)
+		g.send(rng, 1000, window, func(s *sample) { s.row[0] += 1 })
+		time.Sleep(time.Minute)
+		if f := first(); f.State != drift.Drift {
+			t.Errorf("back again, %s is %v, want drift", f.Feature, f.State)
+		}
+		if got := slices.DeleteFunc(g.raised(), func(a string) bool { return a == "a outside" }); !slices.Equal(got, []string{"a distribution"}) {
+			t.Errorf("alarms %v, want one", got)
+		}
+	})
+}
+
+// What one of several gateways has left on the shelf is no tally; the others' counts are added up all the same.
+func TestATallyThatCannotBeReadIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 2, nil)
+		g.put(normal(t, 73, 5000))
+		for _, m := range g.all {
+			m.Watch(key, settings(), "")
+		}
+		toWindow(window)
+		shelf := g.store.Shelf(fmt.Sprintf("drift-slot-%02d", time.Now().UnixNano()/int64(window/12)%13))
+		if err := shelf.Put(t.Context(), "m v1 stranger", []byte("no tally")); err != nil {
+			t.Fatal(err)
+		}
+		g.send(rand.New(rand.NewPCG(74, 0)), 1000, window, nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for i, m := range g.all {
+			if r := m.Reports(key.Model)[0]; r.Window.Samples != 1000 {
+				t.Errorf("gateway %d shows %d samples, want all 1,000", i, r.Window.Samples)
+			}
+		}
+		if data, err := shelf.Get(t.Context(), "m v1 stranger"); data != nil || err != nil {
+			t.Errorf("it is still there: %q, %v", data, err)
 		}
 	})
 }

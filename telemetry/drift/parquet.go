@@ -32,10 +32,15 @@ func FromParquet(r io.ReaderAt, size int64, names []string) ([]*driftv1.Feature,
 			return nil, fmt.Errorf("column %q: %w", leaf.name, err)
 		}
 		f, ok := column.Feature(leaf.name)
-		if !ok {
+		if !ok && len(names) > 0 {
 			return nil, fmt.Errorf("column %q: got no value, want at least one", leaf.name)
 		}
-		features = append(features, f)
+		if ok {
+			features = append(features, f)
+		}
+	}
+	if len(features) == 0 {
+		return nil, fmt.Errorf("got no value in any of %d columns, want at least one", len(leaves))
 	}
 	sortFeatures(features)
 	return features, nil

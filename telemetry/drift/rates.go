@@ -71,13 +71,14 @@ func (f *feature) rateBound(k RateKind) float64 {
 	var events uint64
 	switch k {
 	case Absent:
-		// A row of a file has a field for each column, so the reference says nothing about it: as if never.
+		events = f.doc.GetAbsent() // none, of files: a row has a field for each column
+		rows += events
 	case NaN:
 		events = f.doc.GetMissing()
 	case Infinite:
 		events = f.doc.GetInfinite()
 	case Outside:
-		if f.embedding != nil {
+		if f.embedding != nil || f.doc.GetCategories().GetUnlisted() {
 			return 1
 		}
 		counts := f.doc.GetCounts()
@@ -122,10 +123,15 @@ func newWatch(r *reference, steps float64) watch {
 	return w
 }
 
-// next tells the detectors what a slot has counted; alarm is called for each that raises one.
-func (w watch) next(r *reference, t *tally, alarm func(feature int, rate Rate)) {
+// next tells the detectors what a slot has counted; alarm is called for each that raises one. Features that no call has had since
+// it was counted by this reference are left alone, which seen knows: training data has columns that no model is asked about.
+func (w watch) next(r *reference, t *tally, seen []bool, alarm func(feature int, rate Rate)) {
 	for i, f := range r.features {
-		for _, rate := range rates(f, &t.features[i]) {
+		all := rates(f, &t.features[i])
+		if seen[i] = seen[i] || all[Absent].Count < all[Absent].Rows; !seen[i] {
+			continue
+		}
+		for _, rate := range all {
 			if d := w[i][rate.Kind]; d != nil && rate.Rows > 0 && d.Add(rate.Count, rate.Rows) {
 				rate.Alarm = true
 				alarm(i, rate)

@@ -21,7 +21,7 @@ const (
 	// MaxCategories is the most categories that are counted one by one.
 	MaxCategories = 50
 
-	maxOthers       = 4096
+	maxOthers       = 1024
 	maxNameBytes    = 256
 	maxCategoryName = 64
 	// decisionCells is the number of cells on which PSI and its kin are defined.
@@ -40,7 +40,7 @@ type reference struct {
 type feature struct {
 	doc    *driftv1.Feature
 	bins   stat.Bins           // of numbers
-	names  map[string]int      // of categories: cells
+	names  map[uint64]int      // of categories: cells, by hash
 	others map[uint64]struct{} // and the rest of them
 	groups stat.Groups         // what PSI and its kin are computed on
 	bounds [rateKinds]float64  // what the reference allows for
@@ -86,11 +86,35 @@ func fingerprint(doc *driftv1.Reference) (uint64, error) {
 	for i, f := range doc.GetFeatures() {
 		bare.Features[i] = &driftv1.Feature{
 			Name: f.GetName(), Rows: f.GetRows(), Missing: f.GetMissing(), Infinite: f.GetInfinite(), Cells: f.GetCells(), Counts: f.GetCounts(),
-			Usual: f.GetUsual(),
+			Usual: f.GetUsual(), Absent: f.GetAbsent(),
 		}
 	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
 	return xxhash.Sum64(data), err
+}
+
+const (
+	// maxStored is how much a reference may take in the store, in bytes: what a shelf takes.
+	maxStored = 1 << 20
+	// calibrationSize is how much a calibration adds to each feature, at most.
+	calibrationSize = 2000
+)
+
+// encode says a reference in the words of the store. If it is too large, the hashes of rare strings are what is left out first.
+func encode(doc *driftv1.Reference) ([]byte, error) {
+	for proto.Size(doc)+calibrationSize*len(doc.GetFeatures()) > maxStored {
+		var most *driftv1.Categories
+		for _, f := range doc.GetFeatures() {
+			if c := f.GetCategories(); len(c.GetOthers()) > len(most.GetOthers()) {
+				most = c
+			}
+		}
+		if most == nil {
+			return nil, fmt.Errorf("reference: got %d bytes for %d features, want at most %d with calibrations of %d bytes each: fewer columns", proto.Size(doc), len(doc.GetFeatures()), maxStored, calibrationSize)
+		}
+		most.Others, most.Unlisted = nil, true
+	}
+	return proto.Marshal(doc)
 }
 
 func newFeature(doc *driftv1.Feature) (*feature, error) {
@@ -106,18 +130,24 @@ func newFeature(doc *driftv1.Feature) (*feature, error) {
 		cells = f.bins.Len()
 	case doc.GetCategories() != nil:
 		c := doc.GetCategories()
-		if len(c.GetNames()) > MaxCategories || len(c.GetOthers()) > maxOthers {
-			return nil, fmt.Errorf("categories: got %d names and %d others, want at most %d and %d", len(c.GetNames()), len(c.GetOthers()), MaxCategories, maxOthers)
+		if n := len(c.GetNames()) + len(c.GetHashes()); n > MaxCategories || len(c.GetOthers()) > maxOthers {
+			return nil, fmt.Errorf("categories: got %d names or hashes and %d others, want at most %d and %d", n, len(c.GetOthers()), MaxCategories, maxOthers)
 		}
-		f.names = make(map[string]int, len(c.GetNames()))
+		f.names = make(map[uint64]int)
 		for i, name := range c.GetNames() {
-			f.names[name] = i
+			f.names[xxhash.Sum64String(name)] = i
+		}
+		for i, h := range c.GetHashes() {
+			f.names[h] = len(c.GetNames()) + i
+		}
+		if n := len(c.GetNames()) + len(c.GetHashes()); len(f.names) != n {
+			return nil, fmt.Errorf("categories: got %d names or hashes, %d of them different, want each once", n, len(f.names))
 		}
 		f.others = make(map[uint64]struct{}, len(c.GetOthers()))
 		for _, h := range c.GetOthers() {
 			f.others[h] = struct{}{}
 		}
-		cells = len(c.GetNames()) + 2
+		cells = len(f.names) + 2
 	case doc.GetEmbedding() != nil:
 		f.embedding, cells = doc.GetEmbedding(), 1
 	default:
@@ -189,10 +219,11 @@ func (f *feature) cells() int { return len(f.doc.GetCounts()) }
 
 // category returns the cell of a string.
 func (f *feature) category(s []byte) int {
-	if i, ok := f.names[string(s)]; ok {
+	h := xxhash.Sum64(s)
+	if i, ok := f.names[h]; ok {
 		return i
 	}
-	if _, ok := f.others[xxhash.Sum64(s)]; ok {
+	if _, ok := f.others[h]; ok || f.doc.GetCategories().GetUnlisted() {
 		return len(f.names)
 	}
 	return len(f.names) + 1
@@ -209,20 +240,24 @@ func (f *feature) statistics() []stat.Statistic {
 	return []stat.Statistic{{Of: js, Order: 0.5}, {Of: w, Order: 0.5}}
 }
 
-// Calibrate adds to a reference how its statistics are distributed while nothing changes, by drawing from it: about
+// Calibrate adds to a reference, where that is missing, how its statistics are distributed while nothing changes, by drawing from it: about
 // a second for each number. pause, unless nil, is called after each feature and may say that it is enough. The
 // seed is the feature's name, so that equal references are calibrated equally. Embeddings are calibrated when they are
 // learnt, from rows that are gone afterwards.
 func Calibrate(doc *driftv1.Reference, pause func(feature string) error) error {
+	return calibrate(doc, stat.CalibrationDraws, pause)
+}
+
+func calibrate(doc *driftv1.Reference, draws int, pause func(feature string) error) error {
 	r, err := newReference(doc)
 	if err != nil {
 		return err
 	}
 	for _, f := range r.features {
-		if f.embedding != nil {
+		if f.calibrated() {
 			continue
 		}
-		nulls := stat.Calibrate(f.doc.GetCounts(), f.statistics(), stat.CalibrationDraws, xxhash.Sum64String(f.doc.GetName()))
+		nulls := stat.Calibrate(f.doc.GetCounts(), f.statistics(), draws, xxhash.Sum64String(f.doc.GetName()))
 		f.doc.JensenShannon = nullTo(nulls[0])
 		if f.isNumber() {
 			f.doc.Wasserstein = nullTo(nulls[1])
@@ -234,6 +269,11 @@ func Calibrate(doc *driftv1.Reference, pause func(feature string) error) error {
 		}
 	}
 	return nil
+}
+
+// calibrated reports whether [Calibrate] has nothing to add to a feature.
+func (f *feature) calibrated() bool {
+	return f.embedding != nil || f.null.jensenShannon.Known() && (!f.isNumber() || f.null.wasserstein.Known())
 }
 
 func ascending(edges []float64) bool {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	driftv1 "sluice/proto/sluice/drift/v1"
@@ -104,7 +103,7 @@ func (m *Monitor) Put(ctx context.Context, doc *driftv1.Reference) error {
 	if err := Check(doc); err != nil {
 		return err
 	}
-	data, err := proto.Marshal(doc)
+	data, err := encode(doc)
 	if err != nil {
 		return err
 	}
@@ -143,9 +142,10 @@ func (m *Monitor) FromTraffic(key Key, from string) (*driftv1.Reference, error) 
 		if n == 0 {
 			continue // there is nothing to compare with
 		}
-		missing, inf := uint64(c.absent)+uint64(c.nan), uint64(c.inf)
+		missing, inf := uint64(c.nan), uint64(c.inf)
 		made := &driftv1.Feature{
 			Name: f.doc.GetName(), Rows: n + missing + inf, Missing: missing, Infinite: inf, Cells: f.doc.GetCells(), Counts: cells,
+			Absent: uint64(c.absent),
 		}
 		if f.embedding != nil {
 			made.Cells = &driftv1.Feature_Embedding{Embedding: &driftv1.Embedding{

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,10 +56,13 @@ func (s *sample) Tensors() (in, out []tensor.Tensor, err error) {
 		return in, nil, err
 	}
 	out, err = tensor.Outputs(&inference.ModelInferResponse{Outputs: []*inference.ModelInferResponse_InferOutputTensor{{
-		Name: "y", Datatype: "BYTES", Shape: []int64{1}, Contents: &inference.InferTensorContents{BytesContents: [][]byte{[]byte(s.answer)}},
+		Name: "y", Datatype: "BYTES", Shape: []int64{1}, Contents: &inference.InferTensorContents{BytesContents: [][]byte{[]byte(strings.TrimPrefix(s.answer, emptyAnswer))}},
 	}}})
 	return in, out, err
 }
+
+// emptyAnswer is the answer of an empty string.
+const emptyAnswer = "\x00"
 
 func (s *sample) Release() {
 	if s.released != nil {
@@ -94,6 +98,7 @@ func start(t *testing.T, n int, wrap func(drift.Shelf) drift.Shelf) *gateways {
 			Shared: n > 1, Logger: slog.New(slog.NewJSONHandler(&g.log, nil)),
 			Alarmed: func(a drift.Alarm) { g.alarms <- a },
 		})
+		m.Draw(200)
 		g.all = append(g.all, m)
 		go func() { done <- m.Run(ctx) }()
 	}

@@ -137,7 +137,7 @@ func TestRatesThatStayRaiseNoAlarm(t *testing.T) {
 			}
 			slot.features[0].number(r.features[0], rng.NormFloat64())
 		}
-		w.next(r, slot, func(int, Rate) { alarms++ })
+		w.next(r, slot, make([]bool, 1), func(int, Rate) { alarms++ })
 	}
 	if alarms > 0 {
 		t.Errorf("%d alarms of rates that have not grown, want none", alarms)
@@ -282,6 +282,59 @@ func TestFilesTellNumbersFromCategories(t *testing.T) {
 	}
 }
 
+// As spreadsheets and other programs write them.
+func TestFilesOfManyKindsAreRead(t *testing.T) {
+	for name, file := range map[string]string{
+		"commas":         "a,b\n1,x\n2,y\n",
+		"semicolons":     "a;b\n1;x\n2;y\n",
+		"tabs":           "a\tb\n1\tx\n2\ty\n",
+		"a mark":         "\ufeffa,b\r\n1,x\r\n2,y\r\n",
+		"an empty one":   "a,b,c\n1,x,\n2,y,NA\n",
+		"commas in text": "a,\"b\"\n1,\"x\"\n2,y\n",
+		"truth values":   "a,b\ntrue,x\nFalse,y\n",
+	} {
+		features, err := FromCSV(strings.NewReader(file), nil)
+		if err != nil || len(features) != 2 || features[0].GetName() != "a" || features[0].GetNumbers() == nil || features[1].GetName() != "b" || features[1].GetCategories() == nil {
+			t.Errorf("%s: %v, %v, want numbers a and categories b", name, features, err)
+		}
+	}
+	for _, bad := range []struct{ file, want string }{
+		{"a,b,a\n1,2,3\n", `column "a" twice`}, {"a,b\n,\n", "in any of 2 columns"},
+	} {
+		if _, err := FromCSV(strings.NewReader(bad.file), nil); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("FromCSV(%q) = %v, want an error with %q", bad.file, err, bad.want)
+		}
+	}
+}
+
+// A class is a number to a reference that has numbers, as one from a file does, and a category to one that was learnt.
+func TestAClassIsANumberAndACategory(t *testing.T) {
+	var numbers, learnt Column
+	for i := range 3000 {
+		numbers.Number(float64(i % 3))
+		learnt.Category(fmt.Sprint(i % 3))
+	}
+	for _, c := range []*Column{&numbers, &learnt} {
+		f, _ := c.Feature("output.p.class")
+		r, err := newReference(&driftv1.Reference{Features: []*driftv1.Feature{f}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := newVersion(New(Config{}), Key{"m", "v"})
+		v.configure(Settings{Policy: Policy{Window: time.Hour, ExpectedRun: time.Hour * 720}}, "", time.Now())
+		v.setReference(r, []byte("stored"), time.Now())
+		for i := range 600 {
+			scores := []float64{0, 0, 0}
+			scores[i%3] = 1
+			v.tally(v.observer.look(nil, []tensor.Tensor{wideTensor(t, "p", scores)}, r, 0))
+		}
+		found := compare(r.features[0], &v.open.features[0])
+		if found.Values != 600 || !(found.PSI.Value < 0.01) {
+			t.Errorf("%v: %d values with PSI %v, want 600 as in the reference", f.GetCells(), found.Values, found.PSI.Value)
+		}
+	}
+}
+
 func TestReferencesThatCannotBeUsedAreRefused(t *testing.T) {
 	good := func() *driftv1.Reference {
 		return proto.CloneOf(learntFrom(t, rand.New(rand.NewPCG(24, 0)), 2, 100).doc)
@@ -296,6 +349,10 @@ func TestReferencesThatCannotBeUsedAreRefused(t *testing.T) {
 		"counts":      func(r *driftv1.Reference) { r.Features[0].Counts = r.Features[0].Counts[1:] },
 		"rows":        func(r *driftv1.Reference) { r.Features[0].Rows++ },
 		"cells":       func(r *driftv1.Reference) { r.Features[0].Cells = nil },
+		"hashes": func(r *driftv1.Reference) {
+			r.Features[0].Cells = &driftv1.Feature_Categories{Categories: &driftv1.Categories{Hashes: []uint64{7, 7}}}
+			r.Features[0].Counts = []uint64{50, 50, 0, 0}
+		},
 	} {
 		r := good()
 		if spoil(r); Check(r) == nil {

@@ -66,6 +66,7 @@ type Version struct {
 	waves    []float64 // scratch: what a wide row is embedded to
 	digits   [20]byte  // scratch: a class
 	rates    watch
+	seen     []bool    // features that any call has had, at any gateway
 	findings []Finding // of the last whole window
 	last     Span
 	rateAt   map[rateKey]int64 // slot of the last alarm
@@ -94,14 +95,15 @@ func newVersion(m *Monitor, key Key) *Version {
 func (v *Version) configure(s Settings, data string, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	fresh := v.observer == nil
+	fresh, renamed := v.observer == nil, false
 	if fresh {
 		v.gate.adjust(s.PerSecond, 1)
 	}
 	if fresh || !maps.EqualFunc(v.settings.Columns, s.Columns, slices.Equal[[]string]) {
-		v.observer = newObserver(s.Columns)
+		v.observer, renamed = newObserver(s.Columns), true
+		clear(v.seen)
 	}
-	if fresh || v.settings.Learn != s.Learn {
+	if renamed || v.settings.Learn != s.Learn {
 		v.learner = newLearner(s.Learn)
 	}
 	recut := fresh || v.settings.Policy != s.Policy
@@ -130,6 +132,7 @@ func (v *Version) restart(now time.Time) {
 	v.open, v.window, v.done = newTally(v.ref), newTally(v.ref), newTally(v.ref)
 	v.present = make([]bool, len(v.ref.features))
 	v.recent = make([]recent, len(v.ref.features))
+	v.seen = make([]bool, len(v.ref.features))
 	v.rates = newWatch(v.ref, v.settings.Policy.ExpectedRun.Seconds()/v.period().Seconds())
 }
 
@@ -217,14 +220,14 @@ func (v *Version) tally(values []value) {
 		switch {
 		case val.wide != nil && f.holds(val.wide):
 			c.row(f, val.wide, v.waves)
-		case val.wide == nil && f.isNumber() && val.text == nil:
+		case val.wide == nil && val.text == nil && f.isNumber():
 			c.number(f, val.number)
-		case f.names != nil && val.text != nil:
+		case f.names != nil && len(val.text) > 0:
 			c.cells[f.category(val.text)]++
 		case f.names != nil && val.class && !math.IsNaN(val.number):
 			c.cells[f.category(strconv.AppendInt(v.digits[:0], int64(val.number), 10))]++
 		default:
-			c.nan++ // a string where the reference has numbers, or the other way
+			c.nan++ // no value, or a string where the reference has numbers, or the other way
 		}
 	}
 	for i, there := range v.present {
@@ -279,7 +282,7 @@ func (v *Version) fold(c closedSlot) (alarms []Alarm) {
 		v.current = window
 	}
 	v.window.add(c.tally)
-	v.rates.next(v.ref, c.tally, func(i int, r Rate) {
+	v.rates.next(v.ref, c.tally, v.seen, func(i int, r Rate) {
 		key := rateKey{i, r.Kind}
 		last, again := v.rateAt[key]
 		v.rateAt[key] = c.number
@@ -297,8 +300,8 @@ func (v *Version) fold(c closedSlot) (alarms []Alarm) {
 
 // judge ends the window under way. v.mu is held.
 func (v *Version) judge() (alarms []Alarm) {
-	if v.window.samples == 0 {
-		return nil
+	if v.window.samples == 0 && v.findings == nil {
+		return nil // it has never been called
 	}
 	v.last = v.span(max(v.began, v.current*slots), (v.current+1)*slots, v.window.samples)
 	v.findings = judge(v.ref, v.window, v.settings.Policy)
@@ -319,16 +322,17 @@ func (v *Version) span(from, to int64, samples uint64) Span {
 	return Span{From: at(from), To: at(to), Samples: samples}
 }
 
-// learnt returns the features that could be learnt and are not known, how, and from which data; none while there
-// are too few samples.
-func (v *Version) learnt(known *driftv1.Reference) (features []*driftv1.Feature, source, data string) {
+// learnt returns the features that could be learnt and are not known, those that are known and of use, how it was learnt, and
+// from which data; none while there are too few samples.
+func (v *Version) learnt(known *driftv1.Reference) (features, keep []*driftv1.Feature, source, data string) {
 	v.mu.Lock()
 	l, data, enough := v.learner, v.data, v.learner.rows >= v.learner.want
 	v.mu.Unlock()
 	if !enough {
-		return nil, "", ""
+		return nil, nil, "", ""
 	}
-	return l.features(known), fmt.Sprintf("first %d samples", l.want), data
+	keep = slices.DeleteFunc(slices.Clone(known.GetFeatures()), l.stale)
+	return l.features(known), keep, fmt.Sprintf("first %d samples", l.want), data
 }
 
 // isFrom reports whether the version's reference is what a store holds.

@@ -50,7 +50,11 @@ func LearnBins(values []float64, most int) (Bins, bool) {
 		}
 		if b.Discrete || i*inner >= wanted*n {
 			// Where the gap is as small as a gap can be, its middle is one of the two.
-			b.Edges = append(b.Edges, sorted[i-1]+(sorted[i]/2-sorted[i-1]/2))
+			edge := sorted[i-1] + (sorted[i]/2 - sorted[i-1]/2)
+			if edge <= b.Edges[len(b.Edges)-1] {
+				continue // of neighbours that are as near as numbers can be
+			}
+			b.Edges = append(b.Edges, edge)
 			wanted = i*inner/n + 1
 		}
 	}

@@ -279,6 +279,30 @@ func TestNothingToCompareIsNoValue(t *testing.T) {
 	}
 }
 
+// Numbers that are as near each other as numbers can be.
+func TestNeighboursHaveAscendingEdges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		first := rapid.Float64Range(-1e18, 1e18).Draw(t, "first")
+		var values []float64
+		for _, steps := range rapid.SliceOfN(rapid.IntRange(0, 40), 1, 60).Draw(t, "steps") {
+			v := first
+			for range steps {
+				v = math.Nextafter(v, math.Inf(1))
+			}
+			values = append(values, v)
+		}
+		bins, ok := stat.LearnBins(values, rapid.IntRange(3, stat.MaxBins).Draw(t, "most"))
+		if !ok {
+			t.Fatal("no bins")
+		}
+		for i, e := range bins.Edges {
+			if i > 0 && e <= bins.Edges[i-1] {
+				t.Fatalf("edges %v of %v are not ascending", bins.Edges, values)
+			}
+		}
+	})
+}
+
 func TestAConstantHasBins(t *testing.T) {
 	bins, ok := stat.LearnBins([]float64{7, 7, 7}, stat.MaxBins)
 	if !ok || bins.Len() != 3 || bins.Index(7) != 1 || bins.Index(6.9) != 0 || bins.Index(7.1) != 2 || bins.SD != 0 {

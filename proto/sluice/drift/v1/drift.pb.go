@@ -147,7 +147,9 @@ type Feature struct {
 	// fewer than 20 parts of at least 500 values, or the values are strings.
 	Usual *Usual `protobuf:"bytes,11,opt,name=usual,proto3" json:"usual,omitempty"`
 	// mmd says how the squared maximum mean discrepancy of an embedding is distributed while nothing changes.
-	Mmd           *Null `protobuf:"bytes,13,opt,name=mmd,proto3" json:"mmd,omitempty"`
+	Mmd *Null `protobuf:"bytes,13,opt,name=mmd,proto3" json:"mmd,omitempty"`
+	// absent is how many calls had no such value at all, beside rows; files cannot tell.
+	Absent        uint64 `protobuf:"varint,14,opt,name=absent,proto3" json:"absent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +286,13 @@ func (x *Feature) GetMmd() *Null {
 		return x.Mmd
 	}
 	return nil
+}
+
+func (x *Feature) GetAbsent() uint64 {
+	if x != nil {
+		return x.Absent
+	}
+	return 0
 }
 
 type isFeature_Cells interface {
@@ -451,13 +460,17 @@ func (x *Numbers) GetDiscrete() bool {
 }
 
 // Categories are strings. Cells are the names in order, then all other strings of the reference together, then
-// those that are not in it.
+// those that are not in it. What was seen in calls is nobody's business, so of that there are hashes instead of names.
 type Categories struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// names are the most frequent strings, at most 50, each at most 64 bytes.
 	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
-	// others are the 64-bit xxHash values of the rest, at most 4096, ascending.
-	Others        []uint64 `protobuf:"fixed64,2,rep,packed,name=others,proto3" json:"others,omitempty"`
+	// others are the 64-bit xxHash values of the rest, at most 1024, ascending.
+	Others []uint64 `protobuf:"fixed64,2,rep,packed,name=others,proto3" json:"others,omitempty"`
+	// hashes are those of the most frequent strings, if there are no names.
+	Hashes []uint64 `protobuf:"fixed64,3,rep,packed,name=hashes,proto3" json:"hashes,omitempty"`
+	// unlisted says that others lacks some, so that nothing is known to be outside of the reference.
+	Unlisted      bool `protobuf:"varint,4,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -504,6 +517,20 @@ func (x *Categories) GetOthers() []uint64 {
 		return x.Others
 	}
 	return nil
+}
+
+func (x *Categories) GetHashes() []uint64 {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *Categories) GetUnlisted() bool {
+	if x != nil {
+		return x.Unlisted
+	}
+	return false
 }
 
 // Embedding describes rows by 128 random Fourier features of a Gaussian kernel, of which sums are kept.
@@ -874,7 +901,7 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\x04data\x18\x03 \x01(\tR\x04data\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12.\n" +
 	"\x04made\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04made\x124\n" +
-	"\bfeatures\x18\x06 \x03(\v2\x18.sluice.drift.v1.FeatureR\bfeatures\"\x9f\x04\n" +
+	"\bfeatures\x18\x06 \x03(\v2\x18.sluice.drift.v1.FeatureR\bfeatures\"\xb7\x04\n" +
 	"\aFeature\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x18\n" +
@@ -891,7 +918,8 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\x06learnt\x18\n" +
 	" \x01(\bR\x06learnt\x12,\n" +
 	"\x05usual\x18\v \x01(\v2\x16.sluice.drift.v1.UsualR\x05usual\x12'\n" +
-	"\x03mmd\x18\r \x01(\v2\x15.sluice.drift.v1.NullR\x03mmdB\a\n" +
+	"\x03mmd\x18\r \x01(\v2\x15.sluice.drift.v1.NullR\x03mmd\x12\x16\n" +
+	"\x06absent\x18\x0e \x01(\x04R\x06absentB\a\n" +
 	"\x05cells\"E\n" +
 	"\x05Usual\x12\x18\n" +
 	"\awindows\x18\x01 \x01(\rR\awindows\x12\x12\n" +
@@ -901,11 +929,13 @@ const file_sluice_drift_v1_drift_proto_rawDesc = "" +
 	"\x05edges\x18\x01 \x03(\x01R\x05edges\x12\x12\n" +
 	"\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x0e\n" +
 	"\x02sd\x18\x03 \x01(\x01R\x02sd\x12\x1a\n" +
-	"\bdiscrete\x18\x04 \x01(\bR\bdiscrete\":\n" +
+	"\bdiscrete\x18\x04 \x01(\bR\bdiscrete\"n\n" +
 	"\n" +
 	"Categories\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x16\n" +
-	"\x06others\x18\x02 \x03(\x06R\x06others\"k\n" +
+	"\x06others\x18\x02 \x03(\x06R\x06others\x12\x16\n" +
+	"\x06hashes\x18\x03 \x03(\x06R\x06hashes\x12\x1a\n" +
+	"\bunlisted\x18\x04 \x01(\bR\bunlisted\"k\n" +
 	"\tEmbedding\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x1c\n" +
 	"\tbandwidth\x18\x02 \x01(\x01R\tbandwidth\x12\x12\n" +
