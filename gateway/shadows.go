@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -171,8 +172,12 @@ func (s *call) sampleShadows(c *relay.Call) {
 
 // sampled reports whether a call is among the share of all, in steps of
 // [routing.ShareSteps], that is looked at closely. The same calls are in every share
-// that is large enough.
-func sampled(id uint64, share uint32) bool { return id%routing.ShareSteps < uint64(share) }
+// that is large enough, those with the lowest ids: whoever watches data and traces picks
+// them in the same order.
+func sampled(id uint64, share uint32) bool {
+	step, _ := bits.Mul64(id, routing.ShareSteps)
+	return step < uint64(share)
+}
 
 // copied reports whether calls of a method are copied: predictions that are known to
 // change nothing, and what the route names.

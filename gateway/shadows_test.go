@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -400,19 +401,22 @@ func TestMirrorsOutliveTables(t *testing.T) {
 }
 
 // The calls of a smaller share are among those of a greater one, and a share is as
-// large as it says.
+// large as it says. They are those with the lowest ids, as for whoever watches data.
 func TestSharesAreNested(t *testing.T) {
 	shares := []uint32{1, 50, 1000, 9999, routing.ShareSteps}
 	seen := make([]int, len(shares))
-	id := uint64(1)
+	ids := rand.New(rand.NewPCG(1, 2))
 	const calls = 1_000_000
 	for range calls {
-		id = id*6364136223846793005 + 1442695040888963407
+		id := ids.Uint64()
 		before := false
 		for i, share := range shares {
-			in := sampled(id>>20, share)
+			in := sampled(id, share)
 			if before && !in {
 				t.Fatalf("call %d is in the share of %d and not in that of %d", id, shares[i-1], share)
+			}
+			if in != (float64(id)/(1<<64) < float64(share)/routing.ShareSteps) {
+				t.Fatalf("call %#x is in the share of %d: %v", id, share, in)
 			}
 			if before = in; in {
 				seen[i]++

@@ -2,15 +2,15 @@ package drift
 
 import (
 	"math"
-	"math/bits"
 	"sync/atomic"
 )
 
-// gate picks calls by their id, up to a rate. It is on the path of every call: a counter, a comparison, and for
+// gate picks calls by their id, which is drawn at random: the lowest first, as shadows, kept calls and traces do, so
+// that whoever looks closely at few calls looks at the same. Up to a rate. It is on the path of every call: a counter, a comparison, and for
 // those that pass another counter.
 type gate struct {
 	seen      atomic.Uint64 // calls, since the last adjustment
-	threshold atomic.Uint64 // hashes up to it pass
+	threshold atomic.Uint64 // ids up to it pass
 	room      atomic.Int64  // calls that may still pass before the next adjustment
 }
 
@@ -18,13 +18,7 @@ type gate struct {
 // other picks, so that versions that get the same calls have the same samples.
 func (g *gate) wants(id uint64) bool {
 	g.seen.Add(1)
-	return mix(id) <= g.threshold.Load() && g.room.Add(-1) >= 0
-}
-
-// mix keeps what is sampled here apart from what else is sampled by id.
-func mix(id uint64) uint64 {
-	hi, lo := bits.Mul64(id^0x9e3779b97f4a7c15, 0xd1342543de82ef95)
-	return hi ^ lo
+	return id <= g.threshold.Load() && g.room.Add(-1) >= 0
 }
 
 // adjust sets the share by which calls pass from the calls since it was last called, seconds ago: what would have

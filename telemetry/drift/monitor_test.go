@@ -352,6 +352,9 @@ func TestSamplingKeepsToItsRateAndPicksTheSameCalls(t *testing.T) {
 				}
 				if x {
 					a++
+					if id > math.MaxUint64/100*2 {
+						t.Fatalf("call %#x is picked, of which one in a hundred is: want the lowest ids, as everybody else picks them", id)
+					}
 				}
 				if y {
 					b++

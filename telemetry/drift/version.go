@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/bits"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -190,6 +191,12 @@ func (v *Version) count(id uint64, s Sample) {
 		return
 	}
 	v.tally(values)
+}
+
+// mix draws anew from an id: those of the calls that are sampled are the lowest, and no longer random.
+func mix(id uint64) uint64 {
+	hi, lo := bits.Mul64(id^0x9e3779b97f4a7c15, 0xd1342543de82ef95)
+	return hi ^ lo
 }
 
 // write has a call written down if its version says so.
