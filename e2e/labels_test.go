@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -23,7 +24,7 @@ import (
 )
 
 const labelled = `
-    labels: {predicts: class, output: probabilities, classes: [Adelie, Chinstrap, Gentoo], learn: 50, window: 30s}
+    labels: {predicts: class, output: probabilities, classes: [Adelie, Chinstrap, Gentoo], learn: 50}
 `
 
 // confused is a model that has learnt the names of two species the wrong way round, as when somebody sorts a list.
@@ -158,7 +159,11 @@ func TestLabelsMayGoToAnotherGatewayThanTheCall(t *testing.T) {
 		t.Errorf("a gateway with another key: got %v, want it refused", resp)
 	}
 	forged, tail := all[0], len(all[0].id)-2
-	forged.id = forged.id[:tail] + string(forged.id[tail]^1) + forged.id[tail+1:]
+	other := "A"
+	if forged.id[tail:tail+1] == other {
+		other = "B"
+	}
+	forged.id = forged.id[:tail] + other + forged.id[tail+1:]
 	resp = report(t, dial(t, b.data), []observed{forged})
 	if len(resp.GetRefused()) != 1 || resp.GetRefused()[0].GetReason() != feedbackv1.Reason_REASON_BAD_SIGNATURE {
 		t.Errorf("a forged id: got %v, want it refused", resp)
@@ -177,6 +182,84 @@ func TestLabelsMayGoToAnotherGatewayThanTheCall(t *testing.T) {
 			}
 			if n != 120 || predictions != 120 || labelled != 120 {
 				return fmt.Errorf("%d labels, %d of %d predictions labelled", n, labelled, predictions)
+			}
+			return nil
+		})
+	}
+}
+
+// Redis is stopped for a while, as by a disk or a hypervisor that hangs. Calls are answered with their ids as before, feedback is
+// taken with what became of each label, and known to have been taken alone; what was counted meanwhile adds up once Redis is back.
+func TestLabelsWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	v1, v2 := startBackend(t, "v1"), startBackend(t, "v2")
+	redis := storetest.StartRedis(t, durable...)
+	keys := t.TempDir() + "/keys"
+	writeFile(t, keys, strings.Repeat("4f", 32)+"\n")
+	a := startShared(t, redis.URL(), split(v1, v2, 50, 50)+labelled, "--label-key-file", keys)
+	b := startShared(t, redis.URL(), "", "--label-key-file", keys)
+	b.awaitV1(50)
+	toA, toB := dial(t, a.data), dial(t, b.data)
+	before := observe(t, toA, 40)
+	if resp := report(t, toA, before); resp.GetCounted() != 40 {
+		t.Fatalf("before: got %v, want all labels counted", resp)
+	}
+
+	redis.Hang()
+	calling, slowest := make(chan struct{}), make(chan time.Duration, 1)
+	go func() { // calls while feedback waits for Redis
+		var worst time.Duration
+		penguins, _ := sample.Split()
+		for {
+			select {
+			case <-calling:
+				slowest <- worst
+				return
+			default:
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			began := time.Now()
+			if c := infer(ctx, toA, sample.NewRequest(model, penguins[0].Measurements)); c.err != nil {
+				t.Errorf("a call while Redis hangs: %v", c.err)
+			} else if len(c.trailer.Get("sluice-prediction-id")) != 1 {
+				t.Error("a call while Redis hangs has no id")
+			}
+			worst = max(worst, time.Since(began))
+			cancel()
+		}
+	}()
+	during := observe(t, toA, 60)
+	if resp := report(t, toA, during[:30]); resp.GetCounted() != 30 || len(resp.GetRefused()) > 0 {
+		t.Errorf("the gateway that has answered: got %v, want all labels counted", resp)
+	}
+	if resp := report(t, toB, during[30:]); resp.GetCounted() != 30 || len(resp.GetRefused()) > 0 {
+		t.Errorf("the other gateway: got %v, want all labels counted", resp)
+	}
+	if resp := report(t, toA, append(during[:30:30], before...)); resp.GetDuplicates() != 70 {
+		t.Errorf("sent again to the same gateway: got %v, want them to be known by itself", resp)
+	}
+	close(calling)
+	if d := <-slowest; d > 5*time.Second { // a call that waited for Redis would have taken its 2 s for each of several looks
+		t.Errorf("a call took %v while Redis hung", d)
+	}
+	if n := a.metric("sluice_labels_unshared_total"); n != 30 {
+		t.Errorf("%v labels are known to have been taken alone, want 30", n)
+	}
+
+	redis.Resume()
+	for name, g := range map[string]*shared{"a": a, "b": b} {
+		client := adminv1connect.NewLabelServiceClient(g.http, g.admin)
+		eventually(t, 60*time.Second, "gateway "+name+" shows the labels of both", func() error {
+			got, err := client.GetLabels(within(t, 10*time.Second), &adminv1.GetLabelsRequest{Model: model})
+			if err != nil {
+				return err
+			}
+			var n uint64
+			for _, v := range got.GetVersions() {
+				n += v.GetCurrent().GetLabels() + v.GetLast().GetLabels()
+			}
+			if n != 100 {
+				return fmt.Errorf("%d labels, want 100", n)
 			}
 			return nil
 		})

@@ -3,12 +3,16 @@ package gateway
 import (
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "sluice/proto/inference"
 	feedbackv1 "sluice/proto/sluice/feedback/v1"
@@ -246,6 +250,90 @@ func TestABatchHasOneIdentityForAllItsRows(t *testing.T) {
 	rows = 1 // and nothing of the batch before it is left
 	if id, err := signer.Parse(r.call(modelInfer, message(fraud)).trailer.one(predictionField)); err != nil || id.Prediction.Rows() != 1 || len(id.Prediction.Odds) != 1 {
 		t.Errorf("got %+v, %v, want one row", id, err)
+	}
+}
+
+// All that a route says of labels reaches the monitor.
+func TestSettingsOfLabelsReachTheMonitor(t *testing.T) {
+	r := start(t, `
+routes:
+  - model: price
+    versions: [{name: v1, endpoints: ["192.0.2.1:1"]}]
+    weights: {v1: 1}
+    labels: {predicts: number, output: y, tolerance: 2, good_from: 0.25, max_age: 48h, window: 1h, expected_run: 5000, reference_error: 0.125}
+  - model: kind
+    versions: [{name: v1, endpoints: ["192.0.2.1:1"]}]
+    weights: {v1: 1}
+    labels: {predicts: class, classes: [a, b], detector: adwin}
+  - model: learning
+    versions: [{name: v1, endpoints: ["192.0.2.1:1"]}]
+    weights: {v1: 1}
+    labels: {learn: 300}
+`, labelled(labels.NewSigner()))
+	for model, want := range map[string]labels.Settings{
+		"price": {Predicts: labels.Number, Output: "y", Tolerance: 2, GoodFrom: 0.25, MaxAge: 48 * time.Hour, Window: time.Hour,
+			Detector: "esr", ExpectedRun: 5000, ReferenceError: 0.125, Learn: 1000},
+		"kind": {Predicts: labels.Class, Classes: []string{"a", "b"}, GoodFrom: 0.5, MaxAge: 168 * time.Hour, Window: 24 * time.Hour,
+			Detector: "adwin", ExpectedRun: 100_000, Learn: 1000},
+		"learning": {GoodFrom: 0.5, MaxAge: 168 * time.Hour, Window: 24 * time.Hour, Detector: "esr", ExpectedRun: 100_000, Learn: 300},
+	} {
+		reports := r.cfg.Labels.Reports(model)
+		if len(reports) != 1 || !reflect.DeepEqual(reports[0].Settings, want) {
+			t.Errorf("%s: got %+v, want one version with %+v", model, reports, want)
+		}
+	}
+}
+
+// Metrics say what labels say. Of four predictions that were all fraud with 0.75, one was that, one was honest; both were
+// known forty seconds later.
+func TestMetricsOfLabels(t *testing.T) {
+	signer := labels.NewSigner()
+	s := serve(t, scores(t, 0, 1<<20, false))
+	r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+	var all []*feedbackv1.Label
+	for _, class := range []string{"fraud", "honest", "", ""} {
+		id := r.call(modelInfer, message(fraud)).trailer.one(predictionField)
+		if class != "" {
+			all = append(all, &feedbackv1.Label{
+				PredictionId: id, Truth: &feedbackv1.Label_Class{Class: class}, Time: timestamppb.New(time.Now().Add(40 * time.Second)),
+			})
+		}
+	}
+	all = append(all, all[0], &feedbackv1.Label{PredictionId: "nonsense"})
+	if _, ok := TakeLabels(t.Context(), r.cfg.Labels, &feedbackv1.SendRequest{Labels: all}); !ok {
+		t.Fatal("the labels were not taken")
+	}
+	got := r.metrics(t)
+	const v7, v8 = `{model="fraud",version="v7"}`, `{model="fraud",version="v8"}`
+	want(t, got, "sluice_label_predictions", map[string]float64{v7: 4, v8: 0})
+	want(t, got, "sluice_label_coverage", map[string]float64{v7: 0.5})
+	want(t, got, "sluice_label_window_labels", map[string]float64{v7: 2, v8: 0})
+	want(t, got, "sluice_label_unread_total", map[string]float64{v7: 0, v8: 0})
+	want(t, got, "sluice_label_alarms_total", map[string]float64{v7: 0, v8: 0})
+	if d := got["sluice_label_delay_seconds"+v7]; d < 32 || d > 64 {
+		t.Errorf("median delay %v s, want 40 within its cell, from 32 to 64", d)
+	}
+	want(t, got, "sluice_label_f1", map[string]float64{
+		`{class="fraud",model="fraud",version="v7"}`: 2. / 3, `{class="honest",model="fraud",version="v7"}`: 0,
+	})
+	measure := func(name string) string { return `{measure="` + name + `",model="fraud",version="v7"}` }
+	quality := of(got, "sluice_label_quality")
+	for name, want := range map[string]float64{
+		"error_rate": 0.5, "accuracy": 0.5, "macro_f1": 1. / 3, "auc": 0.5,
+		"log_loss": -(math.Log(0.75) + math.Log(0.25)) / 2, "brier": (0.25*0.25 + 0.75*0.75) / 2,
+	} {
+		if v, ok := quality[measure(name)]; !ok || math.Abs(v-want) > 1e-4 {
+			t.Errorf("%s = %v, want %v", name, v, want)
+		}
+	}
+	if len(quality) != 6 {
+		t.Errorf("got %v, want no other measures", quality)
+	}
+	results := of(got, "sluice_labels_total")
+	for result, want := range map[string]float64{"counted": 2, "duplicate": 1, "malformed": 1, "late": 0, "wrong_row": 0} {
+		if v, ok := results[`{result="`+result+`"}`]; !ok || v != want {
+			t.Errorf("%s labels: %v, want %v", result, v, want)
+		}
 	}
 }
 

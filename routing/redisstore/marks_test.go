@@ -71,7 +71,7 @@ func TestMarksThatAreForbiddenDoNotMakeTheStoreUnwell(t *testing.T) {
 	if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "NOPERM") {
 		t.Errorf("got %v, want it refused with NOPERM", err)
 	}
-	if h := store.Health(); h.Err != nil {
-		t.Errorf("health %v, want the store to be well", h.Err)
+	if h := store.Health(); h.Err != nil || h.WriteErr != nil {
+		t.Errorf("health %v, %v, want the store to be well", h.Err, h.WriteErr)
 	}
 }

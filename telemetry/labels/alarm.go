@@ -42,9 +42,9 @@ func (v *Version) look(now time.Time) (a Alarm, raised bool) {
 	v.change.alarmed = v.current
 	w := v.merged(0)
 	a = Alarm{Key: v.key, At: now, Detector: v.settings.Detector, Labels: w.labels, Errors: w.errors, Baseline: v.change.baseline}
-	a.Text = fmt.Sprintf("%d of %d labels in this window are errors (%.2g %%)", w.errors, w.labels, 100*float64(w.errors)/float64(max(1, w.labels)))
+	a.Text = fmt.Sprintf("%d of %d labels in this window are errors (%.3g %%)", w.errors, w.labels, 100*float64(w.errors)/float64(max(1, w.labels)))
 	if !math.IsNaN(a.Baseline) {
-		a.Text += fmt.Sprintf(", where at most %.2g %% are usual", 100*a.Baseline)
+		a.Text += fmt.Sprintf(", where at most %.3g %% are usual", 100*a.Baseline)
 	}
 	return a, true
 }

@@ -2,7 +2,6 @@ package labels
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -27,13 +26,14 @@ const (
 // goroutine; a store that hangs makes it late, and then it goes on with what is known.
 type keeper struct {
 	*Monitor
-	published map[Key]uint64 // changes of what was published last
-	broken    bool           // the store, as was logged
+	published map[Key]uint64  // changes of what was published last
+	broken    bool            // the store, as was logged
+	strange   map[string]bool // keys of what is no tally, as was logged
 }
 
 // Run exchanges and judges until ctx ends, and returns nil.
 func (m *Monitor) Run(ctx context.Context) error {
-	k := &keeper{Monitor: m, published: make(map[Key]uint64)}
+	k := &keeper{Monitor: m, published: make(map[Key]uint64), strange: make(map[string]bool)}
 	for {
 		k.step(ctx, time.Now())
 		select {
@@ -99,29 +99,53 @@ func (k *keeper) exchange(ctx context.Context, all []*Version, now time.Time) er
 	if err != nil {
 		return err
 	}
+	others, err := k.sort(ctx, tallies, stored, now)
+	if err != nil {
+		return err
+	}
 	for _, v := range all {
-		mine := v.key.shelfKey() + " "
-		others := make(map[string]*labelsv1.Tally)
-		for key, data := range stored {
-			gateway, ok := strings.CutPrefix(key, mine)
-			if !ok || gateway == k.gateway {
-				continue
-			}
-			t := new(labelsv1.Tally)
-			if err := proto.Unmarshal(data, t); err != nil {
-				return fmt.Errorf("%q: %w", key, err)
-			}
-			if v.outlived(t, now) {
-				if err := tallies.Put(ctx, key, nil); err != nil {
-					return err
-				}
-				continue
-			}
-			others[gateway] = t
-		}
-		v.setOthers(others)
+		v.setOthers(others[v.key.shelfKey()])
 	}
 	return k.baselines(ctx, all)
+}
+
+// longestUse is for how long a tally can be of use: the longest max_age and the longest windows that routes may have.
+const longestUse = 90*24*time.Hour + 2*7*24*time.Hour
+
+// sort returns the tallies of other gateways, by version and gateway, and removes those that are of no use any more. What is
+// no tally does not keep the others from being added.
+func (k *keeper) sort(ctx context.Context, shelf Shelf, stored map[string][]byte, now time.Time) (map[string]map[string]*labelsv1.Tally, error) {
+	sorted := make(map[string]map[string]*labelsv1.Tally)
+	for key, data := range stored {
+		at := strings.LastIndexByte(key, ' ')
+		if at < 0 || key[at+1:] == k.gateway {
+			continue
+		}
+		version, gateway := key[:at], key[at+1:]
+		t := new(labelsv1.Tally)
+		if err := proto.Unmarshal(data, t); err != nil {
+			if !k.strange[key] {
+				k.strange[key] = true
+				k.cfg.Logger.Warn("labels: what a gateway has left in the store cannot be read, and is not added", "key", key, "error", err)
+			}
+			continue
+		}
+		use := longestUse
+		if v := k.version(keyOf(version)); v != nil {
+			use = v.use()
+		}
+		if now.Sub(time.Unix(t.GetChanged(), 0)) > use {
+			if err := shelf.Put(ctx, key, nil); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if sorted[version] == nil {
+			sorted[version] = make(map[string]*labelsv1.Tally)
+		}
+		sorted[version][gateway] = t
+	}
+	return sorted, nil
 }
 
 // baselines agrees on what share of errors is usual. Of several gateways that have learnt one, the first one's is taken.
@@ -135,7 +159,7 @@ func (k *keeper) baselines(ctx context.Context, all []*Version) error {
 		old := stored[v.key.shelfKey()]
 		b := new(labelsv1.Baseline)
 		if err := proto.Unmarshal(old, b); err != nil {
-			return fmt.Errorf("%q: %w", v.key.shelfKey(), err)
+			b = new(labelsv1.Baseline) // and what is learnt takes its place
 		}
 		learnt := v.takeBaseline(b)
 		if learnt == nil {
@@ -177,11 +201,11 @@ func (v *Version) tally(now time.Time) (*labelsv1.Tally, uint64) {
 	return t, v.changes
 }
 
-// outlived reports whether nothing of a tally is of use any more.
-func (v *Version) outlived(t *labelsv1.Tally, now time.Time) bool {
+// use is for how long a tally of the version is of use.
+func (v *Version) use() time.Duration {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return now.Sub(time.Unix(t.GetChanged(), 0)) > v.settings.MaxAge+2*v.settings.Window
+	return v.settings.MaxAge + 2*v.settings.Window
 }
 
 // setOthers takes what other gateways have counted by the same settings.

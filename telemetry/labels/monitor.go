@@ -46,7 +46,8 @@ type Monitor struct {
 	refused [Reasons]atomic.Uint64
 	counted atomic.Uint64
 	repeats atomic.Uint64
-	askFrom atomic.Int64  // when the store's marks are to be asked again, Unix time in nanoseconds; 0 while it answers
+	askFrom atomic.Int64  // when one request is to ask the store for marks again, Unix time in nanoseconds; 0 while it answers
+	mute    atomic.Bool   // that the store does not answer was logged
 	alone   atomic.Uint64 // labels of which other gateways could not be asked
 
 	mu       sync.Mutex
@@ -193,14 +194,17 @@ func (m *Monitor) takeBatch(ctx context.Context, set marks, batch []candidate, o
 	}
 }
 
-// markAgain is for how long a store that has not answered is not asked again, so that a hanging one makes one request
-// late and not each.
-const markAgain = 5 * time.Second
+const (
+	// markSlow is after how long a store that has not answered yet is not asked by other requests.
+	markSlow = 200 * time.Millisecond
+	// markAgain is for how long; then one request asks again, and the others go on without.
+	markAgain = 5 * time.Second
+)
 
 // mark asks the other gateways which labels are new. If nobody answers, all are.
 func (m *Monitor) mark(ctx context.Context, set marks, batch []candidate) []bool {
 	if m.cfg.Marker != nil {
-		if time.Now().UnixNano() >= m.askFrom.Load() {
+		if m.mayAsk() {
 			if fresh, ok := m.ask(ctx, set, batch); ok {
 				return fresh
 			}
@@ -214,21 +218,32 @@ func (m *Monitor) mark(ctx context.Context, set marks, batch []candidate) []bool
 	return fresh
 }
 
+// mayAsk reports whether the store is to be asked: it answers, or this is the request that finds out whether it does again.
+func (m *Monitor) mayAsk() bool {
+	from, now := m.askFrom.Load(), time.Now()
+	return from == 0 || now.UnixNano() >= from && m.askFrom.CompareAndSwap(from, now.Add(markAgain).UnixNano())
+}
+
 // ask asks the store. It says so when the store begins not to answer, and when it does again.
 func (m *Monitor) ask(ctx context.Context, set marks, batch []candidate) (fresh []bool, ok bool) {
 	items := make([][]uint32, len(batch))
-	for i, c := range batch {
-		items[i] = markBits(c.mark())
+	for i := range batch {
+		items[i] = markBits(batch[i].mark())
 	}
+	slow := time.AfterFunc(markSlow, func() { m.askFrom.CompareAndSwap(0, time.Now().Add(markAgain).UnixNano()) })
+	defer slow.Stop()
 	name, keep := set.version.markSet(set.cohort)
 	fresh, err := m.cfg.Marker.Mark(context.WithoutCancel(ctx), name, keep, items) // a caller who gives up says nothing about the store
 	if err == nil {
-		if m.askFrom.Swap(0) != 0 {
+		slow.Stop()
+		m.askFrom.Store(0)
+		if m.mute.Swap(false) {
 			m.cfg.Logger.Info("labels: the store says again which labels other gateways have taken")
 		}
 		return fresh, true
 	}
-	if m.askFrom.Swap(time.Now().Add(markAgain).UnixNano()) == 0 {
+	m.askFrom.Store(time.Now().Add(markAgain).UnixNano())
+	if !m.mute.Swap(true) {
 		m.cfg.Logger.Warn("labels: the store cannot be asked which labels other gateways have taken, going on without", "error", err)
 	}
 	return nil, false

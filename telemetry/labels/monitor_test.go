@@ -6,12 +6,16 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"sluice/proto/inference"
 	"sluice/proto/inference/tensor"
+	labelsv1 "sluice/proto/sluice/labels/v1"
 	"sluice/telemetry/labels"
 )
 
@@ -136,12 +140,15 @@ type marker struct {
 
 func (m *marker) Mark(_ context.Context, set string, _ time.Duration, items [][]uint32) ([]bool, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.asks++
-	if m.down {
+	down := m.down
+	m.mu.Unlock()
+	if down {
 		time.Sleep(2 * time.Second)
 		return nil, errors.New("down")
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.bits[set] == nil {
 		m.bits[set] = make(map[uint32]bool)
 	}
@@ -329,6 +336,10 @@ func TestAVersionThatErrsMoreOftenIsTold(t *testing.T) {
 					time.Sleep(aWhile)
 				}
 				feed(1500, 0.05)
+				want := map[string]string{"esr": "*change.ESR", "adwin": "*change.ADWIN", "page_hinkley": "*change.PageHinkley"}[detector]
+				if got := labels.DetectorOf(g.all[0], v1); got != want {
+					t.Fatalf("watched by %s, want %s", got, want)
+				}
 				if r := of(g.all[0], v1); detector == "esr" && (math.IsNaN(r.Baseline) || r.Baseline < 0.05 || r.Baseline > 0.1) {
 					t.Fatalf("baseline %v, want it learnt, a little above 0.05", r.Baseline)
 				}
@@ -435,7 +446,104 @@ func TestAHangingStoreKeepsNobodyWaiting(t *testing.T) {
 		if r := of(m, v1); r.Current.Labels != 1200 || r.Labelled != 1200 {
 			t.Errorf("%d labels, want those of this gateway", r.Current.Labels)
 		}
-		time.Sleep(time.Minute)
+	})
+}
+
+// What a gateway has counted itself is judged, too, though nothing can be exchanged.
+func TestAHangingStoreHidesNoAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings()
+		s.ReferenceError = 0.05
+		g := start(t, 1, s, func(s labels.Shelf) labels.Shelf { return hanging{s} })
+		m := g.all[0]
+		feed := func(errors float64) {
+			for range 500 {
+				g.outcome(m, m, v1, errors)
+			}
+			time.Sleep(aWhile)
+		}
+		feed(0)
+		if len(g.alarms) > 0 {
+			t.Fatalf("alarm before anything has changed: %+v", <-g.alarms)
+		}
+		feed(0.5)
+		if len(g.alarms) != 1 {
+			t.Errorf("%d alarms, want one", len(g.alarms))
+		}
+	})
+}
+
+// While the store hangs, requests that come at once wait for it for no longer than it takes to notice, and then one in
+// seven seconds does: 5 s apart, and 2 s long.
+func TestAHangingStoreMakesFewRequestsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 0, settings(), nil)
+		g.marks = &marker{bits: make(map[string]map[uint32]bool), down: true}
+		g.begin(1, settings(), nil)
+		var all sync.WaitGroup
+		var late atomic.Int64
+		const each, requests = 50 * time.Millisecond, 1400 // 70 s
+		for range requests {
+			id := g.predict(g.all[0], v1, 0.9)
+			all.Go(func() {
+				began := time.Now()
+				tell(t, g.all[0], id, "fraud")
+				if time.Since(began) > 0 {
+					late.Add(1)
+				}
+			})
+			time.Sleep(each)
+		}
+		all.Wait()
+		if n := late.Load(); n < 8 || n > 5+10 {
+			t.Errorf("%d of %d requests waited, want those of the first 0.2 s and then one in 7 s", n, requests)
+		}
+		if c := g.all[0].Counts(); c.Unshared != requests {
+			t.Errorf("%+v, want every label counted, and known to be taken alone", c)
+		}
+	})
+}
+
+// Something in the store that is no tally keeps no gateway from adding up the others; and what a version has left that
+// nobody knows any more is removed once it cannot be of use.
+func TestTheStoreIsKeptInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 2, settings(), nil)
+		shelf := g.store.Shelf("label-tallies")
+		for key, value := range map[string]string{"m v1 stranger": "\xff", "m v0 retired": "", "nonsense": "\xff"} {
+			if value == "" {
+				data, err := proto.Marshal(&labelsv1.Tally{Changed: time.Now().Unix()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				value = string(data)
+			}
+			if err := shelf.Put(t.Context(), key, []byte(value)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.outcome(g.all[0], g.all[0], v1, 0)
+		time.Sleep(aWhile)
+		if r := of(g.all[1], v1); r.Current.Labels != 1 {
+			t.Errorf("%d labels, want the one that the other gateway has taken", r.Current.Labels)
+		}
+		has := func(key string) bool {
+			all, err := shelf.All(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all[key] != nil
+		}
+		if !has("m v0 retired") {
+			t.Error("a fresh tally of a version that this gateway does not know was removed")
+		}
+		g.stop()
+		time.Sleep(105 * 24 * time.Hour)
+		g.begin(1, settings(), nil)
+		time.Sleep(aWhile)
+		if has("m v0 retired") {
+			t.Error("a tally of a version that nobody knows any more is there after 105 days")
+		}
 	})
 }
 

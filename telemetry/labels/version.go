@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,12 @@ import (
 type Key struct{ Model, Version string }
 
 func (k Key) shelfKey() string { return k.Model + " " + k.Version }
+
+// keyOf is the key that shelfKey was called on. Names have no spaces.
+func keyOf(text string) Key {
+	model, version, _ := strings.Cut(text, " ")
+	return Key{model, version}
+}
 
 // Settings say what a version predicts and what is done with labels. All have to be set but those that may be empty.
 type Settings struct {

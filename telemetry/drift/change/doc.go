@@ -13,10 +13,16 @@ type Detector interface {
 	Add(events, n uint64) bool
 }
 
+// mostSpread is as how many outcomes a larger sum is taken, so that it takes milliseconds whatever somebody has counted.
+const mostSpread = 1 << 20
+
 // spread calls observe for n outcomes, events of which are 1 and the others 0, as evenly as they go: in which order
 // they came is not known. It reports whether observe ever did.
 func spread(events, n uint64, observe func(x float64) bool) (alarm bool) {
 	events = min(events, n)
+	for n > mostSpread {
+		events, n = events/2, n/2
+	}
 	var acc uint64
 	for range n {
 		x := 0.0

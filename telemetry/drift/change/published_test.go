@@ -123,3 +123,13 @@ func TestSumsAreSpreadEvenly(t *testing.T) {
 		t.Error("more events than outcomes raise an alarm")
 	}
 }
+
+// A sum that nobody can have counted does not keep whoever adds it busy for ever.
+func TestEnormousSumsTakeNoTime(t *testing.T) {
+	for name, d := range map[string]change.Detector{"ADWIN": change.NewADWIN(0.002), "Page-Hinkley": change.NewPageHinkley(0.005, 50)} {
+		d.Add(100, 1000)
+		if !d.Add(1<<59, 1<<60) {
+			t.Errorf("%s: no alarm at five times the rate", name)
+		}
+	}
+}
