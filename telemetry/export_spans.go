@@ -52,16 +52,23 @@ func (x *spanExport) offer(s spanned) {
 	}
 }
 
-// run delivers until ctx ends, and then what is left.
+// run delivers until ctx ends, and then what is left. A delivery that is under way when ctx ends, and what follows it,
+// have lastTimeout together.
 func (x *spanExport) run(ctx context.Context) {
+	deliveries, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastTimeout, cancel) })()
 	tick := time.NewTicker(spanDelay)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			x.empty(ctx)
+			x.empty(deliveries)
 		case <-ctx.Done():
-			x.finish(context.WithoutCancel(ctx))
+			x.empty(deliveries)
+			if err := x.sink.Shutdown(deliveries); err != nil {
+				x.log.Debug("the exporter of traces did not end well", "error", err)
+			}
 			return
 		}
 	}
@@ -76,16 +83,6 @@ func (x *spanExport) empty(ctx context.Context) {
 		}
 	}
 	x.deliver(ctx)
-}
-
-// finish delivers what has been recorded before the end.
-func (x *spanExport) finish(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lastTimeout)
-	defer cancel()
-	x.empty(ctx)
-	if err := x.sink.Shutdown(ctx); err != nil {
-		x.log.Debug("the exporter of traces did not end well", "error", err)
-	}
 }
 
 // deliver sends the spans that have been made; what cannot be sent is gone.
