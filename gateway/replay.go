@@ -23,7 +23,7 @@ type Replay struct {
 
 // What can keep a replay from beginning.
 var (
-	ErrNoCaptures = errors.New("no folder: the gateway was started without one for calls that are kept")
+	ErrNoCaptures = errors.New("no calls are kept: the gateway was started without --capture-dir")
 	ErrReplaying  = errors.New("another replay is under way")
 )
 

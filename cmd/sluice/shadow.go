@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -108,7 +109,8 @@ func writeShadows(out io.Writer, shadows []*adminv1.ShadowReport, watched bool) 
 	if watched {
 		bounds = []string{"AT ANY TIME"}
 	}
-	t := newTable(append([]string{"MODEL", "SHADOW", ">OF CALLS", ">COPIES", ">ANSWERED", ">DROPPED", ">FAILED", ">COMPARED", ">DIFFER", ">SHARE"}, bounds...)...)
+	head := append([]string{"MODEL", "SHADOW", ">OF CALLS", ">COMPARED", ">DIFFER", ">SHARE"}, bounds...) // what matters first: terminals are narrow
+	t := newTable(append(head, ">COPIES", ">ANSWERED", ">DROPPED", ">FAILED")...)
 	for _, s := range shadows {
 		rate := s.GetRate()
 		bounds := []string{percent(rate.GetLow()) + " - " + percent(rate.GetHigh()), percent(rate.GetBound())}
@@ -119,11 +121,10 @@ func writeShadows(out io.Writer, shadows []*adminv1.ShadowReport, watched bool) 
 		if s.GetPercent() > 0 {
 			share = fmt.Sprintf("%g%%", s.GetPercent())
 		}
-		t.add(append([]string{
-			s.GetModel(), s.GetVersion(), share, fmt.Sprint(s.GetOffered()), fmt.Sprint(s.GetAnswered()),
-			fmt.Sprint(total(s.GetDropped())), fmt.Sprint(total(s.GetFailed())), fmt.Sprint(s.GetCompared()), fmt.Sprint(s.GetMismatched()),
-			percent(rate.GetSeen()),
-		}, bounds...)...)
+		row := append([]string{
+			s.GetModel(), s.GetVersion(), share, fmt.Sprint(s.GetCompared()), fmt.Sprint(s.GetMismatched()), percent(rate.GetSeen()),
+		}, bounds...)
+		t.add(append(row, fmt.Sprint(s.GetOffered()), fmt.Sprint(s.GetAnswered()), fmt.Sprint(total(s.GetDropped())), fmt.Sprint(total(s.GetFailed())))...)
 	}
 	t.write(out)
 	for _, s := range shadows {
@@ -155,7 +156,7 @@ func writeShadow(out io.Writer, s *adminv1.ShadowReport, watched bool) {
 		t := newTable("OUTPUT", ">COMPARED", ">DIFFER", ">SHARE", bound, ">MAX ABS", ">MAX REL", ">X ALLOWED", ">ULP", ">COSINE", ">FLIPS", ">CLOSE", ">TOP K")
 		for _, o := range s.GetOutputs() {
 			t.add(visible(o.GetName(), 40), fmt.Sprint(o.GetCompared()), fmt.Sprint(o.GetMismatched()), percent(o.GetRate().GetSeen()),
-				percent(of(o.GetRate())), digits(o.GetMaxAbs()), digits(o.GetMaxRel()), digits(o.GetExcess()), fmt.Sprint(o.GetMaxUlp()),
+				percent(of(o.GetRate())), digits(o.GetMaxAbs()), digits(o.GetMaxRel()), excess(o), fmt.Sprint(o.GetMaxUlp()),
 				orDash(o.MeanCosine), fmt.Sprintf("%d/%d", o.GetFlips(), o.GetRows()), fmt.Sprint(o.GetCloseFlips()), orDash(o.MeanTopK))
 		}
 		t.write(out)
@@ -173,8 +174,11 @@ func writeShadow(out io.Writer, s *adminv1.ShadowReport, watched bool) {
 	if len(s.GetWorst()) > 0 {
 		t := newTable("WORST CALLS", "ANSWERED BY", "DIFFER IN", "OUTPUT", ">ELEMENTS", ">MAX ABS", "WHY")
 		for _, e := range s.GetWorst() {
-			t.add(visible(e.GetRequestId(), 40), e.GetAnsweredBy(), e.GetDifference(), visible(e.GetOutput(), 40),
-				fmt.Sprintf("%d/%d", e.GetDiffering(), e.GetElements()), digits(e.GetMaxAbs()), visible(e.GetWhy(), 80))
+			elements, off := "-", "-" // where no elements were compared
+			if e.GetElements() > 0 {
+				elements, off = fmt.Sprintf("%d/%d", e.GetDiffering(), e.GetElements()), digits(e.GetMaxAbs())
+			}
+			t.add(visible(e.GetRequestId(), 40), e.GetAnsweredBy(), e.GetDifference(), visible(e.GetOutput(), 40), elements, off, visible(e.GetWhy(), 80))
 		}
 		t.write(out)
 	}
@@ -199,6 +203,14 @@ func counted(counts map[string]uint64) string {
 func percent(share float64) string { return fmt.Sprintf("%.2f%%", 100*share) }
 
 func digits(v float64) string { return fmt.Sprintf("%.3g", v) }
+
+// excess is an output's largest error in proportion to what is allowed, if anything is.
+func excess(o *adminv1.OutputReport) string {
+	if math.IsInf(o.GetExcess(), 1) && !math.IsInf(o.GetMaxAbs(), 1) {
+		return "-"
+	}
+	return digits(o.GetExcess())
+}
 
 func orDash(v *float64) string {
 	if v == nil {

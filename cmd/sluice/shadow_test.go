@@ -115,7 +115,7 @@ routes:
 	}
 	table := gateway.must(t, "shadow")
 	for _, want := range []string{
-		fmt.Sprintf(`(?m)^penguins +v3 +100%% +%[1]d +%[1]d +0 +0 +%[1]d +`, calls),
+		fmt.Sprintf(`(?m)^penguins +v3 +100%% +%[1]d +\d+ +\S+%% +\S+ - \S+ +\S+ +%[1]d +%[1]d +0 +0 *$`, calls),
 		fmt.Sprintf(`(?m)^species +%d +%d +\d+\.\d\d%% `, calls, disagreements),
 		`(?m)^slower by `, `(?m)^WORST CALLS `,
 	} {
@@ -204,7 +204,7 @@ routes:
 		t.Errorf("%+v, want %d species that differ", result, disagreements)
 	}
 	table := gateway.must(t, "replay", "penguins", "v2", "--rate", "20000", "--at-most", "0.05")
-	if want := fmt.Sprintf(`(?m)^penguins +v2 +kept +%[1]d +%[1]d +0 +0 +%[1]d +0 `, calls); !regexp.MustCompile(want).MatchString(table) {
+	if want := fmt.Sprintf(`(?m)^penguins +v2 +kept +%[1]d +0 +0.00%% +\S+ - \S+ +\S+ +%[1]d +%[1]d +0 +0 *$`, calls); !regexp.MustCompile(want).MatchString(table) {
 		t.Errorf("the table has no %s:\n%s", want, table)
 	}
 	for want, args := range map[string][]string{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -25,14 +26,23 @@ func (s *Service) Replay(ctx context.Context, req *adminv1.ReplayRequest, stream
 	}
 	version, ok := route.Version(req.GetVersion())
 	if !ok {
-		return failure(&routing.FieldError{Field: "version", Got: strconv.Quote(req.GetVersion()), Want: "one of the route's versions"}, ofRoute)
+		var names []string
+		for _, v := range route.Versions {
+			names = append(names, v.Name)
+		}
+		return failure(&routing.FieldError{Field: "version", Got: strconv.Quote(req.GetVersion()),
+			Want: "one of the route's versions (" + strings.Join(names, ", ") + ")"}, ofRoute)
 	}
 	if rate := req.GetRate(); !(rate > 0 && rate <= maxReplayRate) {
 		return failure(&routing.FieldError{Field: "rate", Got: strconv.FormatFloat(rate, 'g', -1, 64), Want: "a number above 0 and at most 100000"}, ofRoute)
 	}
-	s.cfg.Logger.Info("calls that were kept are made again", "model", version.Model, "version", version.Name, "rate", req.GetRate())
 	r := gateway.Replay{Version: version, From: req.GetFrom(), Rate: req.GetRate(), Limit: req.GetLimit(), Sequences: req.GetSequences()}
+	made := uint64(0)
 	err := s.cfg.Gateway.Replay(ctx, r, func(read uint64, at shadow.Status) error {
+		if made == 0 && read > 0 {
+			s.cfg.Logger.Info("calls that were kept are made again", "model", version.Model, "version", version.Name, "rate", req.GetRate())
+		}
+		made = read
 		return stream.Send(&adminv1.ReplayResponse{Read: read, Report: shadowReport(version, &at)})
 	})
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/charmbracelet/colorprofile"
@@ -16,31 +17,36 @@ import (
 // writes to the terminal meanwhile.
 type Block struct {
 	out   io.Writer // takes colours away where the terminal or NO_COLOR forbids them
-	width func() int
+	size  func() (width, height int)
 	drawn int // lines of the block on the screen
 }
 
 // New returns a block on a terminal; nothing is drawn yet.
 func New(f *os.File) *Block {
-	return On(colorprofile.NewWriter(f, os.Environ()), func() int {
-		width, _, err := term.GetSize(f.Fd())
-		if err != nil || width < 1 {
-			return 80 // a terminal that does not know is rarely narrower
+	return On(colorprofile.NewWriter(f, os.Environ()), func() (width, height int) {
+		width, height, err := term.GetSize(f.Fd())
+		if err != nil || width < 1 || height < 1 {
+			return 80, 24 // a terminal that does not know is rarely smaller
 		}
-		return width
+		return width, height
 	})
 }
 
 // On returns a block on something that understands a terminal's escape sequences
-// and has that many columns whenever it is asked.
-func On(out io.Writer, width func() int) *Block { return &Block{out: out, width: width} }
+// and has that many columns and lines whenever it is asked.
+func On(out io.Writer, size func() (width, height int)) *Block { return &Block{out: out, size: size} }
 
 // Draw replaces the block by other lines, which may be styled. They are cut at
-// the edge: a line that wraps would count as two and spoil the next Draw.
+// the edges: a line that wraps would count as two, and none that has left the screen at
+// the top can be drawn again. Either would spoil the next Draw.
 func (b *Block) Draw(lines []string) {
 	var text strings.Builder
 	text.WriteString(b.erase())
-	width := b.width()
+	width, height := b.size()
+	if most := max(1, height-1); len(lines) > most { // the cursor takes a line, too
+		more := len(lines) - most + 1
+		lines = append(slices.Clone(lines[:most-1]), fmt.Sprintf("... %d lines more than the terminal has", more))
+	}
 	for _, line := range lines {
 		text.WriteString(ansi.Truncate(line, width, "") + "\n")
 	}

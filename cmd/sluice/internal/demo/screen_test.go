@@ -25,7 +25,7 @@ func exampleFrame() frame {
 }
 
 func screenOn(out io.Writer, width int) *screen {
-	return &screen{out: out, block: block.On(out, func() int { return width })}
+	return &screen{out: out, block: block.On(out, func() (int, int) { return width, 100 })}
 }
 
 func TestScreenRedrawsInPlace(t *testing.T) {
