@@ -31,8 +31,6 @@ var (
 var errLimit = errors.New("as many calls as are wanted")
 
 const (
-	// replayAhead is how many calls of a replay wait to be sent, at most.
-	replayAhead = 64
 	// replayLook is how often a replay looks whether there is room for more, and replayTell
 	// how often it tells where it is.
 	replayLook = 5 * time.Millisecond
@@ -108,7 +106,7 @@ func replay(ctx context.Context, m *shadow.Mirror, r Replay, files []string, tel
 		}
 		pace.next(time.Now())
 		copied := c.Copy()
-		for m.Waiting() >= replayAhead || !m.Room(copied) { // they are not dropped, as copies of others are
+		for !m.Room(copied) { // they are not dropped, as copies of others are
 			if err := pause(time.Now().Add(replayLook)); err != nil {
 				return err
 			}

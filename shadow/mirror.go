@@ -296,13 +296,6 @@ func (m *Mirror) hold(bytes int) {
 	m.held.Store(int64(m.bytes))
 }
 
-// Waiting is how many copies wait to be sent.
-func (m *Mirror) Waiting() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.n
-}
-
 // Pending is how many copies have not come to an end.
 func (m *Mirror) Pending() uint64 { return m.counts.read().Pending() }
 

@@ -138,6 +138,7 @@ type rig struct {
 	refuses  atomic.Bool
 	settled  atomic.Int32 // attempts admitted and not settled
 	hold     sync.Mutex   // by which the worker is kept from working
+	renaming func()       // called by the worker, if set, with every copy
 
 	mu       sync.Mutex
 	attempts []Attempt
@@ -212,6 +213,9 @@ func (v version) Trace(c *Copy, _ Endpoint, _ time.Time) Span {
 }
 
 func (v version) Rewrite(path string, dst, body []byte) ([]byte, bool) {
+	if v.renaming != nil {
+		v.renaming()
+	}
 	return append(dst, body...), path != "/no/rename"
 }
 

@@ -1,8 +1,13 @@
 package client
 
 import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -205,20 +210,105 @@ func TestSilentConnectionIsGivenUp(t *testing.T) {
 
 // A server that asks for answers and reads none is left before they fill the memory.
 func TestServerThatProvokesAnswersAndReadsNone(t *testing.T) {
-	addr := serve(t, nil, func(n int, p *peer) {
-		if n > 0 {
-			return
+	var sent bytes.Buffer
+	pings := http2.NewFramer(&sent, nil)
+	for range 3 * maxOut / 17 {
+		if err := pings.WritePing(false, [8]byte{1}); err != nil {
+			t.Fatal(err)
 		}
-		for p.WritePing(false, [8]byte{1}) == nil {
+	}
+	c := newConn(newRig(t).Client, Endpoint{})
+	reader := bufio.NewReaderSize(&sent, readSize)
+	c.frames = http2.NewFramer(&c.out, reader)
+	c.readAll(reader) // and nobody takes what is queued
+	if n := len(c.out.b); n < maxOut || n > maxOut+100 || sent.Len() == 0 {
+		t.Errorf("%d bytes wait to be written, want hardly more than %d; %d bytes were not read", n, maxOut, sent.Len())
+	}
+}
+
+// A connection that takes nothing is closed after a while: what waits for it is over.
+func TestConnectionThatTakesNothingIsClosed(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	addr := serve(t, []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1}}, func(_ int, p *peer) {
+		_ = p.WriteWindowUpdate(0, 1<<31-1-initialWindow)
+		<-ended // and reads nothing
+	})
+	defer close(ended)
+	r := newRig(t)
+	k := r.begin(addr, strings.Repeat("x", 64<<20)) // more than the kernel keeps
+	begun := time.Now()
+	if r.ended(); k.End != Lost || time.Since(begun) < writePatience/2 {
+		t.Errorf("after %v ended %+v", time.Since(begun), k.End)
+	}
+}
+
+// Connections that nobody needs any more are closed.
+func TestUnusedConnectionsAreClosed(t *testing.T) {
+	left := make(chan struct{})
+	addr := serve(t, nil, func(_ int, p *peer) {
+		echo(p, "one")
+		close(left)
+	})
+	other := serve(t, nil, func(_ int, p *peer) { echo(p, "other") })
+	r := newRig(t)
+	start := func(addr string, at time.Time) {
+		t.Helper()
+		k := &Call{Path: "/a/b", Body: []byte("x"), Limit: 100}
+		r.Start(Endpoint{Addr: addr}, k, at)
+		r.Flush()
+		if r.ended(); k.End != Answered {
+			t.Fatalf("ended %+v", k)
+		}
+	}
+	begun := time.Now()
+	start(addr, begun)
+	start(other, begun.Add(unusedFor))
+	select {
+	case <-left:
+		t.Fatal("a connection was closed too soon")
+	default:
+	}
+	start(other, begun.Add(2*unusedFor+time.Second))
+	select {
+	case <-left:
+	case <-time.After(patience):
+		t.Error("a connection that nobody uses is still there")
+	}
+}
+
+// An address with which no connection can be made is not tried with every call.
+func TestAddressThatFailsIsLeftAlone(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tried atomic.Int32
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			tried.Add(1)
+			_ = nc.Close() // in the middle of the handshake
 		}
 	})
+	defer accepting.Wait()
+	defer ln.Close()
 	r := newRig(t)
-	k := r.begin(addr, "x")
-	if r.ended() != k || k.End != Lost {
-		t.Errorf("ended %+v", k)
+	begun := time.Now()
+	for range 200 {
+		k := &Call{Path: "/a/b", Limit: 100}
+		r.Start(Endpoint{Addr: ln.Addr().String(), TLS: func() (*tls.Config, error) { return &tls.Config{MinVersion: tls.VersionTLS12}, nil }}, k, time.Now())
+		r.Flush()
+		if r.ended(); k.End != Lost {
+			t.Fatalf("ended %+v", k)
+		}
 	}
-	if n := cap(k.conn.out.b); n > 2*maxOut {
-		t.Errorf("%d bytes waited", n)
+	if n, most := int(tried.Load()), 2+int(time.Since(begun)/redialAfter); n > most || n == 0 {
+		t.Errorf("tried %d times in %v, want at most %d", n, time.Since(begun), most)
 	}
 }
 
