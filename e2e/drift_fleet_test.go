@@ -28,7 +28,7 @@ func TestGatewaysJudgeTheSumOfWhatTheyCount(t *testing.T) {
 	redis := storetest.StartRedis(t)
 	v1 := startBackend(t, "v1")
 	routes := routeTo(v1.addr) + fmt.Sprintf(`
-    drift: {per_second: 1000, window: 4s, learn: 0, columns: [{tensor: %s, names: [a, b, c, mass]}]}
+    drift: {per_second: 1000, window: 6s, learn: 0, columns: [{tensor: %s, names: [a, b, c, mass]}]}
 `, sample.InputName)
 	gateways := []*shared{startShared(t, redis.URL(), routes), startShared(t, redis.URL(), "")}
 	gateways[1].awaitV1(1)
@@ -64,10 +64,10 @@ func TestGatewaysJudgeTheSumOfWhatTheyCount(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, 30*time.Second, "both show the sum", both)
+	eventually(t, 90*time.Second, "both show the sum", both)
 
 	redis.Hang()
-	eventually(t, 30*time.Second, "each shows what it has counted itself", func() error {
+	eventually(t, 90*time.Second, "each shows what it has counted itself", func() error {
 		light0, heavy0 := masses(windowOf(t, clients[0]))
 		light1, heavy1 := masses(windowOf(t, clients[1]))
 		if !(light0 >= 0.99) || !(heavy1 >= 0.99) {
@@ -77,7 +77,7 @@ func TestGatewaysJudgeTheSumOfWhatTheyCount(t *testing.T) {
 	})
 	gateways[0].await(t, `level=WARN msg=drift .*feature=mass reason=distribution samples=\d+ .*PSI`)
 	redis.Resume()
-	eventually(t, 30*time.Second, "both show the sum again", both)
+	eventually(t, 90*time.Second, "both show the sum again", both)
 }
 
 // windowOf is what a gateway shows of v1.
@@ -99,7 +99,7 @@ func masses(v *adminv1.VersionDrift) (light, heavy float64) {
 	return c[0], c[1]
 }
 
-// massCalls ask two gateways for penguins, each for its own kind, a hundred times a second.
+// massCalls ask two gateways for penguins, each for its own kind, some 400 times a second.
 type massCalls struct{ stop func() }
 
 func newMassCalls(t *testing.T, a grpc.ClientConnInterface, light float64, b grpc.ClientConnInterface, heavy float64) massCalls {
@@ -124,7 +124,7 @@ func newMassCalls(t *testing.T, a grpc.ClientConnInterface, light float64, b grp
 			done()
 		}
 	}
-	for range 2 {
+	for range 4 {
 		workers.Go(func() { call(a, light) })
 		workers.Go(func() { call(b, heavy) })
 	}

@@ -62,7 +62,7 @@ routes:
     weights: {v1: 1}
     drift:
       per_second: 1000
-      window: 3s
+      window: 5s
       learn: 0
       columns: [{tensor: %[2]s, names: [%[3]s]}]
       payloads: {per_second: 100, redact: ["*"], keep: [body_mass_g]}
@@ -97,18 +97,18 @@ routes:
 		}
 	}
 	out := g.must(t, "drift", "reference", "penguins", "v1", "--from", people, "--columns", "score")
-	if !strings.Contains(out, "penguins v1 is compared with file people.parquet: 1 feature, in windows of 3s") {
+	if !strings.Contains(out, "penguins v1 is compared with file people.parquet: 1 feature, in windows of 5s") {
 		t.Errorf("reference from Parquet: %s", out)
 	}
 	out = g.must(t, "drift", "reference", "penguins", "v1", "--from", train, "--columns", "body_mass_g")
-	if !strings.Contains(out, "penguins v1 is compared with file train.csv: 1 feature, in windows of 3s") {
+	if !strings.Contains(out, "penguins v1 is compared with file train.csv: 1 feature, in windows of 5s") {
 		t.Errorf("reference from a file: %s", out)
 	}
 
 	stop := askForPenguins(t, g.data)
-	table := regexp.MustCompile(`(?m)^penguins v1: compared with file train\.csv, data dvc:77, window of 3s until .*, \d+ samples$`)
+	table := regexp.MustCompile(`(?m)^penguins v1: compared with file train\.csv, data dvc:77, window of 5s until .*, \d+ samples$`)
 	row := regexp.MustCompile(`(?m)^body_mass_g +ok +\d{3,} +0\.\d+ +\d\.\d+ +0\.\d+ +[▁▂▃▄▅▆▇█]{10} +[▁▂▃▄▅▆▇█]{10}`)
-	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		out = g.must(t, "drift", "penguins")
 		if table.MatchString(out) && row.MatchString(out) {
 			break

@@ -64,7 +64,9 @@ func FromCSV(r io.Reader, names []string) ([]*driftv1.Feature, error) {
 func openCSV(r io.Reader) (*csv.Reader, []string, error) {
 	file := bufio.NewReaderSize(r, 64<<10)
 	if mark, _ := file.Peek(3); string(mark) == "\ufeff" {
-		file.Discard(3)
+		if _, err := file.Discard(3); err != nil {
+			return nil, nil, err
+		}
 	}
 	start, _ := file.Peek(file.Size())
 	line, _, _ := bytes.Cut(start, []byte("\n"))

@@ -300,6 +300,9 @@ func TestStringsThatAreNotListedAreNotOutside(t *testing.T) {
 		if got := g.raised(); len(got) > 0 {
 			t.Errorf("alarms %v, want none", got)
 		}
+		if f := g.all[0].Reports(key.Model)[0].Findings[0]; f.State != drift.OK || f.PSI.Value > 0.2 {
+			t.Errorf("%v with PSI %.2f, want ok", f.State, f.PSI.Value)
+		}
 	})
 }
 

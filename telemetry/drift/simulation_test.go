@@ -73,6 +73,25 @@ func TestWithoutDriftSuspectWindowsAreAsRareAsPromised(t *testing.T) {
 	}
 }
 
+// Windows in the order in which they come, and what is thought of a feature after each.
+func TestDriftIsTwoSuspectWindowsOfThree(t *testing.T) {
+	for _, tt := range []struct{ windows, want []State }{
+		{[]State{Suspect, OK, OK, Suspect}, []State{Suspect, OK, OK, Suspect}},
+		{[]State{Suspect, Suspect, Suspect, OK}, []State{Suspect, Drift, Drift, OK}},
+		{[]State{Suspect, OK, Suspect, OK, Suspect, OK, OK, Suspect}, []State{Suspect, OK, Drift, OK, Drift, OK, OK, Suspect}},
+		{[]State{Suspect, Insufficient, Insufficient, Suspect}, []State{Suspect, Insufficient, Insufficient, Drift}},
+	} {
+		var r recent
+		var got []State
+		for _, s := range tt.windows {
+			got = append(got, r.next(s))
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("after %v: %v, want %v", tt.windows, got, tt.want)
+		}
+	}
+}
+
 // By day and by night, numbers are others, and the reference knows it: a window of the night is no drift, and one as far from
 // the whole reference as three times the day is.
 func TestWhatIsUsualInTheReferenceIsNoDrift(t *testing.T) {

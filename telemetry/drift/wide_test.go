@@ -231,7 +231,7 @@ func TestEmbeddingsTravelAndAddUp(t *testing.T) {
 	nan, inf, other := wideRow(rng, 100, 0), wideRow(rng, 100, 0), wideRow(rng, 101, 0)
 	nan[7], inf[99] = math.NaN(), math.Inf(-1)
 	rows = append(rows, nan, inf, other)
-	whole, sum := counted(t, r, rows...), newTally(r)
+	whole, sum, here := counted(t, r, rows...), newTally(r), newTally(r)
 	for _, part := range [][][]float64{rows[200:], rows[:50], rows[50:200]} {
 		data, err := proto.Marshal(&driftv1.Tally{Samples: uint64(len(part)), Features: counted(t, r, part...).encode()})
 		if err != nil {
@@ -241,13 +241,25 @@ func TestEmbeddingsTravelAndAddUp(t *testing.T) {
 		if err := proto.Unmarshal(data, stored); err != nil || !sum.addEncoded(stored) {
 			t.Fatalf("what was stored is not taken: %v", err)
 		}
+		here.add(counted(t, r, part...))
 	}
 	a, b := whole.features[0], sum.features[0]
 	if a.cells[0] != 300 || a.nan != 2 || a.inf != 1 {
 		t.Errorf("%d rows, %d nan and %d infinite, want 300, 2 (one of another width) and 1", a.cells[0], a.nan, a.inf)
 	}
+	if c := here.features[0]; c.cells[0] != a.cells[0] || c.rows.Square != a.rows.Square || !slices.Equal(a.rows.Sums, c.rows.Sums) {
+		t.Error("slots do not add up to the window")
+	}
 	if b.cells[0] != a.cells[0] || b.nan != a.nan || b.inf != a.inf || b.rows.Square != a.rows.Square || !slices.Equal(a.rows.Sums, b.rows.Sums) {
 		t.Error("parts do not add up to the whole")
+	}
+	for _, rate := range rates(r.features[0], &b) {
+		if want := map[RateKind]uint64{NaN: 2, Infinite: 1}[rate.Kind]; rate.Count != want || rate.Rows != 303 || rate.Kind == Outside && rate.Bound != 1 {
+			t.Errorf("%v: %d of %d with a bound of %v, want %d of 303", rate.Kind, rate.Count, rate.Rows, rate.Bound, want)
+		}
+	}
+	if sum.reset(); sum.features[0].cells[0] != 0 || sum.features[0].rows.Rows != 0 || slices.Max(sum.features[0].rows.Sums) != 0 {
+		t.Error("a tally that was reset has something")
 	}
 	for name, spoil := range map[string]func(*driftv1.Counts){
 		"sums that are too few":     func(c *driftv1.Counts) { c.Sums = c.Sums[1:] },
@@ -282,6 +294,25 @@ func TestEmbeddingsThatCannotBeUsedAreRefused(t *testing.T) {
 	}
 	if err := Check(r.doc); err != nil {
 		t.Error(err)
+	}
+}
+
+// Which rows a calibration draws from is left to chance, so that those of the first minutes do not stand for a day.
+func TestRowsThatAreKeptAreOfAllThatCame(t *testing.T) {
+	r := &rows{waves: waves().First(2)}
+	for i := range 4 * keptRows {
+		r.add([]float64{float64(i / keptRows), 1})
+	}
+	late := 0
+	last := make([]float64, stat.FourierFeatures)
+	r.waves.Of(last, []float64{3, 1}, r.bandwidth)
+	for _, kept := range r.kept {
+		if slices.Equal(kept, last) {
+			late++
+		}
+	}
+	if len(r.kept) != keptRows || late < keptRows/5 || late > keptRows/3 { // a quarter, and more than three standard deviations
+		t.Errorf("%d of %d rows that are kept are of the last quarter", late, len(r.kept))
 	}
 }
 
