@@ -143,6 +143,13 @@ func (b *Breaker) ProbeDue(now time.Time) bool {
 	return c.state() != Closed && !c.dryRun() && b.at(now) >= b.notBefore.Load()
 }
 
+// CutsOff reports whether the breaker keeps calls away, but for a probe: it is not closed, and does not only report. It
+// costs one load.
+func (b *Breaker) CutsOff() bool {
+	c := condition(b.condition.Load())
+	return c.state() != Closed && (!c.dryRun() || c.forced())
+}
+
 // at is a time on the breaker's own scale, in nanoseconds.
 func (b *Breaker) at(now time.Time) int64 { return int64(now.Sub(b.start)) }
 

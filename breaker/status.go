@@ -13,6 +13,8 @@ type Status struct {
 	// Cause and Since tell why and since when it is in State.
 	Cause Cause
 	Since time.Time
+	// BadSince is when the first of the results came that opened it, until it is closed again; see [Event].
+	BadSince time.Time
 	// OpenUntil is when the first probe is due; zero unless State is Open and not Forced. It may have
 	// passed: the breaker waits for a call to be the probe.
 	OpenUntil time.Time
@@ -39,7 +41,7 @@ func (b *Breaker) Status(now time.Time) Status {
 	c := condition(b.condition.Load())
 	return Status{
 		Name: b.name, State: c.state(), Forced: c.forced(), DryRun: c.dryRun(),
-		Cause: b.cause, Since: b.since, OpenUntil: b.until, Openings: b.openings,
+		Cause: b.cause, Since: b.since, BadSince: b.badSince, OpenUntil: b.until, Openings: b.openings,
 		Counts: b.counts(now), Sample: b.sample,
 		Refused: b.refused.Load(), NotClosed: b.notClosedUntil(now), Stale: b.stale, Repeated: b.repeated.Load(),
 	}

@@ -213,7 +213,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	unfollow := g.router.Follow(func(t *routing.Table) {
 		s, retire := tg.prepare(t)
-		g.director.snapshot.Store(s)
+		g.tellUnloaded(g.director.snapshot.Swap(s), s)
 		retire()
 		lo.setReady(t.Revision() > 0)
 	})
@@ -258,6 +258,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) registerMetrics() (unregister func(), err error) {
 	registry := g.cfg.Telemetry.Registry()
 	readers := []telemetry.Reader{gauges{g}, shadowGauges{g}, g.judge}
+	if g.incidents != nil {
+		readers = append(readers, incidentGauges{g.incidents})
+	}
 	if g.cfg.Drift != nil {
 		readers = append(readers, driftGauges{g.cfg.Drift})
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"sync"
@@ -22,13 +23,13 @@ const judgeEvery = 5 * time.Second
 type judge struct {
 	table     func() *routing.Table
 	telemetry *telemetry.Telemetry
-	incidents *incident.Tracker // nil for none
 	logger    *slog.Logger
 
 	mu     sync.Mutex
 	models map[string][]*objective // in the order of the routes' settings
-	// effects are what callers had noticed at the latest look and at the one before.
-	effects [2]map[string]incident.Effect
+	// looked is when the latest look was, tallied are the counts of all models then and at the one before.
+	looked  time.Time
+	tallied [2]map[string]telemetry.Tallied
 }
 
 // objective is one objective of one route.
@@ -37,13 +38,13 @@ type objective struct {
 	target  float64
 	series  slo.Series
 	verdict slo.Verdict
+	// since is when the verdict's severity was reached, paged the rule by which it was last a page.
+	since time.Time
+	paged slo.Rule
 }
 
-func newJudge(table func() *routing.Table, cfg *Config, incidents *incident.Tracker) *judge {
-	return &judge{
-		table: table, telemetry: cfg.Telemetry, incidents: incidents, logger: cfg.Logger,
-		models: make(map[string][]*objective),
-	}
+func newJudge(table func() *routing.Table, cfg *Config) *judge {
+	return &judge{table: table, telemetry: cfg.Telemetry, logger: cfg.Logger, models: make(map[string][]*objective)}
 }
 
 // run looks until ctx ends.
@@ -65,22 +66,20 @@ func (j *judge) look(now time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	table := j.table()
-	effects := make(map[string]incident.Effect, table.Len())
+	tallied := make(map[string]telemetry.Tallied, table.Len())
 	for r := range table.Routes() {
-		effects[r.Model] = effectOf(j.telemetry, r.Model)
+		tally := j.telemetry.Tally(r.Model)
+		n := tally.Read()
+		tallied[r.Model] = n
 		if r.Objectives == (routing.Objectives{}) {
 			continue
 		}
-		n := j.telemetry.Tally(r.Model).Read()
-		for _, o := range j.objectives(r, n) {
-			o.series.Add(now, o.counts(n))
+		for _, o := range j.objectives(r) {
+			o.add(now, n, tally, j.looked)
 			j.decide(r.Model, o, now)
 		}
 	}
-	j.effects = [2]map[string]incident.Effect{effects, j.effects[0]}
-	if j.incidents != nil {
-		j.incidents.Reconcile(func(model, trouble string) (string, bool) { return troubleEnded(table, model, trouble) })
-	}
+	j.looked, j.tallied = now, [2]map[string]telemetry.Tallied{tallied, j.tallied[0]}
 	for model := range j.models {
 		if r, ok := table.Route(model); !ok || r.Objectives == (routing.Objectives{}) {
 			delete(j.models, model)
@@ -92,7 +91,7 @@ func (j *judge) look(now time.Time) {
 func (j *judge) lately(model string) incident.Effect {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	now, before := effectOf(j.telemetry, model), j.effects[1][model]
+	now, before := effectOf(j.telemetry.Tally(model).Read()), effectOf(j.tallied[1][model])
 	if before.Calls > now.Calls {
 		before = incident.Effect{} // the route was deleted in between
 	}
@@ -100,8 +99,8 @@ func (j *judge) lately(model string) incident.Effect {
 }
 
 // objectives returns those of a route. One that is new, or has another target, begins
-// anew: what was good enough for the old one says nothing about it.
-func (j *judge) objectives(r *routing.Route, n telemetry.Tallied) []*objective {
+// anew: what was good enough for the old one, or came before there was any, says nothing about it.
+func (j *judge) objectives(r *routing.Route) []*objective {
 	var want []*objective
 	if r.Objectives.Availability > 0 {
 		want = append(want, &objective{name: "availability", target: r.Objectives.Availability})
@@ -109,19 +108,32 @@ func (j *judge) objectives(r *routing.Route, n telemetry.Tallied) []*objective {
 	if r.Objectives.Fast > 0 {
 		want = append(want, &objective{name: "latency", target: r.Objectives.Fast})
 	}
-	have, known := j.models[r.Model]
 	for i, w := range want {
-		for _, h := range have {
+		// A model that was not there at the latest look has had no calls then.
+		w.series.Skip(w.counts(j.tallied[0][r.Model]))
+		for _, h := range j.models[r.Model] {
 			if h.name == w.name && h.target == w.target {
 				want[i] = h
 			}
 		}
-		if want[i] == w && known {
-			w.series.Skip(w.counts(n))
-		}
 	}
 	j.models[r.Model] = want
 	return want
+}
+
+// add takes the counts of a look. When what is bad among them began, the tally knows; but it may know of what was bad
+// before anybody looked.
+func (o *objective) add(now time.Time, n telemetry.Tallied, tally *telemetry.Tally, looked time.Time) {
+	c := o.counts(n)
+	first := looked
+	if c.Bad > o.series.Seen().Bad {
+		if o.name == "latency" {
+			first = later(looked, tally.TakeFirstLate())
+		} else {
+			first = later(looked, tally.TakeFirstFailed())
+		}
+	}
+	o.series.AddSince(now, c, first)
 }
 
 // counts are the events that matter to the objective.
@@ -137,9 +149,13 @@ func (j *judge) decide(model string, o *objective, now time.Time) {
 	was := o.verdict
 	o.verdict = slo.Judge(&o.series, o.target)
 	v := o.verdict
+	if v.Severity == slo.Page {
+		o.paged = v.Rule
+	}
 	if v.Severity == was.Severity {
 		return
 	}
+	o.since = now
 	level := slog.LevelInfo
 	if v.Severity > was.Severity {
 		level = slog.LevelWarn
@@ -147,28 +163,62 @@ func (j *judge) decide(model string, o *objective, now time.Time) {
 	j.logger.Log(context.Background(), level, "error budget: "+v.Severity.String(), "model", model, "objective", o.name,
 		"target", o.target, "burn_rate", round(slo.BurnRate(v.Long, o.target)), "window", v.Rule.Long,
 		"budget_left", round(slo.BudgetLeft(o.series.Last(slo.Period), o.target)))
-	if j.incidents == nil {
-		return
+}
+
+// burning are the troubles of all models whose error budgets burn so fast that somebody is paged.
+func (j *judge) burning() (all []incident.Trouble) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for model, of := range j.models {
+		for _, o := range of {
+			if o.verdict.Severity == slo.Page {
+				all = append(all, o.burning(model))
+			}
+		}
 	}
-	name := burnTrouble + o.name
-	switch {
-	case v.Severity == slo.Page:
-		onset := o.series.Onset(o.target, v.Rule.Rate)
-		trouble := incident.Trouble{
-			Model: model, Name: name, Trigger: incident.BurnRate, At: now, Onset: onset, Text: burning(o),
-		}
-		if !onset.IsZero() && o.name == "availability" {
-			c := o.series.Last(now.Sub(onset) + slo.Step)
-			trouble.Seen = incident.Effect{Calls: c.Total, Failed: c.Bad}
-		}
-		j.incidents.Begin(trouble)
-	case was.Severity == slo.Page:
-		over := o.series.LastBurn(o.target, was.Rule.Rate)
-		if over.IsZero() || over.After(now) {
-			over = now
-		}
-		j.incidents.End(model, name, "the error budget for "+o.name+" no longer burns", over)
+	return all
+}
+
+func (o *objective) burning(model string) incident.Trouble {
+	v := o.verdict
+	onset := o.series.Onset(o.target, v.Rule.Rate)
+	tr := incident.Trouble{
+		Model: model, Name: burnTrouble + o.name, Trigger: incident.BurnRate, At: o.since, Onset: onset,
+		Text: fmt.Sprintf("the error budget for %s burns %.1f times as fast as allowed: of %d calls of the last %v, %d were bad",
+			o.name, slo.BurnRate(v.Long, o.target), v.Long.Total, v.Rule.Long, v.Long.Bad),
 	}
+	if !onset.IsZero() && o.name == "availability" {
+		c := o.series.Last(o.since.Sub(onset) + slo.Step)
+		tr.Seen = incident.Effect{Calls: c.Total, Failed: c.Bad}
+	}
+	return tr
+}
+
+// over says that an error budget no longer burns, and since when.
+func (j *judge) over(model, objective string, now time.Time) (how string, at time.Time, over bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, o := range j.models[model] {
+		switch {
+		case o.name != objective:
+		case o.verdict.Severity == slo.Page:
+			return "", time.Time{}, false
+		case o.paged.Rate > 0:
+			how, at = "the error budget for "+o.name+" no longer burns", o.series.LastBurn(o.target, o.paged.Rate)
+			if at.IsZero() || at.After(now) {
+				at = now
+			}
+			return how, at, true
+		}
+	}
+	return "the objective for " + objective + " was changed", now, true
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func round(x float64) float64 { return math.Round(x*1000) / 1000 }
@@ -194,26 +244,19 @@ var burnWindows = [...]struct {
 }
 
 var (
-	descTarget        = telemetry.NewGauge("sluice_slo_target", "Share of events that an objective wants to be good.", "model", "objective")
-	descBurn          = telemetry.NewGauge("sluice_slo_burn_rate", "How many times as fast as allowed an error budget is spent, over a window, by this gateway's calls.", "model", "objective", "window")
-	descBudget        = telemetry.NewGauge("sluice_slo_budget_left", "Share of an error budget for 30 days that this gateway's calls since its start have left.", "model", "objective")
-	descOpenIncidents = telemetry.NewGauge("sluice_incidents_open", "Models that this gateway has in an open incident.")
-	descLateIncidents = telemetry.NewCounter("sluice_incident_writes_failed_total", "Times that an incident could not be written to the store; it is tried again.")
-	descSeverity      = telemetry.NewGauge("sluice_slo_severity", "What an error budget's burn rates ask for: 0 nothing, 1 a ticket, 2 a page.", "model", "objective")
+	descTarget   = telemetry.NewGauge("sluice_slo_target", "Share of events that an objective wants to be good.", "model", "objective")
+	descBurn     = telemetry.NewGauge("sluice_slo_burn_rate", "How many times as fast as allowed an error budget is spent, over a window, by this gateway's calls.", "model", "objective", "window")
+	descBudget   = telemetry.NewGauge("sluice_slo_budget_left", "Share of an error budget for 30 days that this gateway's calls since its start have left.", "model", "objective")
+	descSeverity = telemetry.NewGauge("sluice_slo_severity", "What an error budget's burn rates ask for: 0 nothing, 1 a ticket, 2 a page.", "model", "objective")
 )
 
 // Families implements [telemetry.Reader].
 func (j *judge) Families() []*telemetry.Family {
-	return []*telemetry.Family{descTarget, descBurn, descBudget, descSeverity, descOpenIncidents, descLateIncidents}
+	return []*telemetry.Family{descTarget, descBurn, descBudget, descSeverity}
 }
 
 // Read implements [telemetry.Reader].
 func (j *judge) Read(out *telemetry.Values) {
-	if j.incidents != nil {
-		st := j.incidents.Stats()
-		out.Add(descOpenIncidents, float64(st.Open))
-		out.Add(descLateIncidents, float64(st.Failed))
-	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for model, all := range j.models {

@@ -1,20 +1,21 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
-	"sluice/breaker"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/routing"
 	"sluice/routing/memstore"
 	"sluice/telemetry"
+	"sluice/telemetry/incident"
 	"sluice/telemetry/slo"
 )
 
@@ -37,11 +38,15 @@ type judged struct {
 }
 
 func newJudged(t *testing.T, availability string) *judged {
+	return newJudgedAt(t, availability, time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC))
+}
+
+func newJudgedAt(t *testing.T, availability string, now time.Time) *judged {
 	tel := telemetry.New(telemetry.Config{Version: "test", Logger: slog.New(slog.DiscardHandler)})
 	routes := table(t, 1, fmt.Sprintf(objectiveRoute, availability))
-	j := &judged{now: time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC), series: tel.Series("fraud", "v7")}
+	j := &judged{now: now, series: tel.Series("fraud", "v7")}
 	tel.Tally("fraud").SetLimit(100 * time.Millisecond)
-	j.judge = newJudge(nil, &Config{Telemetry: tel, Logger: slog.New(slog.DiscardHandler)}, nil)
+	j.judge = newJudge(nil, &Config{Telemetry: tel, Logger: slog.New(slog.DiscardHandler)})
 	j.use(routes)
 	j.look(j.now)
 	return j
@@ -159,116 +164,114 @@ func TestNewObjectiveBeginsAnew(t *testing.T) {
 	}
 }
 
-// TestFailingCanaryIsAnIncident, from its first bad call to the probe that succeeds, without
-// anybody's doing, and with what callers noticed.
-func TestFailingCanaryIsAnIncident(t *testing.T) {
-	shelf := memstore.New(memstore.Config{}).Shelf("incidents")
-	v8, v7 := serve(t, fails(codes.Internal, "bad weights")), serve(t, nil)
-	r := start(t, withFallback(v8.addr, v7.addr, "breaker: {consecutive: 5, open_for: 10s}"), func(c *Config) {
-		c.Incidents, c.Name = shelf, "gw-1"
-	})
-	began := time.Now()
-	for range 10 {
-		if a := r.call(modelInfer, infer("fraud", "")); a.code != codes.OK {
-			t.Fatalf("a caller got %v %q", a.code, a.message)
+// TestObjectiveKnowsNothingOfBefore it was there: of calls that failed while the route had none.
+func TestObjectiveKnowsNothingOfBefore(t *testing.T) {
+	j := newJudged(t, "99.9")
+	with := table(t, 1, fmt.Sprintf(objectiveRoute, "99.9"))
+	j.use(table(t, 2, strings.ReplaceAll(fmt.Sprintf(objectiveRoute, "99.9"), "    slo:", "    #")))
+	j.run(10*time.Minute, lasting(time.Millisecond, codes.Unavailable), lasting(time.Second, codes.OK))
+	j.use(with)
+	j.run(10*time.Second, lasting(time.Millisecond, codes.OK))
+	for _, o := range j.models["fraud"] {
+		if left := slo.BudgetLeft(o.series.Last(slo.Period), o.target); left != 1 || o.verdict.Severity != slo.Fine {
+			t.Errorf("%s: %v of the budget left, %v; no call was made under it but good ones", o.name, left, o.verdict.Severity)
 		}
 	}
-	var in *adminv1.Incident
-	for in == nil {
-		all, err := r.Incidents().Book().All(t.Context())
-		if err != nil || time.Since(began) > patience {
-			t.Fatalf("no incident: %v", err)
+	// The first bad call of an outage under it is not one of those before it.
+	j.run(time.Minute, lasting(time.Millisecond, codes.Unavailable))
+	for _, tr := range j.burning() {
+		if tr.Onset.Before(j.now.Add(-time.Minute - judgeEvery)) {
+			t.Errorf("%s since %v, want within the last minute before %v", tr.Name, tr.Onset, j.now)
 		}
-		if len(all) > 0 {
-			in = all[0]
-		}
-		time.Sleep(ms)
 	}
-	onset, detected := in.GetOnset().AsTime(), in.GetDetected().AsTime()
-	if in.GetModel() != "fraud" || in.GetTrigger() != "breaker" || onset.Before(began) || detected.Before(onset) {
-		t.Errorf("incident %v, want one of fraud, found by a breaker after %v", in, began)
-	}
-	if in.GetMitigation() != "the breaker cut v8 off, v7 answers" || !in.GetMitigated().AsTime().Equal(detected) {
-		t.Errorf("mitigated %v: %q", in.GetMitigated().AsTime(), in.GetMitigation())
-	}
-	e := in.GetGateways()["gw-1"].GetEffect()
-	if e.GetCalls() < 4 || e.GetFailed() != 0 || e.GetFellBack() < 4 { // the fifth is still under way
-		t.Errorf("effect %v, want at least the calls that opened the breaker, none failed", e)
-	}
-	// No call has failed for its caller: those that fell back show what is wrong.
-	s := in.GetSamples()
-	if len(s) == 0 || s[0].GetVersion() != "v7" || s[0].GetCode() != "OK" || s[0].GetReason() != "after v8: INTERNAL" || s[0].GetRequestId() == "" {
-		t.Errorf("calls to look at: %v", s)
+	if len(j.burning()) != 1 {
+		t.Errorf("burning %v, want availability", j.burning())
 	}
 }
 
-// TestEndpointsThatStayAsTheyAreAreNoNews: of a long outage, the story is when breakers opened and closed, not each
-// probe that failed meanwhile.
-func TestEndpointsThatStayAsTheyAreAreNoNews(t *testing.T) {
-	r := start(t, routesOf(version("v7", "127.0.0.1:1")), func(c *Config) {
-		c.Incidents, c.Name = memstore.New(memstore.Config{}).Shelf("incidents"), "gw-1"
+// track keeps incidents by what a judge says, and returns where they are. The test runs in a bubble of
+// synctest, and its calls take the time they take.
+func (j *judged) track(t *testing.T) *incident.Book {
+	tracker := incident.New(incident.Config{
+		Gateway: "gw-1", Shelf: memstore.New(memstore.Config{}).Shelf("incidents"), Logger: slog.New(slog.DiscardHandler),
+		Effect: func(string) incident.Effect { return effectOf(j.telemetry.Tally("fraud").Read()) },
+		Budget: j.budget, Troubles: j.burning,
+		Over: func(model, trouble string) (string, time.Time, bool) {
+			return j.over(model, strings.TrimPrefix(trouble, burnTrouble), time.Now())
+		},
 	})
-	now := time.Now()
-	tell := func(endpoint string, to breaker.State, cause breaker.Cause, calls uint32) {
-		now = now.Add(time.Second)
-		r.tellIncidents(breaker.Event{
-			Name: breaker.Name{Version: "fraud v7", Endpoint: endpoint}, At: now, To: to, Cause: cause, Counts: breaker.Counts{Calls: calls, Failures: calls},
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { _ = tracker.Run(ctx); close(ended) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return tracker.Book()
+}
+
+// live makes a call of that status every second for d, in the time of the bubble, after a part of the second.
+func (j *judged) live(d, part time.Duration, code codes.Code) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		time.Sleep(part)
+		c := lasting(0, code)
+		c.Series = j.series
+		j.telemetry.Record(&c)
+		time.Sleep(time.Second - part)
+		if time.Now().Unix()%5 == 0 {
+			j.look(time.Now())
+		}
+	}
+	synctest.Wait()
+}
+
+func only(t *testing.T, book *incident.Book) *adminv1.Incident {
+	t.Helper()
+	all, err := book.All(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Fatalf("incidents %v, %v; want one", all, err)
+	}
+	return all[0]
+}
+
+// TestBurningBudgetIsAnIncident since its first bad call, and until its last one.
+func TestBurningBudgetIsAnIncident(t *testing.T) {
+	for _, begins := range []time.Duration{4 * time.Second, 17 * time.Second, 29 * time.Second} { // in a step of 30 s
+		synctest.Test(t, func(t *testing.T) {
+			j := newJudgedAt(t, "99.9", time.Now())
+			book := j.track(t)
+			j.live(10*time.Minute+begins, 0, codes.OK)
+			first := time.Now().Add(250 * time.Millisecond)
+			j.live(2*time.Minute, 250*time.Millisecond, codes.Unavailable)
+			over := time.Now()
+			in := only(t, book)
+			if got := in.GetOnset().AsTime(); got.Sub(first).Abs() > time.Millisecond || in.GetTrigger() != incident.BurnRate || in.GetRecovered() != nil {
+				t.Errorf("began %v into a step: onset %v by %s, recovered %v; want %v", begins, got, in.GetTrigger(), in.GetRecovered(), first)
+			}
+			j.live(time.Hour, 0, codes.OK)
+			if got := only(t, book).GetRecovered(); got == nil || got.AsTime().Before(over.Add(-slo.Step)) || got.AsTime().After(over.Add(slo.Step+judgeEvery)) {
+				t.Errorf("recovered %v, want about when the last call failed, %v", got.AsTime(), over)
+			}
 		})
 	}
-	tell("", breaker.Open, breaker.CauseConsecutive, 5)
-	tell("127.0.0.1:1", breaker.Open, breaker.CauseConsecutive, 5)
-	for range 1000 {
-		tell("127.0.0.1:1", breaker.HalfOpen, breaker.CauseProbeDue, 0)
-		tell("127.0.0.1:1", breaker.Open, breaker.CauseProbeFailed, 0)
-	}
-	tell("127.0.0.1:1", breaker.HalfOpen, breaker.CauseProbeDue, 0)
-	tell("127.0.0.1:1", breaker.Closed, breaker.CauseProbeSucceeded, 0)
-	tell("", breaker.Closed, breaker.CauseProbeSucceeded, 0)
-	var got []string
-	r.until(t, "the end is written down", func() bool {
-		all, err := r.Incidents().Book().All(t.Context())
-		if err != nil || len(all) != 1 {
-			return false
-		}
-		got = nil
-		for _, e := range all[0].GetEvents() {
-			got = append(got, e.GetText())
-		}
-		return strings.Contains(fmt.Sprint(got), "v7 closed")
-	})
-	want := []string{
-		"breaker of v7 open: consecutive failures (of 5 calls, 5 failed, 0 were slow)",
-		"breaker of v7 at 127.0.0.1:1 open: consecutive failures (of 5 calls, 5 failed, 0 were slow)",
-		"breaker of v7 at 127.0.0.1:1 closed: probe succeeded", "breaker of v7 closed: probe succeeded",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("the events are\n%s", strings.Join(got, "\n"))
-	}
 }
 
-// TestTroublesThatCannotEndByThemselvesAreEnded by a change of the routes.
-func TestTroublesThatCannotEndByThemselvesAreEnded(t *testing.T) {
-	const route = `
-routes:
-  - model: fraud
-    versions: [{name: v7, endpoints: ["h:1"]}, {name: v8, endpoints: ["h:2"]}, {name: v9, endpoints: ["h:3"]}]
-    weights: {v7: 1}
-    fallback: {to: [v9], on: [UNAVAILABLE]}
-`
-	routes := table(t, 1, route)
-	for _, c := range []struct {
-		model, trouble, how string
-		ended               bool
-	}{
-		{"fraud", "breaker of v7", "", false},
-		{"fraud", "breaker of v8", "v8 has lost its weight", true},
-		{"fraud", "breaker of v9", "", false}, // others fall back to it
-		{"fraud", "breaker of v6", "v6 was taken out of the route", true},
-		{"fraud", "budget for latency", "the route has no such objective any more", true},
-		{"gone", "breaker of v1", "the route was deleted", true},
+// TestObjectiveThatIsReplacedEndsItsPage: the new one has no past, and nobody follows the old one.
+func TestObjectiveThatIsReplacedEndsItsPage(t *testing.T) {
+	for name, change := range map[string]string{
+		"another target": fmt.Sprintf(objectiveRoute, "99.5"),
+		"none":           strings.ReplaceAll(fmt.Sprintf(objectiveRoute, "99.9"), "availability: 99.9, ", ""),
 	} {
-		if how, ended := troubleEnded(routes, c.model, c.trouble); how != c.how && c.ended || ended != c.ended {
-			t.Errorf("%s, %s: %q, %v, want %q, %v", c.model, c.trouble, how, ended, c.how, c.ended)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			j := newJudgedAt(t, "99.9", time.Now())
+			book := j.track(t)
+			j.live(10*time.Minute, 0, codes.Unavailable)
+			if in := only(t, book); in.GetRecovered() != nil {
+				t.Fatalf("%s: in an outage: %v", name, in)
+			}
+			j.use(table(t, 2, change))
+			j.live(3*time.Minute, 0, codes.OK)
+			in := only(t, book)
+			if e := in.GetEvents(); in.GetRecovered() == nil || e[len(e)-1].GetText() != "the objective for availability was changed" || in.GetMitigated() != nil {
+				t.Errorf("%s: three good minutes later: %v, want it over since the change, and nobody helped by that", name, in)
+			}
+		})
 	}
 }

@@ -12,6 +12,8 @@ import (
 type Tally struct {
 	calls, failed, fellBack, timed, late atomic.Uint64
 	limit                                atomic.Int64
+
+	firstFailed, firstLate atomic.Int64 // as Unix time in nanoseconds, 0 for none, of those not taken yet
 }
 
 // Tallied are the counts of a [Tally].
@@ -20,7 +22,7 @@ type Tallied struct {
 	Calls uint64
 	// Failed are those that a server or the gateway failed to answer.
 	Failed uint64
-	// FellBack are those that another version than the chosen one answered, or tried to.
+	// FellBack are those that another version than the chosen one answered.
 	FellBack uint64
 	// Timed are the good answers of unary calls while there is a limit; Late are those that took longer.
 	Timed, Late uint64
@@ -50,11 +52,13 @@ func (t *Tally) count(c *Call) {
 		return
 	}
 	t.calls.Add(1)
-	if c.FallbackReason != "" {
+	unanswered := c.unanswered()
+	if c.FallbackReason != "" && !unanswered {
 		t.fellBack.Add(1)
 	}
 	switch {
-	case c.unanswered():
+	case unanswered:
+		note(&t.firstFailed, c.Ended)
 		t.failed.Add(1)
 	case c.Code == uint32(codes.OK) && c.Unary:
 		limit := t.limit.Load()
@@ -63,9 +67,31 @@ func (t *Tally) count(c *Call) {
 		}
 		t.timed.Add(1)
 		if c.Ended.Sub(c.Opened) > time.Duration(limit) {
+			note(&t.firstLate, c.Ended)
 			t.late.Add(1)
 		}
 	}
+}
+
+// note keeps the first of the times since the last was taken.
+func note(first *atomic.Int64, at time.Time) {
+	if first.Load() == 0 {
+		first.CompareAndSwap(0, at.UnixNano())
+	}
+}
+
+// TakeFirstFailed returns when the first call ended that failed since it was last taken, zero if that is
+// not known. It is for one reader.
+func (t *Tally) TakeFirstFailed() time.Time { return take(&t.firstFailed) }
+
+// TakeFirstLate is the same for answers that were late.
+func (t *Tally) TakeFirstLate() time.Time { return take(&t.firstLate) }
+
+func take(first *atomic.Int64) time.Time {
+	if ns := first.Swap(0); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
 }
 
 // unanswered reports whether the call ended for a fault of the server's or the gateway's. A server that

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "sluice/proto/sluice/admin/v1"
 )
@@ -24,8 +25,15 @@ and to mend over the last 30 days.
 
 An incident begins when a version's breaker opens, when an error budget burns so fast that it
 pages, or when somebody rolls back, and is over when nothing has been wrong for a minute.
-Gateways that share a store share their incidents. An outage lasts until callers were helped: a
-breaker that cut a version off while another one answers helps at once.`,
+Gateways that share a store share their incidents.
+
+An outage lasts until it is mitigated, that is, until callers were helped for good: a breaker cut
+the version off and another one answers, it lost its weight, or somebody rolled back. Whether that
+helps is for the calls to show: while 1 of 100 or more fail all the same, nothing is mitigated.
+
+Times are means and medians. MTTD is from the first bad call to detection, MTTR from it to
+recovery; between lie the times from detection to mitigation and from there to recovery (to heal).
+Rollbacks while nothing was wrong are counted apart and have no part in the times.`,
 		Example: `  sluice incidents
   sluice incidents fraud --open
   sluice postmortem 20260504-120004`,
@@ -77,18 +85,22 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 		return
 	}
 	fmt.Fprintln(out)
-	t := newTable("MODEL", ">INCIDENTS", ">OPEN", ">UPTIME 30d", ">MTTD", ">MEDIAN", ">MTTR", ">MEDIAN")
+	t := newTable("MODEL", ">INCIDENTS", ">OPEN", ">ROLLBACKS", ">UPTIME 30d", ">MTTD", ">MEDIAN", ">TO MITIGATE", ">MEDIAN", ">TO HEAL", ">MEDIAN", ">MTTR", ">MEDIAN")
 	for _, r := range resp.GetReliability() {
-		recover := func(d interface{ AsDuration() time.Duration }, known bool) string {
-			if !known {
-				return "-"
-			}
-			return short(d.AsDuration())
+		row := []string{
+			r.GetModel(), fmt.Sprint(r.GetIncidents()), fmt.Sprint(r.GetOpen()), fmt.Sprint(r.GetRollbacks()), fmt.Sprintf("%.3f %%", 100*r.GetUptime()),
 		}
-		over := r.GetMeanTimeToRecover() != nil
-		t.add(r.GetModel(), fmt.Sprint(r.GetIncidents()), fmt.Sprint(r.GetOpen()), fmt.Sprintf("%.3f %%", 100*r.GetUptime()),
-			short(r.GetMeanTimeToDetect().AsDuration()), short(r.GetMedianTimeToDetect().AsDuration()),
-			recover(r.GetMeanTimeToRecover(), over), recover(r.GetMedianTimeToRecover(), over))
+		for _, d := range []*durationpb.Duration{
+			r.GetMeanTimeToDetect(), r.GetMedianTimeToDetect(), r.GetMeanTimeToMitigate(), r.GetMedianTimeToMitigate(),
+			r.GetMeanTimeToHeal(), r.GetMedianTimeToHeal(), r.GetMeanTimeToRecover(), r.GetMedianTimeToRecover(),
+		} {
+			if d == nil {
+				row = append(row, "-") // there was none
+			} else {
+				row = append(row, short(d.AsDuration()))
+			}
+		}
+		t.add(row...)
 	}
 	t.write(out)
 }

@@ -61,7 +61,7 @@ func exposedMetrics(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gw, err := gateway.New(gateway.Config{Labels: taken, Listen: "127.0.0.1:0", Admin: "off", DrainDelay: -1, Logger: log, Telemetry: tel, Drift: newDrift(memstore.New(memstore.Config{}), stores.Memory, nil, log)}, routing.NewRouter())
+	gw, err := gateway.New(gateway.Config{Incidents: memstore.New(memstore.Config{}).Shelf("incidents"), Labels: taken, Listen: "127.0.0.1:0", Admin: "off", DrainDelay: -1, Logger: log, Telemetry: tel, Drift: newDrift(memstore.New(memstore.Config{}), stores.Memory, nil, log)}, routing.NewRouter())
 	if err != nil {
 		t.Fatal(err)
 	}

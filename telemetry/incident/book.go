@@ -44,7 +44,10 @@ const (
 	maxTries = 20
 )
 
-var errOvertaken = errors.New("others changed the same incident again and again")
+var (
+	errOvertaken = errors.New("others changed the same incident again and again")
+	errOver      = errors.New("the incident is over")
+)
 
 // ErrUnknown is returned for an id that no incident has.
 var ErrUnknown = errors.New("no such incident")
@@ -146,9 +149,16 @@ func (b *Book) update(ctx context.Context, model, id string, alter func(*adminv1
 			}
 			continue // somebody else was faster
 		}
-		in, err := b.Change(ctx, string(current), func(in *adminv1.Incident) error { alter(in); return nil })
-		if errors.Is(err, ErrUnknown) {
-			// Whoever opened it got no further than its name.
+		in, err := b.Change(ctx, string(current), func(in *adminv1.Incident) error {
+			if in.GetRecovered() != nil {
+				return errOver
+			}
+			alter(in)
+			return nil
+		})
+		if errors.Is(err, ErrUnknown) || errors.Is(err, errOver) {
+			// Whoever opened it got no further than its name, or whoever closed it has not taken that away yet, and
+			// may never.
 			if _, err := b.shelf.Swap(ctx, openKey+model, current, nil); err != nil {
 				return nil, false, err
 			}

@@ -17,27 +17,28 @@ type model struct {
 	trigger  string
 	onset    time.Time
 	detected time.Time
+	joined   time.Time // when this was made
 
 	troubles  map[string]bool   // that are not over
 	kinds     map[string]string // their triggers
 	calmSince time.Time         // when a trouble last began or ended
 
-	mitigated  time.Time
-	mitigation string
+	help   help
+	effect counted
 
 	events []*adminv1.IncidentEvent // to be written
 	lost   uint32                   // events there was no room for
 
-	base, seen   Effect // when it was detected, and of before
 	budgetBefore *float64
 	dirty        bool
 }
 
-func newModel(tr Trouble, cfg Config) *model {
+func newModel(tr Trouble, cfg Config, now time.Time) *model {
 	return &model{
-		trigger: tr.Trigger, onset: tr.Onset, detected: tr.At,
+		trigger: tr.Trigger, onset: tr.Onset, detected: tr.At, joined: now,
 		troubles: make(map[string]bool), kinds: make(map[string]string),
-		base: cfg.Effect(tr.Model), seen: tr.Seen, budgetBefore: budget(cfg, tr.Model),
+		help:   help{since: now, seen: tr.Seen},
+		effect: counted{sum: tr.Seen, last: cfg.Effect(tr.Model)}, budgetBefore: budget(cfg, tr.Model),
 	}
 }
 
@@ -47,6 +48,39 @@ func budget(cfg Config, model string) *float64 {
 	}
 	return nil
 }
+
+// burnBlur is how much before the first call that an incident is about a budget may seem to have begun to burn: it is
+// looked at in steps of that length, and calls that failed for another reason may lie in the first of them.
+const burnBlur = 30 * time.Second
+
+// begin takes a trouble that has an onset.
+func (m *model) begin(tr Trouble) {
+	switch {
+	case m.routine() && !tr.Brief && !tr.Onset.Before(m.detected):
+		// Somebody had rolled back while all was well; that has neither detected nor mended what came after.
+		m.trigger, m.onset, m.detected = tr.Trigger, tr.Onset, tr.At
+		m.help = help{since: m.help.since, seen: m.help.seen}
+	case tr.Onset.Before(m.onset) && (tr.Trigger != BurnRate || m.onset.Sub(tr.Onset) >= burnBlur || m.routine()):
+		m.onset = tr.Onset
+	}
+	if m.troubles[tr.Name] {
+		return
+	}
+	if tr.Trigger == BurnRate && tr.Onset.After(m.help.from) {
+		m.help.withdraw() // that was no help against this
+	}
+	m.calmSince = later(m.calmSince, tr.At)
+	if !tr.Brief {
+		m.troubles[tr.Name] = true
+		m.kinds[tr.Name] = tr.Trigger
+	}
+	m.note(&adminv1.IncidentEvent{
+		Time: stamp(tr.At), Kind: tr.Trigger, Text: tr.Text, Actor: tr.Actor, Revision: tr.Revision, RequestId: tr.RequestID,
+	})
+}
+
+// routine reports whether nothing is known to have gone wrong before somebody rolled back.
+func (m *model) routine() bool { return m.trigger == Rollback && !m.onset.Before(m.detected) }
 
 func (m *model) note(e *adminv1.IncidentEvent) {
 	m.dirty = true
@@ -61,13 +95,26 @@ func (m *model) note(e *adminv1.IncidentEvent) {
 func (m *model) end(trouble, how string, at time.Time) {
 	m.note(&adminv1.IncidentEvent{Time: stamp(at), Kind: m.kinds[trouble], Text: how})
 	delete(m.troubles, trouble)
-	m.calmSince = at
+	// One that is found to have been over for long does not make others end sooner.
+	m.calmSince = later(m.calmSince, at)
 }
 
-// mitigate tells that callers have been helped; the first time counts.
-func (m *model) mitigate(how string, at time.Time) {
-	if m.mitigated.IsZero() {
-		m.mitigated, m.mitigation, m.dirty = at, how, true
+// look brings up to date what can be seen at any time: which troubles stand, what callers notice, and whether they are
+// helped.
+func (m *model) look(name string, cfg Config, now time.Time) {
+	for trouble := range m.troubles {
+		if how, at, over := cfg.Over(name, trouble); over {
+			m.end(trouble, how, at)
+		}
+	}
+	if how, is := cfg.Helped(name); is == Helpless {
+		m.worsen(how, now)
+	} else if is == Helped {
+		m.mitigate(how, now)
+	}
+	m.effect.observe(cfg.Effect(name))
+	if text := m.help.look(m.effect.sum, now); text != "" {
+		m.note(&adminv1.IncidentEvent{Time: stamp(now), Kind: m.trigger, Text: text})
 	}
 }
 
@@ -94,18 +141,7 @@ const (
 
 // addTo adds what the gateway knows to an incident, its own or one that it joins.
 func (m *model) addTo(in *adminv1.Incident, cfg Config, now time.Time) {
-	if in.GetDetected() == nil {
-		in.Trigger, in.Onset, in.Detected = m.trigger, stamp(m.onset), stamp(m.detected)
-	}
-	if m.onset.Before(in.GetOnset().AsTime()) {
-		in.Onset = stamp(m.onset)
-	}
-	if m.detected.Before(in.GetDetected().AsTime()) {
-		in.Trigger, in.Detected = m.trigger, stamp(m.detected)
-	}
-	if !m.mitigated.IsZero() && (in.GetMitigated() == nil || m.mitigated.Before(in.GetMitigated().AsTime())) {
-		in.Mitigated, in.Mitigation = stamp(m.mitigated), m.mitigation
-	}
+	m.addMoments(in)
 	for _, e := range m.events {
 		e.Gateway = cfg.Gateway
 		// A store that did not answer may have written it all the same.
@@ -124,22 +160,57 @@ func (m *model) addTo(in *adminv1.Incident, cfg Config, now time.Time) {
 	if in.Gateways == nil {
 		in.Gateways = make(map[string]*adminv1.GatewayView)
 	}
-	e := cfg.Effect(in.GetModel())
-	in.Gateways[cfg.Gateway] = &adminv1.GatewayView{
-		Updated:  stamp(now),
-		Troubles: slices.Sorted(maps.Keys(m.troubles)),
+	in.Gateways[cfg.Gateway] = m.view(in, cfg, now)
+	setMitigation(in, now)
+}
+
+// addMoments adds when it began and when that was noticed. Of several gateways the first one counts; a rollback while
+// all is well gives way to what goes wrong later.
+func (m *model) addMoments(in *adminv1.Incident) {
+	if in.GetDetected() == nil || routine(in) && !m.routine() && !m.onset.Before(in.GetDetected().AsTime()) {
+		in.Trigger, in.Onset, in.Detected = m.trigger, stamp(m.onset), stamp(m.detected)
+		return
+	}
+	if m.routine() && !m.detected.After(in.GetOnset().AsTime()) {
+		return
+	}
+	if m.onset.Before(in.GetOnset().AsTime()) {
+		in.Onset = stamp(m.onset)
+	}
+	if m.detected.Before(in.GetDetected().AsTime()) {
+		in.Trigger, in.Detected = m.trigger, stamp(m.detected)
+	}
+}
+
+// view is what the gateway contributes. What it has contributed before, if it has left the incident or was restarted
+// since, stays.
+func (m *model) view(in *adminv1.Incident, cfg Config, now time.Time) *adminv1.GatewayView {
+	switch old := in.GetGateways()[cfg.Gateway]; {
+	case old == nil:
+		m.effect.before = Effect{} // it is another incident
+	case m.id != in.GetId() && !old.GetJoined().AsTime().Equal(m.joined): // else the store has taken this without saying so
+		e := old.GetEffect()
+		m.effect.before = Effect{e.GetCalls(), e.GetFailed(), e.GetFellBack()}
+		if e.BudgetBefore != nil {
+			m.budgetBefore = e.BudgetBefore
+		}
+	}
+	m.effect.observe(cfg.Effect(in.GetModel()))
+	e := m.effect.all()
+	v := &adminv1.GatewayView{
+		Updated: stamp(now), Joined: stamp(m.joined), Troubles: slices.Sorted(maps.Keys(m.troubles)),
 		Effect: &adminv1.Effect{
-			Calls:        m.seen.Calls + e.Calls - m.base.Calls,
-			Failed:       m.seen.Failed + e.Failed - m.base.Failed,
-			FellBack:     m.seen.FellBack + e.FellBack - m.base.FellBack,
-			BudgetBefore: m.budgetBefore,
-			BudgetAfter:  budget(cfg, in.GetModel()),
+			Calls: e.Calls, Failed: e.Failed, FellBack: e.FellBack,
+			BudgetBefore: m.budgetBefore, BudgetAfter: budget(cfg, in.GetModel()),
 		},
 	}
 	if len(m.troubles) == 0 {
-		// When it was over, not when that was believed.
-		in.Gateways[cfg.Gateway].Updated = stamp(m.calmSince)
+		v.Updated = stamp(m.calmSince) // when it was over, not when that was believed
 	}
+	if !m.help.from.IsZero() {
+		v.Mitigated, v.Mitigation = stamp(m.help.from), m.help.how
+	}
+	return v
 }
 
 // written tells that the store has it all.

@@ -24,12 +24,17 @@ func Postmortem(in *adminv1.Incident, changes []*adminv1.IncidentEvent, now time
 	w("| first bad call | %s |\n", moment(onset))
 	w("| detected | %s, after %s, by %s |\n", moment(in.GetDetected().AsTime()), since(onset, in.GetDetected().AsTime()), trigger(in.GetTrigger()))
 	if m := in.GetMitigated(); m != nil {
-		w("| mitigated | %s, after %s: %s |\n", moment(m.AsTime()), since(onset, m.AsTime()), text(in.GetMitigation()))
+		w("| mitigated | %s, after %s, %s after it was detected: %s |\n", moment(m.AsTime()), since(onset, m.AsTime()),
+			since(in.GetDetected().AsTime(), m.AsTime()), text(in.GetMitigation()))
 	} else {
 		w("| mitigated | no |\n")
 	}
 	if r := in.GetRecovered(); r != nil {
-		w("| recovered | %s, after %s |\n", moment(r.AsTime()), since(onset, r.AsTime()))
+		healed := ""
+		if m := in.GetMitigated(); m != nil {
+			healed = fmt.Sprintf(", %s after it was mitigated", since(m.AsTime(), r.AsTime()))
+		}
+		w("| recovered | %s, after %s%s |\n", moment(r.AsTime()), since(onset, r.AsTime()), healed)
 	} else {
 		w("| recovered | not yet; open for %s |\n", since(onset, now))
 	}
@@ -150,7 +155,7 @@ func trigger(t string) string {
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func since(from, to time.Time) string {
-	d := to.Sub(from)
+	d := max(0, to.Sub(from)) // clocks of gateways differ a little
 	if d < 10*time.Second {
 		return d.Round(10 * time.Millisecond).String()
 	}

@@ -17,7 +17,9 @@ const Horizon = 30 * 24 * time.Hour
 // Those of models that had none in that time are not mentioned.
 //
 // MTTD is the mean of detected - onset; MTTR that of recovered - onset, over those that are
-// over. Means are drawn by single long ones, so that medians stand beside them. Uptime is
+// over. Between them lie the times from detection to mitigation and from there to recovery, of those that
+// were mitigated. Means are drawn by single long ones, so that medians stand beside them. Rollbacks while nothing was
+// wrong are counted apart. Uptime is
 // the share of the time outside of the union of the outages, each from onset to mitigation or, without
 // one, to recovery or now.
 func Reliability(incidents []*adminv1.Incident, since, now time.Time) []*adminv1.Reliability {
@@ -29,26 +31,44 @@ func Reliability(incidents []*adminv1.Incident, since, now time.Time) []*adminv1
 	}
 	var all []*adminv1.Reliability
 	for model, of := range byModel {
-		r := &adminv1.Reliability{Model: model, Incidents: uint32(len(of)), Since: stamp(since)}
-		var detect, recover []time.Duration
+		r := &adminv1.Reliability{Model: model, Since: stamp(since)}
+		var detect, mitigate, heal, recover []time.Duration
 		var outages []span
 		for _, in := range of {
-			onset := in.GetOnset().AsTime()
-			detect = append(detect, in.GetDetected().AsTime().Sub(onset))
+			if routine(in) {
+				r.Rollbacks++
+				continue
+			}
+			r.Incidents++
+			onset, detected := in.GetOnset().AsTime(), in.GetDetected().AsTime()
+			detect = append(detect, detected.Sub(onset))
 			if in.GetRecovered() == nil {
 				r.Open++
 			} else {
 				recover = append(recover, in.GetRecovered().AsTime().Sub(onset))
 			}
+			if m := in.GetMitigated(); m != nil {
+				mitigate = append(mitigate, max(0, m.AsTime().Sub(detected)))
+				if in.GetRecovered() != nil {
+					heal = append(heal, max(0, in.GetRecovered().AsTime().Sub(m.AsTime())))
+				}
+			}
 			outages = append(outages, span{later(onset, since), helped(in, now)})
 		}
 		r.MeanTimeToDetect, r.MedianTimeToDetect = mean(detect), median(detect)
+		r.MeanTimeToMitigate, r.MedianTimeToMitigate = mean(mitigate), median(mitigate)
+		r.MeanTimeToHeal, r.MedianTimeToHeal = mean(heal), median(heal)
 		r.MeanTimeToRecover, r.MedianTimeToRecover = mean(recover), median(recover)
 		r.Uptime = 1 - float64(union(outages))/float64(now.Sub(since))
 		all = append(all, r)
 	}
 	slices.SortFunc(all, func(a, b *adminv1.Reliability) int { return cmp.Compare(a.GetModel(), b.GetModel()) })
 	return all
+}
+
+// routine reports whether nothing is known to have gone wrong but that somebody rolled back.
+func routine(in *adminv1.Incident) bool {
+	return in.GetTrigger() == Rollback && !in.GetOnset().AsTime().Before(in.GetDetected().AsTime())
 }
 
 // end is when an incident was over, now if it is not.

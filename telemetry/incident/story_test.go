@@ -39,15 +39,20 @@ func incidentAt(model string, onset, detected, mitigated, recovered int) *adminv
 // TestReliabilityByHand: two days, worked out on paper.
 func TestReliabilityByHand(t *testing.T) {
 	since, now := noon.Add(-24*time.Hour), noon.Add(24*time.Hour)
+	rollback := incidentAt("a", 7200, 7200, 7200, 7200)
+	rollback.Trigger = Rollback // while all was well
+	noticed := incidentAt("d", 0, 100, 100, 300)
+	noticed.Trigger = Rollback // by somebody who saw calls fail
 	got := Reliability([]*adminv1.Incident{
+		rollback, noticed,
 		incidentAt("a", 0, 10, 60, 600),                   // out for 60 s
 		incidentAt("a", 30, 50, -1, 90),                   // to 90 s: 30 s more
 		incidentAt("a", 3600, 3690, -1, -1),               // open: out until now
 		incidentAt("b", 100, 102, 103, 1000),              // out for 3 s
 		incidentAt("c", -200_000, -200_000, -1, -199_000), // over before that time began
 	}, since, now)
-	if len(got) != 2 || got[0].GetModel() != "a" || got[1].GetModel() != "b" {
-		t.Fatalf("Reliability = %v, want that of a and b", got)
+	if len(got) != 3 || got[0].GetModel() != "a" || got[1].GetModel() != "b" || got[2].GetModel() != "d" {
+		t.Fatalf("Reliability = %v, want that of a, b and d", got)
 	}
 	a, b := got[0], got[1]
 	if a.GetIncidents() != 3 || a.GetOpen() != 1 {
@@ -58,7 +63,12 @@ func TestReliabilityByHand(t *testing.T) {
 		"median time to detect":  {a.GetMedianTimeToDetect().AsDuration(), 20 * time.Second},
 		"mean time to recover":   {a.GetMeanTimeToRecover().AsDuration(), 330 * time.Second},
 		"median time to recover": {a.GetMedianTimeToRecover().AsDuration(), 330 * time.Second},
+		"mean time to mitigate":  {a.GetMeanTimeToMitigate().AsDuration(), 50 * time.Second},
+		"mean time to heal":      {a.GetMeanTimeToHeal().AsDuration(), 540 * time.Second},
 		"b's":                    {b.GetMeanTimeToRecover().AsDuration(), 900 * time.Second},
+		"d's, to detect":         {got[2].GetMeanTimeToDetect().AsDuration(), 100 * time.Second},
+		"d's, to mitigate":       {got[2].GetMedianTimeToMitigate().AsDuration(), 0},
+		"d's, to heal":           {got[2].GetMedianTimeToHeal().AsDuration(), 200 * time.Second},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %v, want %v", what, c.got, c.want)

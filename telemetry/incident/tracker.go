@@ -20,6 +20,8 @@ const (
 	// stale is the age from which a gateway's last word no longer keeps an incident open: it has
 	// ended, or cannot reach the store.
 	stale = 2 * time.Minute
+	// lastWrite is how long the last words of a gateway that ends may take to be written.
+	lastWrite = 2 * time.Second
 	// room is how much may wait to be looked at.
 	room = 1024
 	// maxPending bounds the events of one model that wait to be written.
@@ -55,7 +57,8 @@ type Trouble struct {
 	Brief bool
 }
 
-// Effect is what callers noticed of a model, counted from wherever the counting began.
+// Effect is what callers noticed of a model, counted from wherever the counting began. Calls of which
+// FellBack counts have been answered.
 type Effect struct {
 	Calls, Failed, FellBack uint64
 }
@@ -71,6 +74,14 @@ type Config struct {
 	// Budget returns the share of a model's error budget for availability that is left; false if
 	// it has no such objective.
 	Budget func(model string) (left float64, ok bool)
+	// Troubles returns those that can be seen now, told of before or not; it is asked at every look. Default none.
+	Troubles func() []Trouble
+	// Over says that a trouble can no longer be seen, how and since when that is. It is asked at every look: ends that
+	// nobody tells of, or that get lost, would else leave an incident open for ever. Default: it stands until End.
+	Over func(model, trouble string) (how string, at time.Time, over bool)
+	// Helped says whether callers of a model are answered in the place of versions that are cut off, and by whom. It
+	// is asked at every look. Default: nothing is cut off.
+	Helped func(model string) (how string, is Help)
 	// Samples returns calls of a model that failed lately, the latest first. Default none.
 	Samples func(model string) []*adminv1.SampleCall
 	// Logger receives a line per incident that opens or is over. Default slog.Default().
@@ -100,6 +111,15 @@ func New(cfg Config) *Tracker {
 	}
 	if cfg.Samples == nil {
 		cfg.Samples = func(string) []*adminv1.SampleCall { return nil }
+	}
+	if cfg.Troubles == nil {
+		cfg.Troubles = func() []Trouble { return nil }
+	}
+	if cfg.Over == nil {
+		cfg.Over = func(string, string) (string, time.Time, bool) { return "", time.Time{}, false }
+	}
+	if cfg.Helped == nil {
+		cfg.Helped = func(string) (string, Help) { return "", NothingCutOff }
 	}
 	return &Tracker{
 		cfg: cfg, book: NewBook(cfg.Shelf), told: make(chan func(*Tracker), room), models: make(map[string]*model),
@@ -148,8 +168,8 @@ func (t *Tracker) Note(model string, e *adminv1.IncidentEvent) {
 	})
 }
 
-// Mitigate tells that callers of a model have been helped, and how. Only the first time counts, and
-// only in an incident.
+// Mitigate tells that something has been done that ought to help callers of a model, and what. Only the first such thing
+// counts, only in an incident, and only as long as it helps: see [Config].Helped and Effect.
 func (t *Tracker) Mitigate(model, how string, at time.Time) {
 	t.tell(func(t *Tracker) {
 		if m := t.models[model]; m != nil {
@@ -158,23 +178,16 @@ func (t *Tracker) Mitigate(model, how string, at time.Time) {
 	})
 }
 
-// Reconcile ends the troubles of all models that the function says cannot stand any more, with its
-// words: that of a version without calls, for which no breaker closes again.
-func (t *Tracker) Reconcile(ended func(model, trouble string) (how string, ended bool)) {
+// Worsen tells that callers of a model are not helped, whatever was said before.
+func (t *Tracker) Worsen(model, why string, at time.Time) {
 	t.tell(func(t *Tracker) {
-		now := time.Now()
-		for name, m := range t.models {
-			for trouble := range m.troubles {
-				if how, is := ended(name, trouble); is {
-					m.end(trouble, how, now)
-					m.mitigate(how, now)
-				}
-			}
+		if m := t.models[model]; m != nil {
+			m.worsen(why, at)
 		}
 	})
 }
 
-// Run keeps incidents until ctx ends. It is called once.
+// Run keeps incidents until ctx ends, and then writes down what it has been told. It is called once.
 func (t *Tracker) Run(ctx context.Context) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -183,17 +196,27 @@ func (t *Tracker) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			t.finish(ctx)
 			return nil
 		case f := <-t.told:
 			f(t)
 			t.drain()
 			t.write(ctx, false)
 		case <-tick.C:
+			t.look()
 			t.write(ctx, true)
 		case <-sweep.C:
 			t.sweep(ctx)
 		}
 	}
+}
+
+// finish writes down what was told in the last moment: it may be why the gateway ends.
+func (t *Tracker) finish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	t.drain()
+	t.write(ctx, false)
 }
 
 // drain takes what else has been told, so that it is written together.
@@ -214,24 +237,23 @@ func (t *Tracker) begin(tr Trouble) {
 	}
 	m := t.models[tr.Model]
 	if m == nil {
-		m = newModel(tr, t.cfg)
+		m = newModel(tr, t.cfg, time.Now())
 		t.models[tr.Model] = m
 		t.open.Store(int64(len(t.models)))
 	}
-	if m.troubles[tr.Name] {
-		return
+	m.begin(tr)
+}
+
+// look finds out how things stand. What is told in between is only faster, and more exact: an incident neither begins
+// nor ends by it alone, since what is told may get lost.
+func (t *Tracker) look() {
+	for _, tr := range t.cfg.Troubles() {
+		t.begin(tr)
 	}
-	if tr.Onset.Before(m.onset) {
-		m.onset = tr.Onset
+	now := time.Now()
+	for name, m := range t.models {
+		m.look(name, t.cfg, now)
 	}
-	m.calmSince = tr.At
-	if !tr.Brief {
-		m.troubles[tr.Name] = true
-		m.kinds[tr.Name] = tr.Trigger
-	}
-	m.note(&adminv1.IncidentEvent{
-		Time: stamp(tr.At), Kind: tr.Trigger, Text: tr.Text, Actor: tr.Actor, Revision: tr.Revision, RequestId: tr.RequestID,
-	})
 }
 
 // write brings the store up to date: with what is new, or, at each tick, with all that is open.

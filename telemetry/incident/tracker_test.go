@@ -21,18 +21,33 @@ type gateway struct {
 	calls, failed atomic.Uint64
 	budget        atomic.Uint64 // percent left
 	samples       []*adminv1.SampleCall
+	sees          atomic.Pointer[sight]
 	stop          func()
+}
+
+// sight is what the gateway sees when it is asked.
+type sight struct {
+	troubles []Trouble
+	over     string // why no trouble stands any more; empty: they stand
+	help     Help
 }
 
 func startGateway(t *testing.T, name string, shelf Shelf) *gateway {
 	t.Helper()
 	g := new(gateway)
 	g.budget.Store(100)
+	g.sees.Store(new(sight))
 	g.Tracker = New(Config{
 		Gateway: name, Shelf: shelf, Logger: slog.New(slog.DiscardHandler),
-		Effect:  func(string) Effect { return Effect{Calls: g.calls.Load(), Failed: g.failed.Load()} },
-		Budget:  func(string) (float64, bool) { return float64(g.budget.Load()) / 100, true },
-		Samples: func(string) []*adminv1.SampleCall { return g.samples },
+		Effect:   func(string) Effect { return Effect{Calls: g.calls.Load(), Failed: g.failed.Load()} },
+		Budget:   func(string) (float64, bool) { return float64(g.budget.Load()) / 100, true },
+		Samples:  func(string) []*adminv1.SampleCall { return g.samples },
+		Troubles: func() []Trouble { return g.sees.Load().troubles },
+		Over: func(string, string) (string, time.Time, bool) {
+			s := g.sees.Load()
+			return s.over, time.Now(), s.over != ""
+		},
+		Helped: func(string) (string, Help) { return fmt.Sprint("help ", g.sees.Load().help), g.sees.Load().help },
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -173,24 +188,73 @@ func TestIncidentOfAGatewayThatEndedIsClosedByAnother(t *testing.T) {
 	})
 }
 
-// TestTroubleOfAVersionWithoutCallsIsOver: its breaker would never close.
-func TestTroubleOfAVersionWithoutCallsIsOver(t *testing.T) {
+// TestTroubleThatNobodyTellsOf begins and ends all the same, by what can be seen: telling may fail.
+func TestTroubleThatNobodyTellsOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
 		g := startGateway(t, "a", shelf)
-		g.Begin(breakerOpens("v8"))
-		settle()
+		g.sees.Store(&sight{troubles: []Trouble{breakerOpens("v8")}})
+		time.Sleep(10 * interval)
+		synctest.Wait()
+		if in := all(t, shelf); len(in) != 1 || in[0].GetRecovered() != nil || len(in[0].GetEvents()) != 1 {
+			t.Fatalf("while it can be seen: %v, want one incident with one event", in)
+		}
+		g.sees.Store(&sight{over: "v8 was taken out"})
 		over := time.Now()
-		g.Reconcile(func(model, trouble string) (string, bool) {
-			return "v8 has weight 0", model == "fraud" && trouble == "breaker v8"
-		})
-		time.Sleep(calm + 2*interval)
+		time.Sleep(calm + 3*interval)
 		synctest.Wait()
 		in := all(t, shelf)[0]
-		if !in.GetRecovered().AsTime().Equal(over) || in.GetMitigation() != "v8 has weight 0" {
-			t.Errorf("afterwards %v", in)
+		if r := in.GetRecovered(); r == nil || r.AsTime().Before(over) || r.AsTime().After(over.Add(interval)) || in.GetMitigated() != nil {
+			t.Errorf("afterwards %v, want it over at %v, and nobody's merit", in, over)
+		}
+		if e := in.GetEvents(); e[len(e)-1].GetText() != "v8 was taken out" {
+			t.Errorf("events %v", e)
 		}
 	})
+}
+
+// TestTroubleThatWasOverForLongEndsNothingSooner: what budgets say comes minutes late.
+func TestTroubleThatWasOverForLongEndsNothingSooner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		began := time.Now()
+		g.Begin(breakerOpens("v8"))
+		burns := Trouble{Model: "fraud", Name: "budget for availability", Trigger: BurnRate, At: began}
+		g.Begin(burns)
+		time.Sleep(4 * time.Minute)
+		closed := time.Now()
+		g.End("fraud", "breaker v8", "breaker of v8 closed", closed)
+		time.Sleep(90 * time.Second)
+		g.End("fraud", burns.Name, "no longer burns", began.Add(10*time.Second))
+		time.Sleep(calm + 2*interval)
+		synctest.Wait()
+		if in := all(t, shelf)[0]; in.GetRecovered() == nil || !in.GetRecovered().AsTime().Equal(closed) {
+			t.Errorf("recovered %v, want when the breaker closed, %v", in.GetRecovered().AsTime(), closed)
+		}
+	})
+}
+
+// TestBudgetDoesNotBlurAnOnset that a breaker knows exactly, and adds the time before it.
+func TestBudgetDoesNotBlurAnOnset(t *testing.T) {
+	for before, moved := range map[time.Duration]bool{burnBlur - time.Second: false, time.Minute: true} {
+		synctest.Test(t, func(t *testing.T) {
+			shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+			g := startGateway(t, "a", shelf)
+			tr := breakerOpens("v8")
+			g.Begin(tr)
+			burns := Trouble{Model: "fraud", Name: "budget", Trigger: BurnRate, At: time.Now(), Onset: tr.Onset.Add(-before)}
+			g.Begin(burns)
+			settle()
+			want := tr.Onset
+			if moved {
+				want = burns.Onset
+			}
+			if got := all(t, shelf)[0].GetOnset().AsTime(); !got.Equal(want) {
+				t.Errorf("a budget that burns %v before: onset %v, want %v", before, got, want)
+			}
+		})
+	}
 }
 
 // TestRollbackIsAnIncidentOfItsOwn that is mitigated by being one.
@@ -206,6 +270,49 @@ func TestRollbackIsAnIncidentOfItsOwn(t *testing.T) {
 		in := all(t, shelf)
 		if len(in) != 1 || !in[0].GetRecovered().AsTime().Equal(at) || in[0].GetTrigger() != "rollback" || in[0].GetEvents()[0].GetActor() != "anna" {
 			t.Errorf("after a rollback: %v", in)
+		}
+	})
+}
+
+// TestRollbackWhileAllIsWellDetectsNothing of what goes wrong afterwards, and mends nothing.
+func TestRollbackWhileAllIsWellDetectsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		a, b := startGateway(t, "a", shelf), startGateway(t, "b", shelf)
+		at := time.Now()
+		a.Begin(Trouble{Model: "fraud", Name: "rollback 7", Trigger: Rollback, At: at, Brief: true})
+		a.Mitigate("fraud", "rolled back", at)
+		time.Sleep(10 * time.Second)
+		for i, g := range []*gateway{b, a} { // the other one sees it first
+			tr := breakerOpens("v7")
+			g.Begin(tr)
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			in := all(t, shelf)
+			if len(in) != 1 || in[0].GetTrigger() != Breaker || in[0].GetMitigated() != nil ||
+				i == 0 && (!in[0].GetOnset().AsTime().Equal(tr.Onset) || !in[0].GetDetected().AsTime().Equal(tr.At)) {
+				t.Errorf("%d: %v, want an incident by a breaker since %v that nothing has mitigated", i, in, tr.Onset)
+			}
+		}
+	})
+}
+
+// TestOperatorWhoRollsBackNoticedFirst, if calls had failed before.
+func TestOperatorWhoRollsBackNoticedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		at := time.Now()
+		g.Begin(Trouble{Model: "fraud", Name: "rollback 7", Trigger: Rollback, At: at, Brief: true})
+		g.Mitigate("fraud", "rolled back", at)
+		settle()
+		tr := breakerOpens("v8")
+		tr.Onset = at.Add(-time.Minute)
+		g.Begin(tr)
+		settle()
+		in := all(t, shelf)[0]
+		if in.GetTrigger() != Rollback || !in.GetOnset().AsTime().Equal(tr.Onset) || !in.GetDetected().AsTime().Equal(at) || !in.GetMitigated().AsTime().Equal(at) {
+			t.Errorf("%v, want it to begin with the bad call and to be noticed and mitigated by the rollback", in)
 		}
 	})
 }
@@ -377,4 +484,22 @@ func (o *overtaken) Swap(ctx context.Context, key string, old, value []byte) (bo
 		o.ended = true
 	}
 	return o.Shelf.Swap(ctx, key, old, value)
+}
+
+// TestLastWordsAreWritten of a gateway that ends with what it tells.
+func TestLastWordsAreWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		for range 20 { // both are due at once: either may be taken first
+			g := startGateway(t, "a", shelf)
+			tr := breakerOpens("v8")
+			tr.Model = fmt.Sprint("m", time.Now().UnixNano())
+			g.Begin(tr)
+			g.stop()
+			time.Sleep(time.Second)
+		}
+		if n := len(all(t, shelf)); n != 20 {
+			t.Errorf("%d of 20 incidents are there", n)
+		}
+	})
 }

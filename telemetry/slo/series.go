@@ -28,24 +28,41 @@ const Step = 30 * time.Second
 const ringSteps = int64(Period / time.Hour)
 
 // Series is the past of one objective: in steps of 30 s for six hours, of an hour for 30
-// days, 12 KB in all. The zero value is empty. It is not safe for concurrent use.
+// days, 13 KB in all. The zero value is empty. It is not safe for concurrent use.
 type Series struct {
 	fine, coarse ring
-	seen         Counts // cumulative, as of the latest Add
+	seen         Counts           // cumulative, as of the latest Add
+	first        [ringSteps]int16 // of steps of fine with bad events: when the first one was, in ms from their beginning
 }
 
 // Add says what the cumulative counts are at a time that is not before the last one.
 // Call it at least every [Step]: what happened since the last time belongs to the step of now.
-func (s *Series) Add(now time.Time, cumulative Counts) {
+func (s *Series) Add(now time.Time, cumulative Counts) { s.AddSince(now, cumulative, time.Time{}) }
+
+// AddSince is Add for one who knows when the first of the bad events among the new ones was, less than a
+// [Step] before now; zero if nobody knows.
+func (s *Series) AddSince(now time.Time, cumulative Counts, firstBad time.Time) {
 	news := cumulative.since(s.seen)
 	s.seen = cumulative
+	before := s.fine.at
 	s.fine.add(now, Step, news)
+	if n := s.fine.at; news.Bad > 0 && (n != before || s.fine.step(n).Bad == news.Bad) {
+		s.first[n%ringSteps] = 0
+		if !firstBad.IsZero() {
+			// It may lie a little before the step in which it is counted.
+			offset := firstBad.Sub(time.Unix(0, n*int64(Step)))
+			s.first[n%ringSteps] = int16(min(max(offset, -Step), Step-1) / time.Millisecond)
+		}
+	}
 	s.coarse.add(now, time.Hour, news)
 }
 
 // Skip says what the cumulative counts are without taking them for events: they are of before
 // the objective.
 func (s *Series) Skip(cumulative Counts) { s.seen = cumulative }
+
+// Seen returns what the cumulative counts were at the latest Add or Skip.
+func (s *Series) Seen() Counts { return s.seen }
 
 // Last returns the events of the last d before the latest Add, in whole steps of which the
 // latest counts as one: of 30 s for up to six hours, else of an hour.
@@ -56,9 +73,9 @@ func (s *Series) Last(d time.Duration) Counts {
 	return s.coarse.last(int64(d / time.Hour))
 }
 
-// Onset returns since when the budget burns at least at a rate: the beginning of the first
-// of the latest steps of 30 s that all do, those without events aside. It is zero if the
-// latest step with events does not. It knows six hours.
+// Onset returns since when the budget burns at least at a rate: the first bad event in the first
+// of the latest steps of 30 s that all do, those without events aside, or the beginning of that step
+// if nobody knew the event's time. It is zero if the latest step with events does not. It knows six hours.
 func (s *Series) Onset(target, rate float64) time.Time {
 	first := int64(-1)
 	for n := s.fine.at; n > s.fine.at-ringSteps && n >= 0; n-- {
@@ -74,7 +91,7 @@ func (s *Series) Onset(target, rate float64) time.Time {
 	if first < 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, first*int64(Step))
+	return time.Unix(0, first*int64(Step)).Add(time.Duration(s.first[first%ringSteps]) * time.Millisecond)
 }
 
 // LastBurn returns the end of the latest step of 30 s in which the budget burnt at least at a rate,

@@ -38,8 +38,9 @@ type Incident struct {
 	Onset *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=onset,proto3" json:"onset,omitempty"`
 	// detected is when it was opened.
 	Detected *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=detected,proto3" json:"detected,omitempty"`
-	// mitigated is when callers were first helped: a breaker cut the version off, it lost its weight, or an
-	// operator rolled back. It is unset as long as nobody was.
+	// mitigated is since when callers of all gateways were helped, to the end: a breaker cut the version off and another
+	// one answered, it lost its weight, or an operator rolled back. It is unset as long as they are not, or are not any
+	// more: help does not count while 1 of 100 calls or more fail all the same.
 	Mitigated *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=mitigated,proto3" json:"mitigated,omitempty"`
 	// mitigation says how.
 	Mitigation string `protobuf:"bytes,6,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
@@ -290,7 +291,14 @@ type GatewayView struct {
 	// troubles are what it still sees; none if to this gateway all is well.
 	Troubles []string `protobuf:"bytes,2,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	// effect is what callers noticed at this gateway between onset and recovery.
-	Effect        *Effect `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"`
+	Effect *Effect `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"`
+	// mitigated is since when callers of this gateway were helped, unset while they are not; mitigation says how.
+	Mitigated *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=mitigated,proto3" json:"mitigated,omitempty"`
+	// See mitigated.
+	Mitigation string `protobuf:"bytes,5,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
+	// joined is when the gateway became part of the incident, the last time: it may have left it before, or have been
+	// restarted.
+	Joined        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=joined,proto3" json:"joined,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,6 +354,27 @@ func (x *GatewayView) GetEffect() *Effect {
 	return nil
 }
 
+func (x *GatewayView) GetMitigated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Mitigated
+	}
+	return nil
+}
+
+func (x *GatewayView) GetMitigation() string {
+	if x != nil {
+		return x.Mitigation
+	}
+	return ""
+}
+
+func (x *GatewayView) GetJoined() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Joined
+	}
+	return nil
+}
+
 // Effect is what callers noticed.
 type Effect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -353,7 +382,7 @@ type Effect struct {
 	Calls uint64 `protobuf:"varint,1,opt,name=calls,proto3" json:"calls,omitempty"`
 	// failed are those that ended with a failure of the server's or the gateway's.
 	Failed uint64 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
-	// fell_back are those that another version answered.
+	// fell_back are those that another version than the chosen one answered, without a failure.
 	FellBack uint64 `protobuf:"varint,3,opt,name=fell_back,json=fellBack,proto3" json:"fell_back,omitempty"`
 	// budget_before and budget_after are the shares of the error budget for availability that were left at detection and
 	// are left now, from 1 downwards; unset without an objective.
@@ -589,13 +618,13 @@ type Reliability struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// model names the route.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// incidents is their number, open those that are not over. Open ones count with the time until now.
+	// incidents is their number, without rollbacks; open those that are not over. Open ones count with the time until now.
 	Incidents uint32 `protobuf:"varint,2,opt,name=incidents,proto3" json:"incidents,omitempty"`
 	// See incidents.
 	Open uint32 `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
 	// since is the beginning of the time looked at.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	// mean and median time from onset to detection; unset without incidents that have both.
+	// mean and median time from onset to detection; unset without incidents.
 	MeanTimeToDetect *durationpb.Duration `protobuf:"bytes,5,opt,name=mean_time_to_detect,json=meanTimeToDetect,proto3" json:"mean_time_to_detect,omitempty"`
 	// See mean_time_to_detect.
 	MedianTimeToDetect *durationpb.Duration `protobuf:"bytes,6,opt,name=median_time_to_detect,json=medianTimeToDetect,proto3" json:"median_time_to_detect,omitempty"`
@@ -605,9 +634,20 @@ type Reliability struct {
 	MedianTimeToRecover *durationpb.Duration `protobuf:"bytes,8,opt,name=median_time_to_recover,json=medianTimeToRecover,proto3" json:"median_time_to_recover,omitempty"`
 	// uptime is the share of the time that lay in no outage, from 0 to 1. An outage lasts from the onset until
 	// callers were helped or, if they were not, until recovery.
-	Uptime        float64 `protobuf:"fixed64,9,opt,name=uptime,proto3" json:"uptime,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Uptime float64 `protobuf:"fixed64,9,opt,name=uptime,proto3" json:"uptime,omitempty"`
+	// rollbacks is the number of incidents in which nothing went wrong but that somebody rolled back. They have no part in
+	// the times: with nothing to detect, they would be detected and mended at once.
+	Rollbacks uint32 `protobuf:"varint,10,opt,name=rollbacks,proto3" json:"rollbacks,omitempty"`
+	// mean and median time from detection to mitigation, of incidents that were mitigated.
+	MeanTimeToMitigate *durationpb.Duration `protobuf:"bytes,11,opt,name=mean_time_to_mitigate,json=meanTimeToMitigate,proto3" json:"mean_time_to_mitigate,omitempty"`
+	// See mean_time_to_mitigate.
+	MedianTimeToMitigate *durationpb.Duration `protobuf:"bytes,12,opt,name=median_time_to_mitigate,json=medianTimeToMitigate,proto3" json:"median_time_to_mitigate,omitempty"`
+	// mean and median time from mitigation to recovery, of incidents that were mitigated and are over.
+	MeanTimeToHeal *durationpb.Duration `protobuf:"bytes,13,opt,name=mean_time_to_heal,json=meanTimeToHeal,proto3" json:"mean_time_to_heal,omitempty"`
+	// See mean_time_to_heal.
+	MedianTimeToHeal *durationpb.Duration `protobuf:"bytes,14,opt,name=median_time_to_heal,json=medianTimeToHeal,proto3" json:"median_time_to_heal,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Reliability) Reset() {
@@ -701,6 +741,41 @@ func (x *Reliability) GetUptime() float64 {
 		return x.Uptime
 	}
 	return 0
+}
+
+func (x *Reliability) GetRollbacks() uint32 {
+	if x != nil {
+		return x.Rollbacks
+	}
+	return 0
+}
+
+func (x *Reliability) GetMeanTimeToMitigate() *durationpb.Duration {
+	if x != nil {
+		return x.MeanTimeToMitigate
+	}
+	return nil
+}
+
+func (x *Reliability) GetMedianTimeToMitigate() *durationpb.Duration {
+	if x != nil {
+		return x.MedianTimeToMitigate
+	}
+	return nil
+}
+
+func (x *Reliability) GetMeanTimeToHeal() *durationpb.Duration {
+	if x != nil {
+		return x.MeanTimeToHeal
+	}
+	return nil
+}
+
+func (x *Reliability) GetMedianTimeToHeal() *durationpb.Duration {
+	if x != nil {
+		return x.MedianTimeToHeal
+	}
+	return nil
 }
 
 // ListIncidentsRequest selects incidents.
@@ -1075,11 +1150,16 @@ const file_sluice_admin_v1_incidents_proto_rawDesc = "" +
 	"\x05actor\x18\x05 \x01(\tR\x05actor\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\a \x01(\tR\trequestId\"\x90\x01\n" +
+	"request_id\x18\a \x01(\tR\trequestId\"\x9e\x02\n" +
 	"\vGatewayView\x124\n" +
 	"\aupdated\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x1a\n" +
 	"\btroubles\x18\x02 \x03(\tR\btroubles\x12/\n" +
-	"\x06effect\x18\x03 \x01(\v2\x17.sluice.admin.v1.EffectR\x06effect\"\xc8\x01\n" +
+	"\x06effect\x18\x03 \x01(\v2\x17.sluice.admin.v1.EffectR\x06effect\x128\n" +
+	"\tmitigated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tmitigated\x12\x1e\n" +
+	"\n" +
+	"mitigation\x18\x05 \x01(\tR\n" +
+	"mitigation\x122\n" +
+	"\x06joined\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\"\xc8\x01\n" +
 	"\x06Effect\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x16\n" +
 	"\x06failed\x18\x02 \x01(\x04R\x06failed\x12\x1b\n" +
@@ -1101,7 +1181,7 @@ const file_sluice_admin_v1_incidents_proto_rawDesc = "" +
 	"ActionItem\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x12\n" +
-	"\x04done\x18\x03 \x01(\bR\x04done\"\xd3\x03\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"\xa1\x06\n" +
 	"\vReliability\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x1c\n" +
 	"\tincidents\x18\x02 \x01(\rR\tincidents\x12\x12\n" +
@@ -1111,7 +1191,13 @@ const file_sluice_admin_v1_incidents_proto_rawDesc = "" +
 	"\x15median_time_to_detect\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x12medianTimeToDetect\x12J\n" +
 	"\x14mean_time_to_recover\x18\a \x01(\v2\x19.google.protobuf.DurationR\x11meanTimeToRecover\x12N\n" +
 	"\x16median_time_to_recover\x18\b \x01(\v2\x19.google.protobuf.DurationR\x13medianTimeToRecover\x12\x16\n" +
-	"\x06uptime\x18\t \x01(\x01R\x06uptime\"V\n" +
+	"\x06uptime\x18\t \x01(\x01R\x06uptime\x12\x1c\n" +
+	"\trollbacks\x18\n" +
+	" \x01(\rR\trollbacks\x12L\n" +
+	"\x15mean_time_to_mitigate\x18\v \x01(\v2\x19.google.protobuf.DurationR\x12meanTimeToMitigate\x12P\n" +
+	"\x17median_time_to_mitigate\x18\f \x01(\v2\x19.google.protobuf.DurationR\x14medianTimeToMitigate\x12D\n" +
+	"\x11mean_time_to_heal\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0emeanTimeToHeal\x12H\n" +
+	"\x13median_time_to_heal\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x10medianTimeToHeal\"V\n" +
 	"\x14ListIncidentsRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
 	"\x04open\x18\x02 \x01(\bR\x04open\x12\x14\n" +
@@ -1181,29 +1267,35 @@ var file_sluice_admin_v1_incidents_proto_depIdxs = []int32{
 	14, // 8: sluice.admin.v1.IncidentEvent.time:type_name -> google.protobuf.Timestamp
 	14, // 9: sluice.admin.v1.GatewayView.updated:type_name -> google.protobuf.Timestamp
 	3,  // 10: sluice.admin.v1.GatewayView.effect:type_name -> sluice.admin.v1.Effect
-	14, // 11: sluice.admin.v1.SampleCall.time:type_name -> google.protobuf.Timestamp
-	14, // 12: sluice.admin.v1.Reliability.since:type_name -> google.protobuf.Timestamp
-	15, // 13: sluice.admin.v1.Reliability.mean_time_to_detect:type_name -> google.protobuf.Duration
-	15, // 14: sluice.admin.v1.Reliability.median_time_to_detect:type_name -> google.protobuf.Duration
-	15, // 15: sluice.admin.v1.Reliability.mean_time_to_recover:type_name -> google.protobuf.Duration
-	15, // 16: sluice.admin.v1.Reliability.median_time_to_recover:type_name -> google.protobuf.Duration
-	0,  // 17: sluice.admin.v1.ListIncidentsResponse.incidents:type_name -> sluice.admin.v1.Incident
-	6,  // 18: sluice.admin.v1.ListIncidentsResponse.reliability:type_name -> sluice.admin.v1.Reliability
-	0,  // 19: sluice.admin.v1.GetIncidentResponse.incident:type_name -> sluice.admin.v1.Incident
-	16, // 20: sluice.admin.v1.GetIncidentResponse.changes:type_name -> sluice.routing.v1.Change
-	0,  // 21: sluice.admin.v1.AnnotateIncidentResponse.incident:type_name -> sluice.admin.v1.Incident
-	2,  // 22: sluice.admin.v1.Incident.GatewaysEntry.value:type_name -> sluice.admin.v1.GatewayView
-	7,  // 23: sluice.admin.v1.IncidentService.ListIncidents:input_type -> sluice.admin.v1.ListIncidentsRequest
-	9,  // 24: sluice.admin.v1.IncidentService.GetIncident:input_type -> sluice.admin.v1.GetIncidentRequest
-	11, // 25: sluice.admin.v1.IncidentService.AnnotateIncident:input_type -> sluice.admin.v1.AnnotateIncidentRequest
-	8,  // 26: sluice.admin.v1.IncidentService.ListIncidents:output_type -> sluice.admin.v1.ListIncidentsResponse
-	10, // 27: sluice.admin.v1.IncidentService.GetIncident:output_type -> sluice.admin.v1.GetIncidentResponse
-	12, // 28: sluice.admin.v1.IncidentService.AnnotateIncident:output_type -> sluice.admin.v1.AnnotateIncidentResponse
-	26, // [26:29] is the sub-list for method output_type
-	23, // [23:26] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	14, // 11: sluice.admin.v1.GatewayView.mitigated:type_name -> google.protobuf.Timestamp
+	14, // 12: sluice.admin.v1.GatewayView.joined:type_name -> google.protobuf.Timestamp
+	14, // 13: sluice.admin.v1.SampleCall.time:type_name -> google.protobuf.Timestamp
+	14, // 14: sluice.admin.v1.Reliability.since:type_name -> google.protobuf.Timestamp
+	15, // 15: sluice.admin.v1.Reliability.mean_time_to_detect:type_name -> google.protobuf.Duration
+	15, // 16: sluice.admin.v1.Reliability.median_time_to_detect:type_name -> google.protobuf.Duration
+	15, // 17: sluice.admin.v1.Reliability.mean_time_to_recover:type_name -> google.protobuf.Duration
+	15, // 18: sluice.admin.v1.Reliability.median_time_to_recover:type_name -> google.protobuf.Duration
+	15, // 19: sluice.admin.v1.Reliability.mean_time_to_mitigate:type_name -> google.protobuf.Duration
+	15, // 20: sluice.admin.v1.Reliability.median_time_to_mitigate:type_name -> google.protobuf.Duration
+	15, // 21: sluice.admin.v1.Reliability.mean_time_to_heal:type_name -> google.protobuf.Duration
+	15, // 22: sluice.admin.v1.Reliability.median_time_to_heal:type_name -> google.protobuf.Duration
+	0,  // 23: sluice.admin.v1.ListIncidentsResponse.incidents:type_name -> sluice.admin.v1.Incident
+	6,  // 24: sluice.admin.v1.ListIncidentsResponse.reliability:type_name -> sluice.admin.v1.Reliability
+	0,  // 25: sluice.admin.v1.GetIncidentResponse.incident:type_name -> sluice.admin.v1.Incident
+	16, // 26: sluice.admin.v1.GetIncidentResponse.changes:type_name -> sluice.routing.v1.Change
+	0,  // 27: sluice.admin.v1.AnnotateIncidentResponse.incident:type_name -> sluice.admin.v1.Incident
+	2,  // 28: sluice.admin.v1.Incident.GatewaysEntry.value:type_name -> sluice.admin.v1.GatewayView
+	7,  // 29: sluice.admin.v1.IncidentService.ListIncidents:input_type -> sluice.admin.v1.ListIncidentsRequest
+	9,  // 30: sluice.admin.v1.IncidentService.GetIncident:input_type -> sluice.admin.v1.GetIncidentRequest
+	11, // 31: sluice.admin.v1.IncidentService.AnnotateIncident:input_type -> sluice.admin.v1.AnnotateIncidentRequest
+	8,  // 32: sluice.admin.v1.IncidentService.ListIncidents:output_type -> sluice.admin.v1.ListIncidentsResponse
+	10, // 33: sluice.admin.v1.IncidentService.GetIncident:output_type -> sluice.admin.v1.GetIncidentResponse
+	12, // 34: sluice.admin.v1.IncidentService.AnnotateIncident:output_type -> sluice.admin.v1.AnnotateIncidentResponse
+	32, // [32:35] is the sub-list for method output_type
+	29, // [29:32] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_sluice_admin_v1_incidents_proto_init() }
