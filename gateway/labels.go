@@ -68,6 +68,7 @@ type prediction struct {
 	held     int    // its part of director.reading
 	identity labels.Identity
 	room     []byte // for the id
+	fields   []hpack.HeaderField
 }
 
 var predictions = sync.Pool{New: func() any { return new(prediction) }}
@@ -126,7 +127,9 @@ func (p *prediction) AppendTrailers(fields []hpack.HeaderField) []hpack.HeaderFi
 	p.drop()
 	p.version.Predicted(max(1, id.Prediction.Rows()))
 	p.room = p.director.signer.Append(p.room[:0], id)
-	return append(fields, hpack.HeaderField{Name: predictionField, Value: string(p.room), Sensitive: true})
+	// The upstream's trailers have no room for one more, and the relay keeps none of these slices.
+	p.fields = append(append(p.fields[:0], fields...), hpack.HeaderField{Name: predictionField, Value: string(p.room), Sensitive: true})
+	return p.fields
 }
 
 // outputs decodes the answer that was kept. Of a compressed one it is assumed that gzip was used, as nearly all are.
@@ -145,6 +148,7 @@ func (p *prediction) free() {
 	}
 	p.drop()
 	p.identity.Prediction.Clear()
-	*p = prediction{body: p.body, room: p.room, identity: labels.Identity{Prediction: p.identity.Prediction}}
+	clear(p.fields)
+	*p = prediction{body: p.body, room: p.room, fields: p.fields, identity: labels.Identity{Prediction: p.identity.Prediction}}
 	predictions.Put(p)
 }
