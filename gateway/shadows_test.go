@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "sluice/proto/inference"
+	"sluice/proto/inference/redact"
 	"sluice/routing"
 	"sluice/shadow"
 	"sluice/shadow/compare"
@@ -319,6 +321,10 @@ func TestShadowsBreakerIsItsOwn(t *testing.T) {
 	if r.shadow(t, "v9").Dropped[shadow.BreakerOpen] == 0 {
 		t.Fatal("the shadow's breaker has not opened")
 	}
+	if m := r.shadows.list()[0]; m.Admit(time.Now()) {
+		m.Withdraw(shadow.Ended)
+		t.Error("copies are made though the breaker is open")
+	}
 	if a := r.call(modelInfer, infer("fraud", ""), "sluice-version", "v9"); a.info().GetReason() == "BREAKER_OPEN" || a.message != "broken" {
 		t.Errorf("a call that asks for the version got %v %q", a.code, a.message)
 	}
@@ -462,6 +468,29 @@ func TestCopiesAreShedFirst(t *testing.T) {
 	}
 }
 
+// Of calls that differ, values are shown as far as the route says, and none without its word.
+func TestExamplesShowWhatTheRouteAllows(t *testing.T) {
+	for settings, want := range map[string]string{
+		"":                                "",
+		", examples: {redact: [nothing]}": "1 and 2",
+		", examples: {redact: [score]}":   redact.Hidden + " and " + redact.Hidden,
+		`, examples: {redact: ["*"], keep: [output.score]}`: "1 and 2",
+		`, examples: {redact: ["*"], keep: ["another"]}`:    redact.Hidden + " and " + redact.Hidden,
+	} {
+		r := start(t, withShadow(serve(t, says(1)).addr, serve(t, says(2)).addr, settings))
+		r.call(modelInfer, infer("fraud", ""))
+		got := ""
+		if e := r.shadow(t, "v9").Worst; len(e) != 1 {
+			t.Fatalf("%d examples", len(e))
+		} else if c := e[0].Call; c != nil {
+			got = fmt.Sprintf("%v and %v", c.Caller[0].Data[0], c.Shadow[0].Data[0])
+		}
+		if got != want {
+			t.Errorf("%q shows %q, want %q", settings, got, want)
+		}
+	}
+}
+
 // What the mirror has counted is what the metrics say.
 func TestShadowMetrics(t *testing.T) {
 	r := start(t, withShadow(serve(t, says(1)).addr, serve(t, says(2)).addr, ""))
@@ -573,23 +602,13 @@ func (r *rig) version(t *testing.T, name string) *routing.Version {
 // Whoever replays waits for room, however large the calls are, and however slow the server is:
 // none is dropped.
 func TestReplayWaitsForRoom(t *testing.T) {
-	const calls, size = 120, 300 << 10 // more than twice what a mirror holds
+	t.Parallel()
+	const calls, size = 50, 1 << 20 // three times what a mirror holds
 	dir := t.TempDir()
-	quiet := slog.New(slog.DiscardHandler)
-	recorder := tape.New(dir, "fraud", tape.Settings{MaxBytes: 1 << 30, Retain: time.Hour}, quiet)
-	kept := (&tape.Call{Path: modelInfer, Version: "v7", Code: uint32(codes.Internal),
-		Request: frame(0, mustMarshal(t, &pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{make([]byte, size)}}))}).Copy()
-	for n := range uint64(calls) {
-		r := recorder
-		r.Offer(kept)
-		for written := uint64(0); written <= n; written, _ = r.Counts() {
-			time.Sleep(100 * time.Microsecond)
-		}
-	}
-	recorder.Close()
+	keep(t, dir, calls, &pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{make([]byte, size)}})
 	v9 := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(time.Second)
 		fails(codes.Internal, "no")(w, r)
 	})
 	r := start(t, withShadow(serve(t, nil).addr, v9.addr, ""), func(c *Config) { c.CaptureDir = dir })
@@ -598,6 +617,64 @@ func TestReplayWaitsForRoom(t *testing.T) {
 	err := r.Replay(t.Context(), Replay{Version: r.version(t, "v9"), Rate: 100_000}, func(n uint64, now shadow.Status) error { read, at = n, now; return nil })
 	if err != nil || read != calls || at.Compared != calls || at.Mismatched != 0 {
 		t.Errorf("%d read, %+v, %v", read, at.Counts, err)
+	}
+}
+
+// keep writes calls of v7, which failed, into a folder as a gateway does.
+func keep(t testing.TB, dir string, calls int, m *pb.ModelInferRequest) {
+	t.Helper()
+	r := tape.New(dir, "fraud", tape.Settings{MaxBytes: 1 << 30, Retain: time.Hour}, slog.New(slog.DiscardHandler))
+	defer r.Close()
+	kept := (&tape.Call{Path: modelInfer, Version: "v7", Code: uint32(codes.Internal), Request: frame(0, mustMarshal(t, m))}).Copy()
+	for n := range uint64(calls) {
+		r.Offer(kept)
+		for written := uint64(0); written <= n; written, _ = r.Counts() {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
+
+// Calls of sequences would mix with those that the server is just being asked.
+func TestReplayLeavesSequencesOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	keep(t, dir, 3, &pb.ModelInferRequest{ModelName: "fraud", Parameters: map[string]*pb.InferParameter{
+		"sequence_id": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 3}}}})
+	r := start(t, withShadow(serve(t, nil).addr, serve(t, nil).addr, ", sequences: true"), func(c *Config) { c.CaptureDir = dir })
+	for _, asked := range []bool{false, true} {
+		var at shadow.Status
+		err := r.Replay(t.Context(), Replay{Version: r.version(t, "v9"), Rate: 1000, Sequences: asked}, func(_ uint64, now shadow.Status) error { at = now; return nil })
+		if err != nil || (at.Dropped[shadow.Sequence] == 3) == asked || (at.Compared == 3) != asked {
+			t.Errorf("sequences %v: %+v, %v", asked, at.Counts, err)
+		}
+	}
+}
+
+// The calls that are kept are those that a shadow of the same share gets.
+func TestKeptCallsAreThoseOfTheShadows(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	v9 := serve(t, nil)
+	r := start(t, strings.Replace(withShadow(serve(t, nil).addr, v9.addr, ""), "percent: 100", "percent: 50", 1)+"    capture: {percent: 50}\n", func(c *Config) { c.CaptureDir = dir })
+	for i := range 60 {
+		r.call(modelInfer, infer("fraud", ""), "x-request-id", fmt.Sprint(i))
+	}
+	s := r.shadow(t, "v9")
+	r.until(t, "the calls are written", func() bool { return r.metrics(t)[`sluice_kept_calls_total{model="fraud"}`] == float64(s.Offered) })
+	shadowed := make(map[string]bool)
+	for _, c := range v9.of(modelInfer) {
+		shadowed[c.one("x-request-id")] = true
+	}
+	files, err := tape.Files(dir, "fraud", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := make(map[string]bool)
+	if err := tape.Read(files, func(c *tape.Call) error { kept[c.RequestID] = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(kept, shadowed) || len(kept) == 0 || len(kept) == 60 {
+		t.Errorf("kept are %v, the shadow got %v", kept, shadowed)
 	}
 }
 

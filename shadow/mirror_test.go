@@ -444,9 +444,8 @@ func TestVerdictsAreOfOneServerByOneSetOfRules(t *testing.T) {
 // The deadline of one call holds, though the worker finds something to do whenever it looks.
 func TestDeadlineHoldsUnderLoad(t *testing.T) {
 	r := newRig(t, serve(t, hangs), Limits{Deadline: 300 * time.Millisecond}, Settings{})
-	end := time.Now().Add(patience)
 	r.renaming = func() { // in the worker, which thus has never done everything
-		if r.Totals().Failed[Deadline] == 0 && time.Now().Before(end) {
+		if r.Totals().Failed[Deadline] == 0 {
 			r.offer(Copy{Path: "/no/rename"}, []byte("x"), nil)
 		}
 	}

@@ -256,6 +256,7 @@ func (s *shadowShow) write(out io.Writer) {
 	}
 	_ = w.Flush() // whoever has closed out has seen enough
 	fmt.Fprintf(out, "of %d calls, %d failed\n", calls, failed)
+	fmt.Fprintln(out, "latencies are of this machine, whose processors clients, models and the gateway share; docs/performance.md has what shadows cost callers")
 	fmt.Fprintln(out, "\"models disagree on\" is how often both, asked directly about the same penguins, name different species")
 }
 
