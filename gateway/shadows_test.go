@@ -603,29 +603,46 @@ func (r *rig) version(t *testing.T, name string) *routing.Version {
 // none is dropped.
 func TestReplayWaitsForRoom(t *testing.T) {
 	t.Parallel()
-	const calls, size = 50, 1 << 20 // three times what a mirror holds
-	dir := t.TempDir()
-	keep(t, dir, calls, &pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{make([]byte, size)}})
-	v9 := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		time.Sleep(time.Second)
-		fails(codes.Internal, "no")(w, r)
-	})
-	r := start(t, withShadow(serve(t, nil).addr, v9.addr, ""), func(c *Config) { c.CaptureDir = dir })
-	var read uint64
-	var at shadow.Status
-	err := r.Replay(t.Context(), Replay{Version: r.version(t, "v9"), Rate: 100_000}, func(n uint64, now shadow.Status) error { read, at = n, now; return nil })
-	if err != nil || read != calls || at.Compared != calls || at.Mismatched != 0 {
-		t.Errorf("%d read, %+v, %v", read, at.Counts, err)
+	const calls = 40 // each of them takes more than a hundredth of what a mirror holds, some an eighth
+	for name, c := range map[string]struct {
+		size       int
+		compressed bool
+	}{"as they are": {1 << 20, false}, "compressed": {4 << 20, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			m := &pb.ModelInferRequest{ModelName: "fraud", RawInputContents: [][]byte{make([]byte, c.size)}}
+			request, encoding := frame(0, mustMarshal(t, m)), ""
+			if c.compressed {
+				var err error
+				if request, err = io.ReadAll(gzipped(t, m)); err != nil {
+					t.Fatal(err)
+				}
+				encoding = "gzip"
+			}
+			keep(t, dir, calls, encoding, request)
+			v9 := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				time.Sleep(500 * time.Millisecond)
+				fails(codes.Internal, "no")(w, r)
+			})
+			r := start(t, withShadow(serve(t, nil).addr, v9.addr, ""), func(c *Config) { c.CaptureDir = dir })
+			var read uint64
+			var at shadow.Status
+			err := r.Replay(t.Context(), Replay{Version: r.version(t, "v9"), Rate: 100_000}, func(n uint64, now shadow.Status) error { read, at = n, now; return nil })
+			if err != nil || read != calls || at.Compared != calls || at.Mismatched != 0 {
+				t.Errorf("%d read, %+v, %v", read, at.Counts, err)
+			}
+		})
 	}
 }
 
 // keep writes calls of v7, which failed, into a folder as a gateway does.
-func keep(t testing.TB, dir string, calls int, m *pb.ModelInferRequest) {
+func keep(t testing.TB, dir string, calls int, encoding string, request []byte) {
 	t.Helper()
 	r := tape.New(dir, "fraud", tape.Settings{MaxBytes: 1 << 30, Retain: time.Hour}, slog.New(slog.DiscardHandler))
 	defer r.Close()
-	kept := (&tape.Call{Path: modelInfer, Version: "v7", Code: uint32(codes.Internal), Request: frame(0, mustMarshal(t, m))}).Copy()
+	kept := (&tape.Call{Path: modelInfer, Version: "v7", Code: uint32(codes.Internal), Encoding: encoding, Request: request}).Copy()
 	for n := range uint64(calls) {
 		r.Offer(kept)
 		for written := uint64(0); written <= n; written, _ = r.Counts() {
@@ -638,8 +655,8 @@ func keep(t testing.TB, dir string, calls int, m *pb.ModelInferRequest) {
 func TestReplayLeavesSequencesOut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	keep(t, dir, 3, &pb.ModelInferRequest{ModelName: "fraud", Parameters: map[string]*pb.InferParameter{
-		"sequence_id": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 3}}}})
+	keep(t, dir, 3, "", frame(0, mustMarshal(t, &pb.ModelInferRequest{ModelName: "fraud", Parameters: map[string]*pb.InferParameter{
+		"sequence_id": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 3}}}})))
 	r := start(t, withShadow(serve(t, nil).addr, serve(t, nil).addr, ", sequences: true"), func(c *Config) { c.CaptureDir = dir })
 	for _, asked := range []bool{false, true} {
 		var at shadow.Status

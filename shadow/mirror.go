@@ -132,12 +132,15 @@ func (m *Mirror) full() bool {
 }
 
 // Room reports whether a copy would be taken now, for somebody who offers alone and can
-// wait. One that is too large for an empty mirror would be dropped.
+// wait, and would not be dropped once it is uncompressed. One that is too large for an empty
+// mirror would be all the same.
 func (m *Mirror) Room(c *Copy) bool {
+	const spare = 2 * maxPlain // for this one, and one that is just being looked at
 	j := newJob(c)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.n == 0 && m.inFlight == 0 || m.n < len(m.queue) && m.bytes+j.size <= m.limits.Bytes && !m.full()
+	return m.n == 0 && m.inFlight == 0 ||
+		(m.n == 0 || j.measured && m.n < len(m.queue)) && m.bytes+j.size+spare <= m.limits.Bytes && !m.full()
 }
 
 // Decline counts a call that was sampled, and of which no copy is wanted now.

@@ -49,13 +49,19 @@ func serve(t testing.TB, handle grpc.StreamHandler, options ...grpc.ServerOption
 // says that it is compressed.
 func serveZipped(t testing.TB, body []byte) string {
 	t.Helper()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/grpc")
 		w.Header().Set("Grpc-Encoding", "gzip")
 		_, _ = w.Write(body)
 		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
-	}))
+	})
+}
+
+// serveHTTP starts a server that knows nothing of gRPC.
+func serveHTTP(t testing.TB, handle http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handle)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
