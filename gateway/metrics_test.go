@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -237,4 +238,31 @@ func TestUnseenCallsAreCounted(t *testing.T) {
 	_ = resp.Body.Close()
 	want(t, r.metrics(t), "sluice_call_duration_seconds", map[string]float64{`{code="INTERNAL",model="_OTHER",version=""}`: 1})
 	want(t, r.metrics(t), "sluice_refused_calls_total", map[string]float64{`{model="_OTHER",reason="BAD_REQUEST",version=""}`: 1})
+}
+
+// A call that its caller gives up is one that was cancelled, and so is its attempt.
+func TestCallsGivenUpAreCountedAsCancelled(t *testing.T) {
+	begun := make(chan struct{})
+	v7 := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(begun)
+		<-r.Context().Done()
+	})
+	r := start(t, routesOf(version("v7", v7.addr)))
+	ctx, giveUp := context.WithCancel(t.Context())
+	go func() {
+		<-begun
+		giveUp()
+	}()
+	if a, err := r.try(ctx, modelInfer, infer("fraud", "")); err == nil {
+		t.Fatalf("got %+v of a call that was given up", a)
+	}
+	r.until(t, "the call is counted", func() bool {
+		return r.metrics(t)[`sluice_call_duration_seconds{code="CANCELLED",model="fraud",version="v7"}`] == 1
+	})
+	all := r.metrics(t)
+	want(t, all, "sluice_attempts_total", map[string]float64{
+		`{kind="primary",model="fraud",outcome="excluded",reason="CANCELLED",version="v7"}`: 1,
+	})
+	want(t, all, "sluice_refused_calls_total", map[string]float64{})
+	want(t, all, "sluice_slo_calls_total", map[string]float64{`{model="fraud",objective="availability"}`: 0})
 }

@@ -234,6 +234,11 @@ routes:
 		for _, s := range rc.all() {
 			if a := attributes(s.GetAttributes()); s.GetKind() == otlp.Span_SPAN_KIND_SERVER {
 				got[a["sluice.request_id"]] = a["sluice.kept"]
+				reason := "split"
+				if _, asked := map[string]bool{"forced": true, "failed-1": true, "failed-2": true, "cut-off": true}[a["sluice.request_id"]]; asked {
+					reason = "targeting_match"
+				}
+				wantAttributes(t, s, map[string]string{"feature_flag.result.reason": reason})
 				if a["sluice.request_id"] == "cut-off" {
 					if len(s.GetEvents()) != 1 || attributes(s.GetEvents()[0].GetAttributes())["sluice.reason"] != "BREAKER_OPEN" {
 						t.Errorf("the refusal by the breaker is no event: %v", s.GetEvents())

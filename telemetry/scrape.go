@@ -166,7 +166,6 @@ func (s *scraper) read(body io.Writer, encoder expfmt.Encoder, from Reader) erro
 			}
 		}
 	}
-	s.lines.labels = nil // they are those of the values
 	return nil
 }
 

@@ -279,6 +279,14 @@ func TestExemplarsNameTracesThatAreKept(t *testing.T) {
 	if !line.MatchString(text) || strings.Count(text, "trace_id=") != 1 {
 		t.Errorf("no exemplar of trace %s, or others:\n%s", parentTrace, text)
 	}
+	// The library writes lines with exemplars, of each metric by itself.
+	again := kept
+	again.Series = tel.Series("spam", "v1")
+	tel.Record(&again)
+	text = get(t, tel.Handler(), "Accept", asOpenMetrics).Body.String()
+	if strings.Count(text, "trace_id=") != 2 || strings.Count(text, "# TYPE sluice_call_duration_seconds histogram\n") != 1 {
+		t.Errorf("want two exemplars and one head:\n%s", text)
+	}
 	if text := get(t, tel.Handler()).Body.String(); strings.Contains(text, "trace_id") {
 		t.Error("there are exemplars in a format that has none")
 	}

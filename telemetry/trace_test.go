@@ -58,6 +58,18 @@ func FuzzTraceparent(f *testing.F) {
 	})
 }
 
+// Flags without a meaning are not passed on; that the trace's id is random is.
+func TestUnknownFlagsAreNotPassedOn(t *testing.T) {
+	var tr Trace
+	var p Traceparent
+	if !tr.parse("00-" + parentTrace + "-" + parentSpan + "-ff") {
+		t.Fatal("it names no trace")
+	}
+	if got, want := p.Write(&tr, tr.Parent), "00-"+parentTrace+"-"+parentSpan+"-03"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // A caller's word counts only where the sampling says so; otherwise the share of calls is as asked.
 func TestSamplingFollowsParentOrRatio(t *testing.T) {
 	const sampled, unsampled = "00-" + parentTrace + "-" + parentSpan + "-01", "00-" + parentTrace + "-" + parentSpan + "-00"
