@@ -132,7 +132,7 @@ routes:
     weights: {v2: 1}
     fallback: {to: [v1], on: [INTERNAL]}
     shadow: [{version: v3, percent: 100}]
-`, model, v1.addr, v2.addr, v3.addr))
+`, model, v1.addr, v2.addr, v3.addr), "--drain-delay", "0s")
 	ctx := within(t, 10*time.Second, "traceparent", "00-"+theirTrace+"-"+theirSpan+"-01", "x-request-id", "night-shift")
 	if a := infer(ctx, dial(t, s.addr), sample.NewRequest(model, heldBack()[0].Measurements)); a.err != nil {
 		t.Fatal(a.err)
