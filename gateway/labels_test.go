@@ -253,6 +253,21 @@ func TestABatchHasOneIdentityForAllItsRows(t *testing.T) {
 	}
 }
 
+// What one answer predicted is not left for a call that predicts nothing of that kind.
+func TestNothingIsLeftOfAnotherCallsPrediction(t *testing.T) {
+	signer := labels.NewSigner()
+	s := serve(t, scores(t, 0, 1<<20, false))
+	r := start(t, labelledRoutesTo(s.addr, s.addr), labelled(signer))
+	for range 50 {
+		if id := identityOf(t, signer, r.call(modelInfer, message(fraud))); id.Prediction.Rows() != 1 {
+			t.Fatalf("got %+v, want a prediction", id)
+		}
+		if id := identityOf(t, signer, r.call("/shop.Checkout/Price", message(fraud))); id.Prediction.Kind != labels.None {
+			t.Fatalf("got %+v, want no prediction", id)
+		}
+	}
+}
+
 // All that a route says of labels reaches the monitor.
 func TestSettingsOfLabelsReachTheMonitor(t *testing.T) {
 	r := start(t, `

@@ -17,6 +17,7 @@ import (
 	"sluice/proto/inference/tensor"
 	labelsv1 "sluice/proto/sluice/labels/v1"
 	"sluice/telemetry/labels"
+	"sluice/telemetry/labels/score"
 )
 
 // aWhile is long enough for counts to be exchanged, at 5 s a step.
@@ -90,7 +91,7 @@ func TestEachRowOfABatchHasItsLabel(t *testing.T) {
 			{ID: id, Row: 0, Truth: labels.TrueClass, Class: "honest"},
 			{ID: id, Row: 1, Truth: labels.TrueClass, Class: "honest"},
 			{ID: id, Row: 1, Truth: labels.TrueClass, Class: "fraud"}, // too late
-			{ID: id, Row: 2, Truth: labels.TrueClass, Class: "fraud"},
+			{ID: id, Row: 2, Truth: labels.TrueClass, Class: "honest"},
 			{ID: id, Row: 3, Truth: labels.TrueClass, Class: "fraud"},
 			{ID: id, Row: labels.NoRow, Truth: labels.TrueClass, Class: "fraud"},
 		}
@@ -105,13 +106,121 @@ func TestEachRowOfABatchHasItsLabel(t *testing.T) {
 			}
 		}
 		r := of(m, v1)
-		// Honest was right with 0.9 and took 0.8 for fraud; fraud was right with 0.6.
-		brier := (0.1*0.1 + 0.8*0.8 + 0.4*0.4) / 3
-		if r.Current.Labels != 3 || r.Current.Errors != 1 || math.Abs(r.Current.Accuracy-2./3) > 1e-9 || math.Abs(r.Current.Brier-brier) > 1e-4 {
-			t.Errorf("%+v, want one error of three and a Brier score of %.4f", r.Current, brier)
+		// Honest was expected with 0.9, and then, when it came again, fraud with 0.8 and 0.6.
+		brier := (0.1*0.1 + 0.8*0.8 + 0.6*0.6) / 3
+		if r.Current.Labels != 3 || r.Current.Errors != 2 || math.Abs(r.Current.Accuracy-1./3) > 1e-9 || math.Abs(r.Current.Brier-brier) > 1e-4 {
+			t.Errorf("%+v, want two errors of three and a Brier score of %.4f", r.Current, brier)
 		}
 		if r.Predictions != 3 || r.Labelled != 3 {
 			t.Errorf("%d of %d labelled, want three of three", r.Labelled, r.Predictions)
+		}
+	})
+}
+
+func TestEachRowOfABatchOfNumbersHasItsLabel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := settings()
+		s.Predicts, s.Classes = labels.Number, nil
+		g := start(t, 1, s, nil)
+		id := string(g.signer.Append(nil, &labels.Identity{Nonce: g.rng.Uint64(), At: time.Now(), Model: "m", Version: "v1",
+			Prediction: labels.Prediction{Kind: labels.Number, Numbers: []float64{10, 20}}}))
+		for row, truth := range []float64{11, 17} {
+			if duplicate, refused := take(g.all[0], labels.Label{ID: id, Row: row, Truth: labels.TrueNumber, Number: truth}); duplicate || refused != nil {
+				t.Errorf("row %d: duplicate %v, refused %v", row, duplicate, refused)
+			}
+		}
+		if m := of(g.all[0], v1).Current; m.Labels != 2 || m.MAE != 2 || m.Bias != 1 {
+			t.Errorf("%+v, want errors of -1 and 3", m)
+		}
+	})
+}
+
+// Delays are counted in cells that double: 10 s is in that from 8 to 16 s, 100 s in that from 64 to 128 s.
+func TestMedianDelayIsInterpolatedInItsCell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m := g.all[0]
+		tellAfter := func(d time.Duration) {
+			t.Helper()
+			id := g.predict(m, v1, 0.9)
+			if _, refused := take(m, labels.Label{ID: id, Truth: labels.Reward, Number: 1, Time: time.Now().Add(d)}); refused != nil {
+				t.Fatal(refused)
+			}
+		}
+		for i, want := range []time.Duration{12 * time.Second, 16 * time.Second, 80 * time.Second, 256 * time.Second / 3} {
+			d := 100 * time.Second
+			if i == 0 {
+				d = 10 * time.Second
+			}
+			tellAfter(d)
+			if got := of(m, v1).Current.MedianDelay; (got - want).Abs() > time.Millisecond {
+				t.Errorf("median delay of one label after 10 s and %d after 100 s: %v, want %v", i, got, want)
+			}
+		}
+	})
+}
+
+// The filter of all gateways is full when all of them together have filled it.
+func TestACohortIsFullByTheLabelsOfAllGateways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m, shelf := g.all[0], g.store.Shelf("label-tallies")
+		tell(t, m, g.predict(m, v1, 0.9), "fraud")
+		time.Sleep(aWhile)
+		stored, err := shelf.All(t.Context())
+		if err != nil || len(stored) != 1 {
+			t.Fatalf("%d tallies, %v, want that of this gateway", len(stored), err)
+		}
+		for _, data := range stored {
+			other := new(labelsv1.Tally)
+			if err := proto.Unmarshal(data, other); err != nil {
+				t.Fatal(err)
+			}
+			other.Cohorts[0].Labels = 999_998
+			if data, err = proto.Marshal(other); err != nil {
+				t.Fatal(err)
+			}
+			if err := shelf.Put(t.Context(), "m v1 other", data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(aWhile)
+		tell(t, m, g.predict(m, v1, 0.9), "fraud") // the millionth
+		_, refused := take(m, labels.Label{ID: g.predict(m, v1, 0.9), Truth: labels.TrueClass, Class: "fraud"})
+		if refused == nil || refused.Reason != labels.Full {
+			t.Errorf("one more than a million: %v, want it refused as full", refused)
+		}
+	})
+}
+
+// With three versions there are two comparisons, which are wrong once in twenty times together.
+func TestComparisonsHoldTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, 1, settings(), nil)
+		m, v3 := g.all[0], labels.Key{Model: "m", Version: "v3"}
+		m.Watch(v3, settings())
+		arm := func(key labels.Key, n, errors int) (losses score.Moments) {
+			for i := range n {
+				class, loss := "fraud", 0.0
+				if i < errors {
+					class, loss = "honest", 1
+				}
+				tell(t, m, g.predict(m, key, 0.9), class)
+				losses.Add(loss)
+			}
+			return losses
+		}
+		base := arm(v1, 1000, 100)
+		others := map[string]score.Moments{"v2": arm(v2, 500, 50), "v3": arm(v3, 400, 100)}
+		all := labels.Compare(m.Reports("m"))
+		if len(all) != 2 {
+			t.Fatalf("%d comparisons, want two", len(all))
+		}
+		for _, c := range all {
+			d, interval := score.Difference(base, others[c.Version], 1, 0.025)
+			if c.With != "v1" || math.Abs(c.Difference-d) > 1e-9 || math.Abs(c.Interval.Low-interval.Low) > 1e-9 || math.Abs(c.Interval.High-interval.High) > 1e-9 {
+				t.Errorf("%+v, want %v and %+v", c, d, interval)
+			}
 		}
 	})
 }
@@ -456,19 +565,22 @@ func TestAHangingStoreHidesNoAlarm(t *testing.T) {
 		s.ReferenceError = 0.05
 		g := start(t, 1, s, func(s labels.Shelf) labels.Shelf { return hanging{s} })
 		m := g.all[0]
-		feed := func(errors float64) {
+		feed := func(key labels.Key, errors float64) {
 			for range 500 {
-				g.outcome(m, m, v1, errors)
+				g.outcome(m, m, key, errors)
 			}
 			time.Sleep(aWhile)
 		}
-		feed(0)
+		feed(v1, 0)
 		if len(g.alarms) > 0 {
 			t.Fatalf("alarm before anything has changed: %+v", <-g.alarms)
 		}
-		feed(0.5)
+		feed(v2, 1)
 		if len(g.alarms) != 1 {
-			t.Errorf("%d alarms, want one", len(g.alarms))
+			t.Fatalf("%d alarms, want one", len(g.alarms))
+		}
+		if a := <-g.alarms; a.Key != v2 || a.Text != "500 of 500 labels in this window are errors (100 %), where at most 5 % are usual" {
+			t.Errorf("alarm %+v, want one of v2 with its numbers", a)
 		}
 	})
 }
