@@ -23,6 +23,7 @@ demo: build ## Two model versions, the gateway and real traffic, all here: make 
 .PHONY: test
 test: test-programs conformance-tools ## Run all tests under the race detector.
 	go test -race ./...
+	go test -race ./gateway/relay -readers
 
 # What tests need beside Go: a C compiler for the race detector, a real Redis, and promtool for the alert rules. Root on Debian, as in a
 # fresh container, gets what is missing; everybody else is told.

@@ -33,6 +33,9 @@ func (o *serveOptions) check() error {
 		}
 		refuse(given, "it alone", "--"+missing+" with it")
 	}
+	if o.ioThreads < ioThreadsAuto || o.ioThreads > maxIOThreads {
+		refuse("io-threads", fmt.Sprint(o.ioThreads), fmt.Sprintf("0 to %d", maxIOThreads))
+	}
 	if o.drainDelay < 0 {
 		refuse("drain-delay", o.drainDelay.String(), "0s or more")
 	}
@@ -47,6 +50,9 @@ func (o *serveOptions) check() error {
 	}
 	return errors.Join(problems...)
 }
+
+// maxIOThreads is more than any machine has a use for.
+const maxIOThreads = 256
 
 // isAddress reports whether a text can be listened on.
 func isAddress(text string) bool {

@@ -17,6 +17,7 @@ import (
 
 	"sluice/gateway"
 	"sluice/gateway/admin"
+	"sluice/gateway/relay"
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
@@ -46,7 +47,11 @@ type serveOptions struct {
 	payloadDir    string
 	payloadKeep   time.Duration
 	payloadMiB    int64
+	ioThreads     int // ioThreadsAuto leaves it to the relay
 }
+
+// ioThreadsAuto is the default of --io-threads.
+const ioThreadsAuto = -1
 
 func newServeCommand() *cobra.Command {
 	var o serveOptions
@@ -108,6 +113,8 @@ Flags may also stand in a YAML file, by their names; the command line wins:
 	f.StringVar(&o.metrics, "metrics-listen", "", "`address` that serves /metrics, /livez and /readyz and nothing else")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate `file` (PEM) of the data address; read again when it changes")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `file` (PEM) of the data address")
+	f.IntVar(&o.ioThreads, "io-threads", ioThreadsAuto, "`threads` that read connections in plaintext; 0 gives each connection a goroutine instead")
+	f.Lookup("io-threads").DefValue = "half of the cores; 0 with --tls-cert"
 	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long calls are still taken after not ready was said")
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long calls may then take to end")
 	f.StringVar(&o.telemetry, "telemetry", "on", "on, or \"off\" to record nothing of calls and serve no /metrics")
@@ -240,11 +247,20 @@ func newGateway(
 	if delay == 0 {
 		delay = -1 // the gateway's zero means its default
 	}
+	var limits relay.Config
+	switch o.ioThreads {
+	case ioThreadsAuto:
+	case 0:
+		limits.Loops = -1
+	default:
+		limits.Loops = o.ioThreads
+	}
 	gw, err := gateway.New(gateway.Config{
 		Listen: o.listen, Admin: o.admin, AdminTLS: access.tls, Metrics: o.metrics,
 		TLSCert: o.tlsCert, TLSKey: o.tlsKey,
 		DrainDelay: delay, DrainTimeout: o.drainTimeout, Version: version(), Logger: log, Telemetry: tel, Drift: data, Labels: taken,
 		Incidents: state.Shelf("incidents"), Name: gatewayName(o.listen), CaptureDir: o.captureDir,
+		Relay: limits,
 	}, router)
 	if err != nil {
 		return nil, err

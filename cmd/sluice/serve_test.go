@@ -287,6 +287,7 @@ func TestServeRefusesBadFlags(t *testing.T) {
 		{[]string{"--tls-key", "key.pem"}, 2, "--tls-key: got it alone, want --tls-cert with it"},
 		{[]string{"--tls-cert", "none.pem", "--tls-key", "none.pem"}, 1, "none.pem"},
 		{[]string{"--drain-delay", "-1s"}, 2, "--drain-delay: got -1s, want 0s or more"},
+		{[]string{"--io-threads", "257"}, 2, "--io-threads: got 257, want 0 to 256"},
 		{[]string{"--drain-timeout", "0s"}, 2, "--drain-timeout: got 0s, want more than 0s"},
 		{[]string{"--listen", "nonsense"}, 2, `--listen: got "nonsense", want HOST:PORT`},
 		{[]string{"--metrics-listen", "host:port"}, 2, `--metrics-listen: got "host:port", want HOST:PORT`},

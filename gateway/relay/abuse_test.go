@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
 )
 
 // Each test here shows one limit of the relay biting, while another client of the
@@ -200,7 +201,14 @@ func deaf(t *testing.T, addr string) *rawPeer {
 func (g *rig) shallow(c *rawPeer) *conn {
 	g.t.Helper()
 	conn := g.connOf(c)
-	if err := conn.t.(*fdTransport).nc.(*net.TCPConn).SetWriteBuffer(64 << 10); err != nil {
+	var err error
+	switch t := conn.t.(type) {
+	case *fdTransport:
+		err = t.nc.(*net.TCPConn).SetWriteBuffer(64 << 10)
+	case *polled:
+		err = unix.SetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10)
+	}
+	if err != nil {
 		g.t.Fatal(err)
 	}
 	return conn

@@ -3,6 +3,7 @@ package relay
 import (
 	"crypto/tls"
 	"log/slog"
+	"runtime"
 	"time"
 )
 
@@ -45,6 +46,12 @@ type Config struct {
 	BackoffMax        time.Duration
 	UpstreamIdle      time.Duration // an upstream connection without calls
 	MaxUpstreamStream uint32        // stream id at which an upstream connection retires
+
+	// Loops is how many threads read the connections in plaintext, on Linux. Default: half of
+	// GOMAXPROCS; none with TLS, since between a client's goroutine and an upstream's loop
+	// there is a switch of threads for each call. With fewer than one, as elsewhere, each
+	// connection has a goroutine that reads it.
+	Loops int
 }
 
 // Defaults are the limits of a relay that is told nothing else.
@@ -82,6 +89,7 @@ func Defaults() Config {
 		BackoffMax:        10 * time.Second,
 		UpstreamIdle:      15 * time.Minute,
 		MaxUpstreamStream: 1<<31 - 1<<16,
+		Loops:             runtime.GOMAXPROCS(0) / 2,
 	}
 }
 
@@ -120,6 +128,9 @@ func (c Config) withDefaults() Config {
 	set(&c.BackoffMax, d.BackoffMax)
 	set(&c.UpstreamIdle, d.UpstreamIdle)
 	set(&c.MaxUpstreamStream, d.MaxUpstreamStream)
+	if c.TLS == nil {
+		set(&c.Loops, d.Loops)
+	}
 	c.StreamWindow = max(c.StreamWindow, initialWindow)
 	c.ConnWindow = max(c.ConnWindow, initialWindow)
 	if c.Logger == nil {

@@ -29,6 +29,7 @@ type conn struct {
 	fields    fieldList
 	blocks    blockMemo
 	block     headerBlock
+	preface   bool // a client's connection preface has not yet arrived
 	seenFirst bool // the peer's SETTINGS have arrived; written under mu
 	provoked  int  // control frames that the peer has provoked since the last flush
 
@@ -42,7 +43,7 @@ type conn struct {
 	ctlN    int // unwritten control frames that the peer has provoked
 	out     *batch
 	pieces  [][]byte // of the batch that is being written; whoever writes has it
-	gathers bool     // the transport writes lent payload as fast as other
+	gathers bool     // lent payload is written as fast as other
 	tail    tailFrame
 	dirty   bool // in some worker's list of connections to flush
 	writing bool // somebody is writing; others only append
@@ -106,8 +107,8 @@ func newConn(r *Relay, t transport, s side, name string) *conn {
 		recvWin:     int64(r.cfg.ConnWindow),
 	}
 	c.rpool = &heldReadBufs
-	if _, ok := t.(*fdTransport); ok {
-		c.rpool, c.gathers = &readBufs, true
+	if c.gathers = t.gathers(); c.gathers {
+		c.rpool = &readBufs
 	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.fields.maxBytes, c.fields.maxFields = r.cfg.MaxHeaderBytes, r.cfg.MaxHeaderFields
@@ -127,6 +128,10 @@ func (e *encBuffer) Write(p []byte) (int, error) {
 
 // readLoop reads until the connection ends. It owns w.
 func (c *conn) readLoop(w *worker) {
+	if t, ok := c.t.(*polled); ok {
+		t.serve(c, w)
+		return
+	}
 	for {
 		if len(w.touched) > 0 {
 			// Readers that are ready append to the same queues first, and whoever
@@ -141,7 +146,7 @@ func (c *conn) readLoop(w *worker) {
 			c.release(w)
 			break
 		}
-		if err := c.process(w); err != nil {
+		if err := c.received(w); err != nil {
 			c.die(w, err)
 			break
 		}
@@ -155,6 +160,22 @@ func (c *conn) readLoop(w *worker) {
 		c.dropBuf()
 	}
 	w.flush()
+}
+
+// received handles what was read.
+func (c *conn) received(w *worker) error {
+	if c.preface {
+		got := c.rbuf.b[:c.rend]
+		n := min(len(got), len(http2.ClientPreface))
+		if string(got[:n]) != http2.ClientPreface[:n] {
+			return protocolError("no HTTP/2 connection preface")
+		}
+		if n < len(http2.ClientPreface) {
+			return nil
+		}
+		c.rpos, c.preface = n, false
+	}
+	return c.process(w)
 }
 
 // process handles every complete frame in the read buffer.

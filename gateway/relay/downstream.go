@@ -51,6 +51,7 @@ func (r *Relay) serve(nc net.Conn, t transport) {
 	s := &downstreamSide{relay: r, addr: nc.RemoteAddr(), retire: w.now.Add(age), idle: w.now}
 	s.abuse.limit = r.cfg.EarlyResets
 	c := newConn(r, t, s, nc.RemoteAddr().String())
+	c.preface = true
 	c.mu.Lock()
 	c.ctl = appendSettings(c.ctl,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: r.cfg.MaxStreams},
@@ -69,37 +70,8 @@ func (r *Relay) serve(nc net.Conn, t transport) {
 	if r.isDraining() {
 		s.drain(w, c) // its handshake was under way when the others were told
 	}
-	if err := c.readPreface(w); err != nil {
-		c.die(w, err)
-		return
-	}
+	c.partial.Store(r.since(w.now)) // the handshake timeout runs
 	c.readLoop(w)
-}
-
-// readPreface waits for the client's connection preface, sending ours meanwhile.
-func (c *conn) readPreface(w *worker) error {
-	c.partial.Store(c.relay.since(w.now)) // the handshake timeout runs
-	w.flush()
-	for {
-		if err := c.t.read(c); err != nil {
-			return err
-		}
-		got := c.rbuf.b[:c.rend]
-		n := min(len(got), len(http2.ClientPreface))
-		if string(got[:n]) != http2.ClientPreface[:n] {
-			return protocolError("no HTTP/2 connection preface")
-		}
-		if n == len(http2.ClientPreface) {
-			c.rpos = n
-			return c.afterPreface(w)
-		}
-	}
-}
-
-// afterPreface handles the frames that came with the preface.
-func (c *conn) afterPreface(w *worker) error {
-	w.now = time.Now()
-	return c.process(w)
 }
 
 func (s *downstreamSide) headers(w *worker, c *conn, id uint32, end bool, f *fieldList) error {

@@ -23,7 +23,7 @@ func typicalRequest() []hpack.HeaderField {
 
 func newTestConn() *conn {
 	r := &Relay{cfg: Defaults()}
-	return newConn(r, nil, &downstreamSide{}, "test")
+	return newConn(r, &pipeTransport{}, &downstreamSide{}, "test")
 }
 
 // TestEncodeMemoStaysInStep encodes random fields, some that repeat, some new

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
 )
 
 // ledger is a peer's account of what it has let the relay send. It reports every
@@ -324,8 +325,15 @@ func testNoCreditIsLost(t *testing.T, seed uint64) {
 }
 
 func (c *conn) localAddr() string {
-	if t, ok := c.t.(*fdTransport); ok {
+	switch t := c.t.(type) {
+	case *fdTransport:
 		return t.nc.LocalAddr().String()
+	case *polled:
+		sa, err := unix.Getsockname(t.fd)
+		if err != nil {
+			return ""
+		}
+		return fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
 	}
 	return ""
 }

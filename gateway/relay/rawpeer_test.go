@@ -61,12 +61,13 @@ type rawPeer struct {
 	enc  *hpack.Encoder
 	ebuf bytes.Buffer
 
-	mu     sync.Mutex
-	cond   *sync.Cond
-	queue  []frame
-	err    error       // why the reader ended
-	paused bool        // the reader reads nothing more
-	onRecv func(frame) // called by the reader before queueing, with mu held
+	mu      sync.Mutex
+	cond    *sync.Cond
+	queue   []frame
+	err     error       // why the reader ended
+	paused  bool        // the reader reads nothing more
+	closing bool        // and no longer pauses
+	onRecv  func(frame) // called by the reader before queueing, with mu held
 
 	// What the relay lets this end send.
 	connWin int64
@@ -93,7 +94,10 @@ func (p *rawPeer) start() {
 }
 
 func (p *rawPeer) close() {
-	p.pause(false)
+	p.mu.Lock()
+	p.closing = true // a frame that has been read may say to pause again
+	p.cond.Broadcast()
+	p.mu.Unlock()
 	_ = p.nc.Close()
 	<-p.done
 }
@@ -113,7 +117,7 @@ func (p *rawPeer) read() {
 	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	for {
 		p.mu.Lock()
-		for p.paused {
+		for p.paused && !p.closing {
 			p.cond.Wait()
 		}
 		p.mu.Unlock()

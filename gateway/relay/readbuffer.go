@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // readChunk is how much a reader takes at once: a few full frames, so that one
@@ -85,16 +87,42 @@ func (c *conn) dropBuf() {
 	c.rbuf = nil
 }
 
-// readNothing lets a connection that waits go without a buffer, or with a short one for the
-// frame that has not yet arrived whole.
+// readNothing is told that there is nothing to read.
 func (c *conn) readNothing() {
 	c.rfull = false
+	c.restBuf()
+}
+
+// restBuf lets a connection that waits go without a buffer, or with a short one for the frame
+// that has not yet arrived whole.
+func (c *conn) restBuf() {
 	switch {
 	case c.rbuf == nil:
 	case c.rpos == c.rend:
 		c.dropBuf()
 	case len(c.rbuf.b) == longReadChunk:
 		c.moveTo(c.rpool.Get().(*byteBuf))
+	}
+}
+
+// readFrom reads from a socket what is there; the error is EAGAIN if there is nothing.
+func (c *conn) readFrom(fd int) error {
+	buf := c.readSpace()
+	for {
+		n, err := rawRead(fd, buf)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			c.readNothing()
+			return err
+		case err != nil:
+			return err
+		case n == 0:
+			return io.EOF
+		}
+		c.readGot(n)
+		return nil
 	}
 }
 

@@ -24,6 +24,7 @@ type Relay struct {
 	// captures counts the bytes of calls' copies, until their holders release them.
 	captures     budget
 	longReads    longReads
+	loops        loops
 	capturesLost atomic.Int64 // copies given up
 	calls        atomic.Int64
 
@@ -186,7 +187,7 @@ func (r *Relay) dismiss(host string) {
 // accept does the TLS handshake, off the readers, and serves the connection.
 func (r *Relay) accept(nc net.Conn, handshakes chan struct{}) {
 	if r.cfg.TLS == nil {
-		t, err := newTransport(nc)
+		t, err := r.plain(nc)
 		if err != nil {
 			_ = nc.Close()
 			return
@@ -229,6 +230,14 @@ func (r *Relay) handshake(nc net.Conn) (transport, error) {
 		return nil, err
 	}
 	return newTLSTransport(tc, q), nil
+}
+
+// plain returns the transport of a connection in plaintext, which it takes over.
+func (r *Relay) plain(nc net.Conn) (transport, error) {
+	if t, err := r.loops.adopt(nc, r); t != nil || err != nil {
+		return t, err
+	}
+	return newTransport(nc)
 }
 
 func (r *Relay) isDraining() bool {
@@ -317,6 +326,7 @@ func (r *Relay) Close() {
 	if r.stopping {
 		r.mu.Unlock()
 		r.wg.Wait()
+		r.loops.stop()
 		return
 	}
 	r.stopping = true
@@ -337,6 +347,7 @@ func (r *Relay) Close() {
 		c.fail(errServing)
 	}
 	r.wg.Wait()
+	r.loops.stop()
 }
 
 // sweepEvery is how often connections are looked at for what time brings about.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"flag"
 	"math"
 	"net"
 	"sync"
@@ -9,6 +10,9 @@ import (
 
 	"go.uber.org/goleak"
 )
+
+// readers has the whole suite run as it does without loops.
+var readers = flag.Bool("readers", false, "give every connection a goroutine that reads it, as with TLS and elsewhere than on Linux")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -128,6 +132,9 @@ func newRigTo(t testing.TB, cfg Config, upstream UpstreamConfig, p *recorder) *r
 	p.over = make(map[*Call]int)
 	if cfg.MaxMessage == 0 {
 		cfg.MaxMessage = math.MaxUint32 // bodies here are bytes, not messages
+	}
+	if *readers {
+		cfg.Loops = -1
 	}
 	g := &rig{Relay: New(cfg, p), t: t, policy: p}
 	g.up = g.NewUpstream(upstream)

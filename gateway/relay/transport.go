@@ -3,7 +3,6 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"syscall"
@@ -23,6 +22,8 @@ type transport interface {
 	write(pieces [][]byte) error
 	// backlog reports bytes that wait inside the transport.
 	backlog() bool
+	// gathers reports that many pieces are written as fast as one.
+	gathers() bool
 	closeWrite()
 	close()
 }
@@ -38,15 +39,44 @@ type fdTransport struct {
 	readC   *conn
 	readErr error
 
-	tryFn    func(uintptr) bool
-	writeFn  func(uintptr) bool
-	rest     [][]byte // still to be written, from skip on in the first piece
-	skip     int
-	written  int
-	writeErr error
+	gatherer
+	tryFn   func(uintptr) bool
+	writeFn func(uintptr) bool
 }
 
-// newTransport picks the transport for an established connection.
+// gatherer writes pieces to a socket, as far as that goes at once.
+type gatherer struct {
+	rest    [][]byte // still to be written, from skip on in the first piece
+	skip    int
+	written int
+	err     error
+}
+
+func (g *gatherer) begin(pieces [][]byte) { *g = gatherer{rest: pieces} }
+
+// write reports whether that was all, or nothing more can be written.
+func (g *gatherer) write(fd int) (done bool) {
+	for len(g.rest) > 0 {
+		n, err := rawWritev(fd, g.rest, g.skip)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return false
+		case err != nil:
+			g.err = err
+			return true
+		}
+		g.written += n
+		for g.skip += n; len(g.rest) > 0 && g.skip >= len(g.rest[0]); g.rest = g.rest[1:] {
+			g.skip -= len(g.rest[0])
+		}
+	}
+	return true
+}
+
+// newTransport picks the transport for an established connection that a goroutine of its own
+// reads.
 func newTransport(nc net.Conn) (transport, error) {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
@@ -75,20 +105,8 @@ func (t *fdTransport) read(c *conn) error {
 }
 
 func (t *fdTransport) doRead(fd uintptr) bool {
-	buf := t.readC.readSpace()
-	n, err := ignoringEINTR(int(fd), buf, rawRead)
-	switch {
-	case err == syscall.EAGAIN:
-		t.readC.readNothing()
-		return false
-	case err != nil:
-		t.readErr = err
-	case n == 0:
-		t.readErr = io.EOF
-	default:
-		t.readC.readGot(n)
-	}
-	return true
+	t.readErr = t.readC.readFrom(int(fd))
+	return t.readErr != syscall.EAGAIN
 }
 
 func (t *fdTransport) tryWrite(pieces [][]byte) (int, bool, error) {
@@ -99,11 +117,11 @@ func (t *fdTransport) tryWrite(pieces [][]byte) (int, bool, error) {
 func (t *fdTransport) write(pieces [][]byte) error { return t.send(pieces, t.writeFn) }
 
 func (t *fdTransport) send(pieces [][]byte, f func(uintptr) bool) error {
-	t.rest, t.skip, t.written, t.writeErr = pieces, 0, 0, nil
+	t.begin(pieces)
 	err := t.raw.Write(f)
 	t.rest = nil
 	if err == nil {
-		err = t.writeErr
+		err = t.err
 	}
 	return err
 }
@@ -111,33 +129,14 @@ func (t *fdTransport) send(pieces [][]byte, f func(uintptr) bool) error {
 // doTry always reports completion: the writer goroutine waits for the socket,
 // never a reader.
 func (t *fdTransport) doTry(fd uintptr) bool {
-	t.doWrite(fd)
+	t.gatherer.write(int(fd))
 	return true
 }
 
-// doWrite writes what the socket takes and reports whether that was all, or nothing more
-// can be written.
-func (t *fdTransport) doWrite(fd uintptr) bool {
-	for len(t.rest) > 0 {
-		n, err := rawWritev(int(fd), t.rest, t.skip)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return false
-		case err != nil:
-			t.writeErr = err
-			return true
-		}
-		t.written += n
-		for t.skip += n; len(t.rest) > 0 && t.skip >= len(t.rest[0]); t.rest = t.rest[1:] {
-			t.skip -= len(t.rest[0])
-		}
-	}
-	return true
-}
+func (t *fdTransport) doWrite(fd uintptr) bool { return t.gatherer.write(int(fd)) }
 
 func (t *fdTransport) backlog() bool { return false }
+func (t *fdTransport) gathers() bool { return true }
 
 func (t *fdTransport) closeWrite() {
 	if cw, ok := t.nc.(interface{ CloseWrite() error }); ok {
@@ -146,15 +145,6 @@ func (t *fdTransport) closeWrite() {
 }
 
 func (t *fdTransport) close() { _ = t.nc.Close() }
-
-func ignoringEINTR(fd int, p []byte, f func(int, []byte) (int, error)) (int, error) {
-	for {
-		n, err := f(fd, p)
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
-}
 
 // pipeTransport is an in-memory connection: every write may block, so all of
 // them are the writer's.
@@ -182,6 +172,7 @@ func (t *pipeTransport) write(pieces [][]byte) error {
 }
 
 func (t *pipeTransport) backlog() bool { return false }
+func (t *pipeTransport) gathers() bool { return false }
 func (t *pipeTransport) closeWrite()   {}
 func (t *pipeTransport) close()        { _ = t.nc.Close() }
 
@@ -343,6 +334,8 @@ func (t *tlsTransport) backlog() bool {
 	defer t.q.mu.Unlock()
 	return len(t.q.buf) > 0
 }
+
+func (t *tlsTransport) gathers() bool { return false }
 
 func (t *tlsTransport) closeWrite() { t.q.t.closeWrite() }
 func (t *tlsTransport) close()      { t.q.t.close() }

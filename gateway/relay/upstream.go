@@ -342,7 +342,7 @@ func (u *Upstream) open() (transport, error) {
 		return nil, err
 	}
 	if u.cfg.TLS == nil {
-		return newTransport(nc)
+		return u.relay.plain(nc)
 	}
 	q, err := newCipherQueue(nc)
 	if err != nil {

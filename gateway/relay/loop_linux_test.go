@@ -1,0 +1,146 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// descriptors returns how many files and sockets this process has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// Loops give every descriptor back: of connections that end, of those that are never served,
+// and their own.
+func TestLoopsGiveDescriptorsBack(t *testing.T) {
+	before := descriptors(t)
+	r := New(Config{Loops: 2}, &recorder{over: make(map[*Call]int)})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(ln) }()
+	for range 20 {
+		c := dialRaw(t, ln.Addr().String())
+		c.sync()
+		c.close()
+	}
+	idle := dialRaw(t, ln.Addr().String())
+	idle.sync()
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		nc, err := net.Dial("tcp", other.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := r.plain(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := p.(*polled); !ok {
+			t.Fatalf("got %T", p)
+		}
+		p.close() // as if the relay were closing
+	}
+	_ = other.Close()
+	r.Close()
+	<-served
+	idle.close()
+	waitFor(t, "all descriptors to be given back", func() bool { return descriptors(t) <= before })
+}
+
+// interest returns what a connection's loop is told of it, as the kernel has it.
+func interest(t *testing.T, p *polled) int {
+	t.Helper()
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", p.loop.epoll))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(info)) {
+		var fd, events int
+		if n, _ := fmt.Sscanf(line, "tfd: %d events: %x", &fd, &events); n == 2 && fd == p.fd {
+			return events &^ (unix.EPOLLERR | unix.EPOLLHUP) // always told
+		}
+	}
+	t.Fatalf("descriptor %d is not watched:\n%s", p.fd, info)
+	return 0
+}
+
+// Who waits for a socket to take more is told when it does, and is not kept waiting by the
+// connection's end.
+func TestLoopTellsWhoWaitsToWrite(t *testing.T) {
+	r := New(Config{Loops: 1}, &recorder{})
+	defer r.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := r.plain(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newConn(r, transport, &downstreamSide{relay: r}, "far")
+	c.preface = true
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.readLoop(r.newWorker())
+	}()
+	waitFor(t, "the connection to be served", func() bool {
+		p := transport.(*polled)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.served
+	})
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<20) // more than any socket holds
+	wrote := make(chan error, 2)
+	go func() { wrote <- c.t.write([][]byte{want[:5], want[5:]}) }()
+	got := make([]byte, len(want))
+	_ = far.SetReadDeadline(time.Now().Add(patience))
+	for n := 0; n < len(got); {
+		k, err := far.Read(got[n:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += k
+	}
+	if err := <-wrote; err != nil || !bytes.Equal(got, want) {
+		t.Errorf("what was written did not arrive, or otherwise: %v", err)
+	}
+	if got := interest(t, transport.(*polled)); got != watched {
+		t.Errorf("the loop wants to know %#x, want %#x: it would be told again and again that there is room", got, watched)
+	}
+	go func() { wrote <- c.t.write([][]byte{want}) }()
+	time.Sleep(10 * time.Millisecond) // until it waits, most likely
+	c.fail(errServing)
+	if err := <-wrote; err == nil {
+		t.Error("writing to a connection that has ended went well")
+	}
+	<-ended
+}
