@@ -19,7 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "sluice/proto/inference"
@@ -254,6 +257,29 @@ func TestCallersSeeNothingOfAShadowsTroubles(t *testing.T) {
 				t.Errorf("%d bytes of copies are held", n)
 			}
 		})
+	}
+}
+
+// A fault that somebody wanted is no answer either when it strikes a call whose request has been
+// sent whole: a client of gRPC ends it with the message.
+func TestFaultsAreNotCompared(t *testing.T) {
+	now := time.Now().UTC()
+	fault := fmt.Sprintf("    faults: [{version: v7, percent: 100, from: %q, until: %q, status: UNAVAILABLE}]\n",
+		now.Add(-time.Second).Format(time.RFC3339), now.Add(30*time.Minute).Format(time.RFC3339))
+	r := start(t, withShadow(serve(t, says(1)).addr, serve(t, says(1)).addr, "")+fault)
+	cc, err := grpc.NewClient(r.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	const calls = 20
+	for range calls {
+		if _, err := pb.NewGRPCInferenceServiceClient(cc).ModelInfer(t.Context(), &pb.ModelInferRequest{ModelName: "fraud"}); status.Code(err) != codes.Unavailable {
+			t.Fatalf("got %v, want the fault", err)
+		}
+	}
+	if s := r.shadow(t, "v9"); s.Dropped[shadow.Ended] != calls || s.Compared != 0 {
+		t.Errorf("counts %+v", s.Counts)
 	}
 }
 
