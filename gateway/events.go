@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"log/slog"
 	"strings"
 
@@ -16,7 +15,7 @@ const eventRoom = 1024
 // followBreakers writes a line for each change of a breaker, counts it and tells of it, until the
 // subscription is closed.
 func (g *Gateway) followBreakers(events *breaker.Subscription) {
-	tel, log := g.cfg.Telemetry, g.cfg.Logger
+	tel := g.cfg.Telemetry
 	lost := uint64(0)
 	for e := range events.C() {
 		countEvent(e, tel)
@@ -31,7 +30,7 @@ func (g *Gateway) followBreakers(events *breaker.Subscription) {
 		if e.To == breaker.Open {
 			level = slog.LevelWarn
 		}
-		log.Log(context.Background(), level, "breaker "+e.To.String(),
+		g.cfg.changes.Log(level, "breaker "+e.To.String(),
 			"version", e.Name.Version, "endpoint", e.Name.Endpoint, "from", e.From.String(),
 			"cause", e.Cause.String(), "calls", e.Counts.Calls, "failures", e.Counts.Failures, "overloaded", e.Counts.Overloaded,
 			"slow", e.Counts.Slow, "sample_request_id", e.RequestID, "dry_run", e.DryRun)
@@ -50,11 +49,11 @@ func countEvent(e breaker.Event, tel *telemetry.Telemetry) {
 }
 
 // logHealth writes a line when an endpoint is found unhealthy, or well again.
-func logHealth(log *slog.Logger, version, addr string, was health.State, s health.Status) {
+func logHealth(log *telemetry.ChangeLog, version, addr string, was health.State, s health.Status) {
 	switch {
 	case s.State == health.Unhealthy:
-		log.Warn("endpoint unhealthy", "version", version, "endpoint", addr, "reason", s.Why)
+		log.Log(slog.LevelWarn, "endpoint unhealthy", "version", version, "endpoint", addr, "reason", s.Why)
 	case was == health.Unhealthy:
-		log.Info("endpoint healthy again", "version", version, "endpoint", addr)
+		log.Log(slog.LevelInfo, "endpoint healthy again", "version", version, "endpoint", addr)
 	}
 }

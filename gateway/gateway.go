@@ -64,6 +64,7 @@ type Config struct {
 	// Relay are the limits of the data path; see [relay.Defaults].
 	Relay relay.Config
 
+	changes   *telemetry.ChangeLog
 	lookup    lookup // of names in DNS
 	askNobody bool   // how model servers are
 	listen    func(network, addr string) (net.Listener, error)
@@ -91,6 +92,7 @@ func (c Config) withDefaults() Config {
 	if c.Relay.Logger == nil {
 		c.Relay.Logger = c.Logger
 	}
+	c.changes = telemetry.NewChangeLog(c.Logger, c.Telemetry)
 	if c.lookup == nil {
 		c.lookup = net.DefaultResolver.LookupHost
 	}
@@ -205,6 +207,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	events := g.breakers.Events().Subscribe(eventRoom)
 	defer events.Close()
 	g.background.Go(func() { g.followBreakers(events) })
+	g.background.Go(func() { g.cfg.changes.Run(helpers) })
 	if g.cfg.Drift != nil {
 		g.background.Go(func() { _ = g.cfg.Drift.Run(helpers) }) // it fails of nothing
 	}

@@ -253,6 +253,7 @@ func effectOf(n telemetry.Tallied) incident.Effect {
 var (
 	descOpenIncidents = telemetry.NewGauge("sluice_incidents_open", "Models that this gateway has in an open incident.")
 	descLateIncidents = telemetry.NewCounter("sluice_incident_writes_failed_total", "Times that an incident could not be written to the store; it is tried again.")
+	descLostIncidents = telemetry.NewCounter("sluice_incident_events_dropped_total", "Things that belong to incidents and were not written down, because too many waited.")
 )
 
 // incidentGauges are the metrics of what keeps incidents.
@@ -260,7 +261,7 @@ type incidentGauges struct{ tracker *incident.Tracker }
 
 // Families implements [telemetry.Reader].
 func (incidentGauges) Families() []*telemetry.Family {
-	return []*telemetry.Family{descOpenIncidents, descLateIncidents}
+	return []*telemetry.Family{descOpenIncidents, descLateIncidents, descLostIncidents}
 }
 
 // Read implements [telemetry.Reader].
@@ -268,4 +269,5 @@ func (c incidentGauges) Read(out *telemetry.Values) {
 	st := c.tracker.Stats()
 	out.Add(descOpenIncidents, float64(st.Open))
 	out.Add(descLateIncidents, float64(st.Failed))
+	out.Add(descLostIncidents, float64(st.Dropped))
 }

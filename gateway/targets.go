@@ -28,6 +28,7 @@ type targets struct {
 	drift     *drift.Monitor  // nil: no data is watched
 	labels    *labels.Monitor // nil: no labels are taken
 	logger    *slog.Logger
+	changes   *telemetry.ChangeLog
 	lookup    lookup
 	checker   *health.Checker // nil: nobody is asked
 	ctx       context.Context // of everything it starts
@@ -46,7 +47,7 @@ type targets struct {
 
 func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
 	t := &targets{
-		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, labels: cfg.Labels, logger: cfg.Logger, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
+		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, labels: cfg.Labels, logger: cfg.Logger, changes: cfg.changes, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: &snapshot{table: new(routing.Table), targets: new(targetSet)}, shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
 		data: make(map[drift.Key]*routing.Version), labelled: make(map[labels.Key]*routing.Version), shadows: newShadows(cfg.Telemetry), tapes: newTapes(cfg.CaptureDir, cfg.Logger),
 	}
@@ -223,14 +224,14 @@ func (t *targets) asker(v *routing.Version) asker {
 	if t.checker == nil {
 		return nil
 	}
-	settings, id, logger := v.TLS, v.ID, t.logger
+	settings, id, changes := v.TLS, v.ID, t.changes
 	return func(addr, host string, p probing, changed func(health.Status)) *health.Watch {
 		target := health.Target{
 			Server: health.Server{Addr: addr, Transport: transportOf(settings, host), Kind: p.kind}, Model: p.model,
 		}
 		was := health.Unknown
 		return t.checker.Watch(target, p.settings, func(s health.Status) {
-			logHealth(logger, id, addr, was, s)
+			logHealth(changes, id, addr, was, s)
 			was = s.State
 			changed(s)
 		})

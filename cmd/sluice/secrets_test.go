@@ -59,8 +59,9 @@ func TestSecretsStaySecret(t *testing.T) {
 	write(t, "routes.yaml", fmt.Sprintf(`
 routes:
   - model: fraud
-    versions: [{name: v7, endpoints: [%[1]q]}, {name: v8, endpoints: [%[1]q]}]
+    versions: [{name: v7, endpoints: [%[1]q]}, {name: v8, endpoints: [%[1]q]}, {name: v9, endpoints: [%[1]q]}]
     weights: {v7: 1}
+    shadow: [{version: v9, percent: 100}]
     sticky: {metadata: x-user}
     fallback: {to: [v8], on: [INTERNAL]}
     breaker: {dry_run: true}
@@ -130,7 +131,7 @@ routes:
 	storetest.Eventually(t, "spans and metrics are exported", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return bytes.Contains(exported.Bytes(), []byte("feature_flag.key")) && bytes.Contains(exported.Bytes(), []byte("sluice_call_duration_seconds"))
+		return bytes.Contains(exported.Bytes(), []byte("feature_flag.key")) && bytes.Contains(exported.Bytes(), []byte("sluice.shadow.answered_by")) && bytes.Contains(exported.Bytes(), []byte("sluice_call_duration_seconds"))
 	})
 	if err := gw.stop(); err != nil {
 		t.Error(err)

@@ -267,7 +267,7 @@ func newGateway(
 	}
 	service, err := admin.New(admin.Config{
 		Watcher: state, Router: router, Gateway: gw, Drift: data, Labels: taken, Tokens: access.tokens, Version: version(), Logger: log,
-		Incidents: gw.Incidents(), Failures: tel.Failures,
+		Incidents: gw.Incidents(), Failures: tel.Failures, Fallbacks: tel.Fallbacks,
 	})
 	if err != nil {
 		return nil, err

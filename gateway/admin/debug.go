@@ -43,6 +43,7 @@ type debugData struct {
 	Hidden    int    // routes that match and are not shown
 	Routes    []debugRoute
 	Failures  []telemetry.Failure
+	Fallbacks []telemetry.Failure
 }
 
 type debugRoute struct{ Versions []debugVersion }
@@ -118,6 +119,9 @@ func (s *Service) debugData(asked string) *debugData {
 	}
 	if s.cfg.Failures != nil {
 		d.Failures = s.cfg.Failures()
+	}
+	if s.cfg.Fallbacks != nil {
+		d.Fallbacks = s.cfg.Fallbacks()
 	}
 	now := time.Now()
 	for route := range table.Routes() {

@@ -40,6 +40,9 @@ func TestDebugPage(t *testing.T) {
 		c.Failures = func() []telemetry.Failure {
 			return []telemetry.Failure{{At: time.Now(), RequestID: "<script>id-77", Model: "fraud", Version: "v8", Code: "INTERNAL"}}
 		}
+		c.Fallbacks = func() []telemetry.Failure {
+			return []telemetry.Failure{{At: time.Now(), RequestID: "id-78", Model: "fraud", Version: "v6", Code: "OK", Primary: "v8", Fallback: "BREAKER_OPEN"}}
+		}
 	})
 	route, _ := r.router.Current().Route("fraud")
 	v8, _ := route.Version("v8")
@@ -48,7 +51,7 @@ func TestDebugPage(t *testing.T) {
 	if code != http.StatusOK {
 		t.Fatalf("got %d %s", code, page)
 	}
-	for _, part := range []string{"fraud", "v7", "v8", "v9", r.alive, r.dead, "forced open", "&lt;script&gt;id-77", "pprof/"} {
+	for _, part := range []string{"fraud", "v7", "v8", "v9", r.alive, r.dead, "forced open", "&lt;script&gt;id-77", "id-78", "v8 BREAKER_OPEN", "pprof/"} {
 		if !strings.Contains(page, part) {
 			t.Errorf("the page lacks %q:\n%s", part, page)
 		}

@@ -68,6 +68,8 @@ type Config struct {
 	Tokens *TokenFile
 	// Failures returns the calls that failed last, for the page at /debug/; nil for none.
 	Failures func() []telemetry.Failure
+	// Fallbacks returns the calls that another version than the chosen one answered last, likewise.
+	Fallbacks func() []telemetry.Failure
 	// Version is what the program says of itself.
 	Version string
 	Logger  *slog.Logger // default slog.Default()
