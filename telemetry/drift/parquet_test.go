@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/parquet-go/parquet-go"
+
 	driftv1 "sluice/proto/sluice/drift/v1"
 	"sluice/telemetry/drift/stat"
 )
@@ -64,6 +66,32 @@ func TestParquetFilesOfOtherToolsAreRead(t *testing.T) {
 	city := found["city"]
 	if !slices.Equal(city.GetCategories().GetNames(), []string{"Bonn", "Köln"}) || city.GetCounts()[0] != 334 || city.GetMissing() != 333 {
 		t.Errorf("city = %v, want Bonn 334 times, Köln, and 333 missing", city)
+	}
+}
+
+// Written here: decimals of 64 bits, what is nested and what repeats.
+func TestParquetColumnsOfOneValueARowAreRead(t *testing.T) {
+	type inner struct {
+		Deep float64 `parquet:"deep"`
+	}
+	type row struct {
+		Amount int64     `parquet:"amount,decimal(2:18)"`
+		Nested inner     `parquet:"nested"`
+		Many   []float64 `parquet:"many"`
+	}
+	var file bytes.Buffer
+	if err := parquet.Write(&file, []row{{150, inner{1}, []float64{1, 2}}, {250, inner{2}, nil}, {350, inner{3}, []float64{3}}}); err != nil {
+		t.Fatal(err)
+	}
+	features, err := FromParquet(bytes.NewReader(file.Bytes()), int64(file.Len()), nil)
+	if err != nil || len(features) != 1 || features[0].GetName() != "amount" {
+		t.Fatalf("features %v, %v, want the amount alone", features, err)
+	}
+	near(t, "mean of amount", features[0].GetNumbers().GetMean(), 2.5)
+	for _, name := range []string{"nested", "deep", "many"} {
+		if _, err := FromParquet(bytes.NewReader(file.Bytes()), int64(file.Len()), []string{name}); err == nil || !strings.Contains(err.Error(), "no column") {
+			t.Errorf("column %q: %v, want that there is none of numbers or strings", name, err)
+		}
 	}
 }
 

@@ -360,3 +360,28 @@ func TestNoMoreEmbeddingsAreLearntThanThereIsRoomFor(t *testing.T) {
 		t.Errorf("%d embeddings are learnt, want %d", embeddings, maxEmbeddings)
 	}
 }
+
+// A row that is too wide to look at column by column, from the tensor to its sums: as wide as an embedding, and as an image.
+func BenchmarkWideRow(b *testing.B) {
+	for _, width := range []int{768, 3 * 224 * 224} {
+		b.Run(fmt.Sprint("columns=", width), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(58, 0))
+			l, o := newLearner(500), newObserver(nil)
+			in := []tensor.Tensor{wideTensor(b, "x", wideRow(rng, width, 0))}
+			for range 500 {
+				l.learn(o.look(in, nil, nil, 0))
+			}
+			r, err := newReference(&driftv1.Reference{Features: l.features(nil)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			v := newVersion(New(Config{}), Key{"m", "v"})
+			v.configure(Settings{Policy: Policy{Window: time.Hour, ExpectedRun: time.Hour * 720}}, "", time.Now())
+			v.setReference(r, []byte("stored"), time.Now())
+			b.ReportAllocs()
+			for b.Loop() {
+				v.tally(v.observer.look(in, nil, r, 0))
+			}
+		})
+	}
+}

@@ -59,14 +59,23 @@ func (d Directions) Project(to, row []float64) []float64 {
 // average, and equal widths are folded alike.
 func Fold(to, row []float64) {
 	clear(to)
-	for j, v := range row {
-		// The finaliser of SplitMix64 (Steele, Lea and Flood 2014), of which one bit is the sign.
-		h := uint64(j) * 0x9e3779b97f4a7c15
-		h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-		h = (h ^ h>>27) * 0x94d049bb133111eb
-		if h>>63 == 1 {
-			v = -v
+	at := 0
+	for first := 0; first < len(row); first += 64 {
+		signs := splitMix(uint64(first / 64))
+		for _, v := range row[first:min(first+64, len(row))] {
+			to[at] += math.Float64frombits(math.Float64bits(v) ^ signs<<63)
+			signs >>= 1
+			if at++; at == len(to) {
+				at = 0
+			}
 		}
-		to[j%len(to)] += v
 	}
+}
+
+// splitMix is the n-th number of SplitMix64 (Steele, Lea and Flood 2014), begun at 0.
+func splitMix(n uint64) uint64 {
+	z := (n + 1) * 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
