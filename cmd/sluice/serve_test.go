@@ -373,6 +373,8 @@ func TestCompletion(t *testing.T) {
 	t.Chdir(t.TempDir())
 	gateway := startServe(t, "--routes", writeRoutes(t, "routes.yaml", startModelServer(t), deadAddress(t)))
 	t.Setenv("SLUICE_ADMIN", gateway.admin)
+	gateway.must(t, "weights", "fraud", "v7=1", "v8=1", "--actor", "anna", "--reason", "half")
+	gateway.must(t, "weights", "fraud", "v7=95", "v8=5", "--actor", "bert", "--reason", "as before")
 	for _, test := range []struct {
 		words []string
 		want  string
@@ -384,6 +386,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"promote", "fraud", ""}, "v7\tweight 95\nv8\tweight 5\nv9\tweight 0\n:4\n"},
 		{[]string{"promote", "fraud", "v7", ""}, ":4\n"},
 		{[]string{"rollback", "fraud", ""}, ":4\n"},
+		{[]string{"rollback", "fraud", "--to", ""}, "3\tbert: as before\n2\tanna: half\n1\tfile: seeded from routes.yaml\n:36\n"},
 		{[]string{"get", "-o", ""}, "table\njson\nyaml\n:4\n"},
 	} {
 		var out bytes.Buffer

@@ -21,7 +21,13 @@ import (
 	"sluice/routing/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerVariable); dir != "" {
+		fmt.Fprintln(os.Stderr, writeUntilKilled(dir, os.Stdout))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // open opens a folder until the test ends.
 func open(t *testing.T, dir string) *filestore.Store {
