@@ -565,6 +565,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for range 30 {
 		r.offer(Copy{Path: "/a/b"}, []byte("x"), []byte("x"))
 	}
+	time.Sleep(4 * linger) // the worker would take more, if it might
 	if s := r.Status(); s.Queued != 10 || s.Dropped[QueueFull] != 20 || s.Bytes != 13*18 || s.Pending() != 13 {
 		t.Errorf("%d wait, %d bytes, counts %+v; want 10, %d and 20 dropped", s.Queued, s.Bytes, s.Counts, 13*18)
 	}
