@@ -100,6 +100,33 @@ func TestAnswerBeforeTheRequestIsOver(t *testing.T) {
 	}
 }
 
+// How long a server takes to let the request in is none of its latency.
+func TestLatencyBeginsOnceAllIsSent(t *testing.T) {
+	t.Parallel()
+	const shut = 300 * time.Millisecond
+	addr := serve(t, nil, func(_ int, p *peer) {
+		for {
+			f, err := p.ReadFrame()
+			if err != nil {
+				return
+			}
+			if f.Header().Type == http2.FrameHeaders {
+				time.Sleep(shut)
+				_ = p.WriteWindowUpdate(0, 1<<20)
+				_ = p.WriteWindowUpdate(f.Header().StreamID, 1<<20)
+			}
+			if d, ok := f.(*http2.DataFrame); ok && d.StreamEnded() {
+				p.answer(d.StreamID, "x")
+			}
+		}
+	})
+	r := newRig(t)
+	k := r.begin(addr, strings.Repeat("x", 100_000)) // more than the windows
+	if r.ended(); k.End != Answered || k.Latency <= 0 || k.Ended.Sub(k.Started)-k.Latency < shut*9/10 {
+		t.Errorf("ended %v in %v, with a latency of %v", k.End, k.Ended.Sub(k.Started), k.Latency)
+	}
+}
+
 // What the server says of its windows and streams is obeyed: requests far longer than
 // the window arrive whole, one at a time.
 func TestServersLimitsAreObeyed(t *testing.T) {

@@ -120,7 +120,7 @@ func TestNoCallIsKeptLongerThanItsTime(t *testing.T) {
 				r := New(dir, "m", Settings{MaxBytes: 1 << 20, Retain: retain}, quiet)
 				defer r.Close()
 				begun := time.Now()
-				const step = 100
+				const step = 32
 				most := 0
 				for i := range 3 * step {
 					if i < step {
