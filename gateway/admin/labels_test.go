@@ -89,8 +89,9 @@ func TestLabelsAreShownWhole(t *testing.T) {
 			"macro F1": {w.GetMacroF1(), share / (1 + share)}, // of fraud alone, since honest is never predicted and has 0
 			"log-loss": {w.GetLogLoss(), -share*math.Log(p) - (1-share)*math.Log(1-p)},
 			"Brier":    {w.GetBrier(), share*(1-p)*(1-p) + (1-share)*p*p}, "AUC": {w.GetAuc(), 0.5}, "AUC's bound": {w.GetAucBound(), 0.5},
-			"window": {w.GetTo().AsTime().Sub(w.GetFrom().AsTime()).Hours(), 24},
-			"honest": {float64(w.GetClasses()[0].GetLabels()), want.n - want.right}, "fraud": {float64(w.GetClasses()[1].GetLabels()), want.right},
+			"AUC's error": {w.GetAucError(), math.Sqrt((0.25 + (want.n-2)/12) / (want.right * (want.n - want.right)))}, // Hanley and McNeil's for 1/2
+			"window":      {w.GetTo().AsTime().Sub(w.GetFrom().AsTime()).Hours(), 24},
+			"honest":      {float64(w.GetClasses()[0].GetLabels()), want.n - want.right}, "fraud": {float64(w.GetClasses()[1].GetLabels()), want.right},
 			"F1 of honest": {w.GetClasses()[0].GetF1(), 0}, "F1 of fraud": {w.GetClasses()[1].GetF1(), 2 * share / (1 + share)},
 		} {
 			if math.Abs(pair[0]-pair[1]) > 1e-9 {

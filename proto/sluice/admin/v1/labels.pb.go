@@ -296,7 +296,9 @@ type LabelWindow struct {
 	// median_delay is how long after the prediction half of the labels had come, about.
 	MedianDelay *durationpb.Duration `protobuf:"bytes,15,opt,name=median_delay,json=medianDelay,proto3" json:"median_delay,omitempty"`
 	// classes say it for each class.
-	Classes       []*ClassScore `protobuf:"bytes,16,rep,name=classes,proto3" json:"classes,omitempty"`
+	Classes []*ClassScore `protobuf:"bytes,16,rep,name=classes,proto3" json:"classes,omitempty"`
+	// auc_error is the standard error of auc, of two classes; unset for more.
+	AucError      *float64 `protobuf:"fixed64,17,opt,name=auc_error,json=aucError,proto3,oneof" json:"auc_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +443,13 @@ func (x *LabelWindow) GetClasses() []*ClassScore {
 		return x.Classes
 	}
 	return nil
+}
+
+func (x *LabelWindow) GetAucError() float64 {
+	if x != nil && x.AucError != nil {
+		return *x.AucError
+	}
+	return 0
 }
 
 // ClassScore says how well one class is told apart.
@@ -714,7 +723,7 @@ const file_sluice_admin_v1_labels_proto_rawDesc = "" +
 	"\x06learnt\x18\a \x01(\x04R\x06learnt\x12\x19\n" +
 	"\bto_learn\x18\b \x01(\x04R\atoLearn\x12\x16\n" +
 	"\x06unread\x18\t \x01(\x04R\x06unreadB\v\n" +
-	"\t_baseline\"\x95\x05\n" +
+	"\t_baseline\"\xc5\x05\n" +
 	"\vLabelWindow\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
@@ -732,7 +741,9 @@ const file_sluice_admin_v1_labels_proto_rawDesc = "" +
 	"\x04bias\x18\r \x01(\x01H\bR\x04bias\x88\x01\x01\x12\x1b\n" +
 	"\x06reward\x18\x0e \x01(\x01H\tR\x06reward\x88\x01\x01\x12<\n" +
 	"\fmedian_delay\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\vmedianDelay\x125\n" +
-	"\aclasses\x18\x10 \x03(\v2\x1b.sluice.admin.v1.ClassScoreR\aclassesB\v\n" +
+	"\aclasses\x18\x10 \x03(\v2\x1b.sluice.admin.v1.ClassScoreR\aclasses\x12 \n" +
+	"\tauc_error\x18\x11 \x01(\x01H\n" +
+	"R\baucError\x88\x01\x01B\v\n" +
 	"\t_accuracyB\v\n" +
 	"\t_macro_f1B\v\n" +
 	"\t_log_lossB\b\n" +
@@ -743,7 +754,9 @@ const file_sluice_admin_v1_labels_proto_rawDesc = "" +
 	"\x05_rmseB\x06\n" +
 	"\x04_maeB\a\n" +
 	"\x05_biasB\t\n" +
-	"\a_reward\"V\n" +
+	"\a_rewardB\f\n" +
+	"\n" +
+	"_auc_error\"V\n" +
 	"\n" +
 	"ClassScore\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
