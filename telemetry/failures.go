@@ -3,20 +3,25 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// Of calls that fail, this many a second get a line, and a burst of them.
+	// Of calls that fail, this many a second get a line, and a burst of them; for faults of servers and the gateway, and for
+	// mistakes of callers, each.
 	linesPerSecond = 10
 	lineBurst      = 100
+	// Faults at each version get a line this often, and a burst of them, whatever fails elsewhere.
+	versionLineEvery = 10 * time.Second
+	versionLineBurst = 5
 	// lineRoom is how many may wait to be written.
 	lineRoom = 256
 	// suppressedEvery is how often the number of those without a line is told.
 	suppressedEvery = 10 * time.Second
-	// lastCalls is how many failed calls are remembered, and how many that fell back.
+	// lastCalls is how many failed calls of each kind are remembered, and how many that fell back.
 	lastCalls = 100
 )
 
@@ -58,15 +63,22 @@ func newFailure(c *Call) Failure {
 // failureLog writes a line for each call that failed, within limits, and remembers the last of them, and of those
 // that fell back. Writing may block; callers do not.
 type failureLog struct {
-	log        *slog.Logger
-	metrics    *metrics
-	limit      limiter
-	queue      chan Failure
-	suppressed atomic.Uint64
-	failed     latest
+	log     *slog.Logger
+	metrics *metrics
+	queue   chan Failure
+
+	// A caller who makes mistakes, which costs him nothing, hides no fault by them.
+	faults, mistakes failedCalls
 
 	fallbackLimit limiter
 	fellBack      latest
+}
+
+// failedCalls are the calls of one kind that failed.
+type failedCalls struct {
+	limit      limiter
+	suppressed atomic.Uint64
+	latest
 }
 
 // latest remembers the last calls of a kind.
@@ -79,24 +91,36 @@ type latest struct {
 func newFailureLog(log *slog.Logger, m *metrics) *failureLog {
 	return &failureLog{
 		log: log, metrics: m, queue: make(chan Failure, lineRoom),
-		limit:         limiter{every: time.Second / linesPerSecond, burst: lineBurst},
+		faults:        failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
+		mistakes:      failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
 		fallbackLimit: limiter{every: time.Second / linesPerSecond, burst: lineBurst},
 	}
 }
 
 // offer takes a failed call, unless there were too many.
 func (l *failureLog) offer(c *Call) {
-	if !l.limit.allow(c.Ended) {
-		l.suppress(dropRate)
+	kind := &l.mistakes
+	if c.unanswered() {
+		kind = &l.faults
+	}
+	if !(kind == &l.faults && c.Series.lines.allow(c.Ended)) && !kind.limit.allow(c.Ended) {
+		l.suppress(kind, dropRate)
 		return
 	}
 	f := newFailure(c)
-	l.failed.remember(f)
+	kind.remember(f)
 	select {
 	case l.queue <- f:
 	default:
-		l.suppress(dropQueueFull)
+		l.suppress(kind, dropQueueFull)
 	}
+}
+
+// recent returns the failed calls that are remembered, the latest first.
+func (l *failureLog) recent() []Failure {
+	all := append(l.faults.recent(), l.mistakes.recent()...)
+	slices.SortStableFunc(all, func(a, b Failure) int { return b.At.Compare(a.At) })
+	return all
 }
 
 // noteFallback remembers a call that fell back, unless there were too many.
@@ -106,8 +130,8 @@ func (l *failureLog) noteFallback(c *Call) {
 	}
 }
 
-func (l *failureLog) suppress(reason string) {
-	l.suppressed.Add(1)
+func (l *failureLog) suppress(kind *failedCalls, reason string) {
+	kind.suppressed.Add(1)
 	l.metrics.drop(signalLogs, reason, 1)
 }
 
@@ -155,8 +179,11 @@ func (l *failureLog) run(ctx context.Context) {
 }
 
 func (l *failureLog) tellSuppressed() {
-	if n := l.suppressed.Swap(0); n > 0 {
+	if n := l.faults.suppressed.Swap(0); n > 0 {
 		l.log.Warn("calls failed without a line each", "suppressed", n)
+	}
+	if n := l.mistakes.suppressed.Swap(0); n > 0 {
+		l.log.Info("calls failed by mistakes of their callers without a line each", "suppressed", n)
 	}
 }
 

@@ -1,6 +1,153 @@
 package telemetry
 
-import "testing"
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/sdk/resource"
+	"google.golang.org/grpc/codes"
+)
+
+// TestMistakesHideNoFaults, nor faults of one version those of another: in lines, in what is remembered, and in spans.
+func TestMistakesHideNoFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer // written by one goroutine, and read when it has ended
+		k := &keeper{why: make(map[string]int)}
+		tel := New(Config{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Export: Export{Spans: k, Sampling: NewSampling(true, 0), Resource: resource.Empty()},
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); tel.Run(ctx) }()
+		record := func(s *Series, n int, code codes.Code) {
+			for range n {
+				c := Call{ID: 1 << 63, Series: s, Opened: time.Now(), Ended: time.Now(), Code: uint32(code)}
+				tel.Begin(&c, "")
+				tel.Record(&c)
+			}
+			synctest.Wait()
+		}
+		fraud, rank := tel.Series("fraud", "v7"), tel.Series("rank", "v1")
+		for range 60 { // of the second in which all that may come at once has come
+			record(tel.Unknown(), 300, codes.NotFound)
+			record(fraud, 50, codes.InvalidArgument)
+			record(fraud, 1, codes.Unavailable)
+			time.Sleep(time.Second)
+		}
+		for range 100 {
+			record(fraud, 10, codes.Unavailable)
+		}
+		record(rank, 3, codes.Internal)
+		stop()
+		<-ended
+		count := func(parts ...string) (n int) {
+			for line := range strings.Lines(log.String()) {
+				all := true
+				for _, p := range parts {
+					all = all && strings.Contains(line, p)
+				}
+				if all {
+					n++
+				}
+			}
+			return n
+		}
+		if n := count("call failed", "model=fraud", "code=UNAVAILABLE"); n < 60+lineBurst {
+			t.Errorf("%d lines for faults of fraud, want each of one a second, and a burst", n)
+		}
+		if n := count("call failed", "model=rank", "level=WARN"); n != 3 {
+			t.Errorf("%d lines for 3 faults of another model in the same moment", n)
+		}
+		if n := count("call failed", "level=INFO"); n > lineBurst+61*linesPerSecond {
+			t.Errorf("%d lines for mistakes", n)
+		}
+		if count("without a line each", "mistakes", "level=INFO") == 0 || count("calls failed without a line each", "level=WARN") == 0 {
+			t.Errorf("what got no line is not told of, by kind:\n%s", log.String()[max(0, log.Len()-500):])
+		}
+		faults := 0
+		for _, f := range tel.Failures() {
+			if f.Code == "UNAVAILABLE" || f.Code == "INTERNAL" {
+				faults++
+			}
+		}
+		if latest := tel.Failures()[0]; faults != lastCalls || latest.Model != "rank" {
+			t.Errorf("%d faults are remembered, the latest of %s; want %d, of rank", faults, latest.Model, lastCalls)
+		}
+	})
+}
+
+// TestMistakesLeaveSpansToFaults.
+func TestMistakesLeaveSpansToFaults(t *testing.T) {
+	k := &keeper{why: make(map[string]int)}
+	tel := New(Config{Logger: slog.New(slog.DiscardHandler), Export: Export{Spans: k, Sampling: NewSampling(true, 0), Resource: resource.Empty()}})
+	s, now := tel.Series("fraud", "v7"), time.Now()
+	kept := func(code codes.Code) bool {
+		c := Call{ID: 1 << 63, Series: s, Opened: now, Ended: now, Code: uint32(code)}
+		tel.Begin(&c, "")
+		tel.Record(&c)
+		return c.why != notKept
+	}
+	for range tailBurst {
+		kept(codes.NotFound)
+	}
+	if kept(codes.NotFound) {
+		t.Error("mistakes are kept without limit")
+	}
+	if !kept(codes.Unavailable) {
+		t.Error("a fault is not kept for the mistakes before it")
+	}
+}
+
+// TestFallbacksEndWithTheVersionTheyAreFrom: a version that stays for years has had many canaries.
+func TestFallbacksEndWithTheVersionTheyAreFrom(t *testing.T) {
+	tel := New(Config{Version: "test", Logger: slog.New(slog.DiscardHandler)})
+	stable := tel.Series("fraud", "stable")
+	fallBack := func(from *Series) {
+		now := time.Now()
+		tel.Record(&Call{Series: stable, Primary: from, FallbackReason: "INTERNAL", Opened: now, Ended: now})
+	}
+	exposed := func() (from []string) {
+		families, err := tel.Registry().Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() != "sluice_fallbacks_total" {
+				continue
+			}
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "from" {
+						from = append(from, fmt.Sprint(l.GetValue(), "=", m.GetCounter().GetValue()))
+					}
+				}
+			}
+		}
+		return from
+	}
+	kept := tel.Series("fraud", "v0")
+	var last *Series
+	for i := range 50 {
+		last = tel.Series("fraud", fmt.Sprint("canary", i))
+		fallBack(last)
+		fallBack(kept)
+		tel.Retain(func(_, version string) bool { return !strings.HasPrefix(version, "canary") })
+	}
+	fallBack(last) // one that was under way
+	if got := exposed(); len(got) != 1 || got[0] != "v0=50" {
+		t.Errorf("fallbacks are exposed from %v, want from v0 alone, 50 times", got)
+	}
+	if n := len(*stable.fallbacks.known.Load()); n > 2 {
+		t.Errorf("%d counters are kept", n)
+	}
+}
 
 // The last calls are remembered, the latest first.
 func TestLatestCallsAreRemembered(t *testing.T) {

@@ -51,7 +51,7 @@ func newMetrics(version string) *metrics {
 	m.refused = m.counter("sluice_refused_calls_total",
 		"Calls that ended with a status of the gateway's own, by its reason.", "model", "version", "reason")
 	m.fallbacks = m.counter("sluice_fallbacks_total",
-		"Calls whose answer came from another version than the one chosen, by what was wrong with that.", "model", "from", "to", "reason")
+		"Calls for which another version than the one chosen was asked at last, answered or not, by what was wrong with that.", "model", "from", "to", "reason")
 	m.requests = m.counter("sluice_request_bytes_total",
 		"Bytes of request bodies received.", "model", "version")
 	m.answers = m.counter("sluice_answer_bytes_total",

@@ -19,9 +19,10 @@ type Series struct {
 	Model, Version string
 
 	metrics *metrics
-	tally   *Tally     // of the model; nil for calls that belong to no route
-	mu      sync.Mutex // serialises what follows being replaced
-	retired bool       // what is counted from now on is not exposed
+	tally   *Tally      // of the model; nil for calls that belong to no route
+	lines   limiter     // of lines that are the version's own
+	mu      sync.Mutex  // serialises what follows being replaced
+	retired atomic.Bool // what is counted from now on is not exposed
 
 	calls     children[uint32, prometheus.Observer]
 	refused   children[string, prometheus.Counter]
@@ -35,8 +36,11 @@ type Series struct {
 }
 
 type (
-	fallbackKey struct{ from, reason string }
-	attemptKey  struct {
+	fallbackKey struct {
+		from   *Series
+		reason string
+	}
+	attemptKey struct {
 		kind            AttemptKind
 		outcome, reason string
 	}
@@ -48,6 +52,13 @@ const (
 	request direction = iota
 	answer
 )
+
+func newSeries(model, version string, m *metrics, tally *Tally) *Series {
+	return &Series{
+		Model: model, Version: version, metrics: m, tally: tally,
+		lines: limiter{every: versionLineEvery, burst: versionLineBurst},
+	}
+}
 
 // children are the metrics of a series that differ in one thing.
 type children[K comparable, V any] struct {
@@ -84,10 +95,24 @@ func (c *children[K, V]) get(s *Series, k K, of func(*Series, K) V) V {
 	v := of(s, k)
 	next[k] = v
 	c.known.Store(&next)
-	if old == nil {
+	if c.first.Load() == nil {
 		c.first.Store(&child[K, V]{k, v})
 	}
 	return v
+}
+
+// drop forgets the children of some keys. s.mu is held.
+func (c *children[K, V]) drop(gone func(K) bool) {
+	known := c.known.Load()
+	if known == nil {
+		return
+	}
+	next := maps.Clone(*known)
+	maps.DeleteFunc(next, func(k K, _ V) bool { return gone(k) })
+	c.known.Store(&next)
+	if f := c.first.Load(); f != nil && gone(f.key) {
+		c.first.Store(nil)
+	}
 }
 
 // each visits the keys.
@@ -122,7 +147,7 @@ func (s *Series) call(c *Call) {
 		s.refused.get(s, c.Reason, newRefusedSeries).Inc()
 	}
 	if c.FallbackReason != "" && c.Primary != nil {
-		s.fallbacks.get(s, fallbackKey{c.Primary.Version, c.FallbackReason}, newFallbackSeries).Inc()
+		s.fallbacks.get(s, fallbackKey{c.Primary, c.FallbackReason}, newFallbackSeries).Inc()
 	}
 }
 
@@ -173,7 +198,10 @@ func newRefusedSeries(s *Series, reason string) prometheus.Counter {
 }
 
 func newFallbackSeries(s *Series, k fallbackKey) prometheus.Counter {
-	return counter(s, s.metrics.fallbacks, s.Model, k.from, s.Version, k.reason)
+	if k.from.retired.Load() {
+		return unexposed()
+	}
+	return counter(s, s.metrics.fallbacks, s.Model, k.from.Version, s.Version, k.reason)
 }
 
 func newAttemptSeries(s *Series, k attemptKey) prometheus.Counter {
@@ -200,14 +228,18 @@ func newByteSeries(s *Series, d direction) prometheus.Counter {
 }
 
 func counter(s *Series, vec *prometheus.CounterVec, labels ...string) prometheus.Counter {
-	if s.retired {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "retired"})
+	if s.retired.Load() {
+		return unexposed()
 	}
 	return vec.WithLabelValues(labels...)
 }
 
+func unexposed() prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: "retired"})
+}
+
 func observer(s *Series, vec *prometheus.HistogramVec, labels ...string) prometheus.Observer {
-	if s.retired {
+	if s.retired.Load() {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "retired"})
 	}
 	return vec.WithLabelValues(labels...)
@@ -217,12 +249,12 @@ func observer(s *Series, vec *prometheus.HistogramVec, labels ...string) prometh
 func (s *Series) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retired = true
+	s.retired.Store(true)
 	m, model, version := s.metrics, s.Model, s.Version
 	s.calls.each(func(code uint32) { m.calls.DeleteLabelValues(model, version, CodeName(code)) })
 	s.durations.each(func(outcome string) { m.durations.DeleteLabelValues(model, version, outcome) })
 	s.refused.each(func(reason string) { m.refused.DeleteLabelValues(model, version, reason) })
-	s.fallbacks.each(func(k fallbackKey) { m.fallbacks.DeleteLabelValues(model, k.from, version, k.reason) })
+	s.fallbacks.each(func(k fallbackKey) { m.fallbacks.DeleteLabelValues(model, k.from.Version, version, k.reason) })
 	s.attempts.each(func(k attemptKey) {
 		m.attempts.DeleteLabelValues(model, version, k.kind.String(), k.outcome, k.reason)
 	})
@@ -236,4 +268,21 @@ func (s *Series) retire() {
 			m.answers.DeleteLabelValues(model, version)
 		}
 	})
+}
+
+// forgetFallbacks takes what is counted of fallbacks from versions that are gone out of what is exposed: a
+// version that stays would else have series of all the canaries there ever were.
+func (s *Series) forgetFallbacks(gone map[*Series]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := false
+	s.fallbacks.each(func(k fallbackKey) {
+		if gone[k.from] {
+			found = true
+			s.metrics.fallbacks.DeleteLabelValues(s.Model, k.from.Version, s.Version, k.reason)
+		}
+	})
+	if found {
+		s.fallbacks.drop(func(k fallbackKey) bool { return gone[k.from] })
+	}
 }

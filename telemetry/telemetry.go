@@ -27,7 +27,8 @@ type Telemetry struct {
 	metrics  *metrics
 	spans    *spanExport // nil: traces are off
 	failures *failureLog
-	tail     limiter // of calls whose spans are kept although they were not sampled
+	// tail is of calls whose spans are kept although they were not sampled; mistakes of callers have their own.
+	tail, mistakesTail limiter
 
 	mu      sync.Mutex
 	series  map[seriesKey]*Series
@@ -53,6 +54,7 @@ func New(cfg Config) *Telemetry {
 	t := &Telemetry{cfg: cfg, metrics: newMetrics(cfg.Version), series: make(map[seriesKey]*Series), tallies: make(map[string]*Tally)}
 	t.failures = newFailureLog(cfg.Logger, t.metrics)
 	t.tail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
+	t.mistakesTail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
 	if cfg.Export.Spans != nil {
 		if cfg.Export.Sampling == nil {
 			t.cfg.Export.Sampling = NewSampling(true, DefaultRatio)
@@ -61,8 +63,8 @@ func New(cfg Config) *Telemetry {
 	} else {
 		t.cfg.Export.Sampling = nil
 	}
-	t.unknown = &Series{Model: OtherModel, metrics: t.metrics}
-	t.local = &Series{Model: LocalModel, metrics: t.metrics}
+	t.unknown = newSeries(OtherModel, "", t.metrics, nil)
+	t.local = newSeries(LocalModel, "", t.metrics, nil)
 	return t
 }
 
@@ -78,7 +80,7 @@ func (t *Telemetry) Series(model, version string) *Series {
 	k := seriesKey{model, version}
 	s := t.series[k]
 	if s == nil {
-		s = &Series{Model: model, Version: version, metrics: t.metrics, tally: t.tally(model)}
+		s = newSeries(model, version, t.metrics, t.tally(model))
 		t.series[k] = s
 	}
 	return s
@@ -145,10 +147,17 @@ func (t *Telemetry) Retain(claimed func(model, version string) bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	gone := make(map[*Series]bool)
 	for k, s := range t.series {
 		if !claimed(k.model, k.version) {
 			delete(t.series, k)
 			s.retire()
+			gone[s] = true
+		}
+	}
+	if len(gone) > 0 {
+		for _, s := range t.series {
+			s.forgetFallbacks(gone)
 		}
 	}
 	for model := range t.tallies {
@@ -176,7 +185,8 @@ func (c *Call) BeginAttempt(a *Attempt, p *Traceparent) string {
 	return p.Write(&c.Trace, a.Span)
 }
 
-// Calls that were not sampled and are worth keeping all the same: this many a second, and a burst.
+// Calls that were not sampled and are worth keeping all the same: this many a second, and a burst; of those that failed by
+// mistakes of their callers as many again.
 const (
 	tailPerSecond = 500
 	tailBurst     = 1000
@@ -189,7 +199,11 @@ func (t *Telemetry) Record(c *Call) {
 	}
 	failed := c.failed()
 	c.why = c.worthKeeping()
-	if c.why > keptSampled && !t.tail.allow(c.Ended) {
+	tail := &t.tail
+	if failed && !c.unanswered() {
+		tail = &t.mistakesTail
+	}
+	if c.why > keptSampled && !tail.allow(c.Ended) {
 		c.why = notKept
 		t.metrics.drop(signalSpans, dropRate, c.count())
 	}
@@ -211,7 +225,7 @@ func (t *Telemetry) Failures() []Failure {
 	if t == nil {
 		return nil
 	}
-	return t.failures.failed.recent()
+	return t.failures.recent()
 }
 
 // Fallbacks returns the calls that another version than the chosen one answered well last, the latest first; while
