@@ -35,13 +35,14 @@ type keeper struct {
 	*Monitor
 	pending     []closedSlot // in the order in which they were closed
 	published   map[string]uint64
+	swept       map[string]int64  // by shelf, the slot in which it was swept
 	calibrating chan Key          // one at a time
 	tried       map[Key]time.Time // when calibrating a version's reference was begun last
 	problem     string            // that was logged last
 }
 
 func newKeeper(m *Monitor) *keeper {
-	return &keeper{Monitor: m, published: make(map[string]uint64), calibrating: make(chan Key), tried: make(map[Key]time.Time)}
+	return &keeper{Monitor: m, published: make(map[string]uint64), swept: make(map[string]int64), calibrating: make(chan Key), tried: make(map[Key]time.Time)}
 }
 
 func (k *keeper) run(ctx context.Context) error {
@@ -202,14 +203,16 @@ func (k *keeper) put(ctx context.Context, c closedSlot) error {
 
 func shelfOf(slot int64) string { return fmt.Sprintf(tallyShelf, slot%tallyShelves) }
 
-// collect adds what the other gateways have counted in a slot, and clears away what gateways that are gone have left
-// on its shelf a window ago.
+// collect adds what the other gateways have counted in a slot.
 func (k *keeper) collect(ctx context.Context, c closedSlot) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	shelf := k.cfg.Shelf(shelfOf(c.number))
 	stored, err := shelf.All(ctx)
 	if err != nil {
+		return err
+	}
+	if err := k.sweep(ctx, shelf, c.number, stored); err != nil {
 		return err
 	}
 	mine := c.version.key.shelfKey() + " "
@@ -219,21 +222,35 @@ func (k *keeper) collect(ctx context.Context, c closedSlot) error {
 		}
 		t := new(driftv1.Tally)
 		if err := proto.Unmarshal(data, t); err != nil {
-			k.cfg.Logger.Warn("drift: what another gateway has stored cannot be read, and is removed", "key", key, "error", err)
-			if err := shelf.Put(ctx, key, nil); err != nil {
-				return err
-			}
-			continue
+			continue // it is swept away
 		}
-		switch {
-		case t.GetSlot() == c.number && t.GetPeriod() == int64(c.period) && t.GetReference() == c.ref.print:
+		if t.GetSlot() == c.number && t.GetPeriod() == int64(c.period) && t.GetReference() == c.ref.print {
 			c.tally.addEncoded(t)
-		case t.GetSlot() <= c.number-tallyShelves:
-			if err := shelf.Put(ctx, key, nil); err != nil {
-				return err
-			}
 		}
 	}
+	return nil
+}
+
+// sweep removes from a shelf, once in a slot, what gateways have left that are gone, and what is of versions that are, and
+// what nobody can read.
+func (k *keeper) sweep(ctx context.Context, shelf Shelf, slot int64, stored map[string][]byte) error {
+	name := shelfOf(slot)
+	if k.swept[name] == slot {
+		return nil
+	}
+	for key, data := range stored {
+		t := new(driftv1.Tally)
+		err := proto.Unmarshal(data, t)
+		if err != nil {
+			k.cfg.Logger.Warn("drift: what another gateway has stored cannot be read, and is removed", "key", key, "error", err)
+		} else if time.Since(time.Unix(0, t.GetSlot()*t.GetPeriod())) < tallyShelves*time.Duration(t.GetPeriod()) {
+			continue // its shelf has not come round again
+		}
+		if err := shelf.Put(ctx, key, nil); err != nil {
+			return err
+		}
+	}
+	k.swept[name] = slot
 	return nil
 }
 

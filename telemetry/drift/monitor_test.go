@@ -12,8 +12,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"sluice/proto/inference"
 	"sluice/proto/inference/tensor"
+	driftv1 "sluice/proto/sluice/drift/v1"
 	"sluice/telemetry/drift"
 )
 
@@ -413,7 +416,7 @@ func TestAVersionThatIsNotCalledHasNotDrifted(t *testing.T) {
 }
 
 // What one of several gateways has left on the shelf is no tally; the others' counts are added up all the same.
-func TestATallyThatCannotBeReadIsRemoved(t *testing.T) {
+func TestWhatStrangersLeaveIsSweptAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, 2, nil)
 		g.put(normal(t, 73, 5000))
@@ -426,6 +429,17 @@ func TestATallyThatCannotBeReadIsRemoved(t *testing.T) {
 			if err := shelf(slot).Put(t.Context(), "m v1 stranger", []byte("no tally")); err != nil {
 				t.Fatal(err)
 			}
+			// Of a version that is gone, long ago, and of one that another gateway watches.
+			now := time.Now().UnixNano() / int64(window/12)
+			for name, at := range map[string]int64{"m gone old": now - 36, "m other new": now + 12} {
+				data, err := proto.Marshal(&driftv1.Tally{Slot: at, Period: int64(window / 12), Samples: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := shelf(slot).Put(t.Context(), name, data); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		g.send(rand.New(rand.NewPCG(74, 0)), 1000, window, nil)
 		time.Sleep(time.Minute)
@@ -435,14 +449,20 @@ func TestATallyThatCannotBeReadIsRemoved(t *testing.T) {
 				t.Errorf("gateway %d shows %d samples, want all 1,000", i, r.Window.Samples)
 			}
 		}
-		var left int
+		var left, gone, others int
 		for slot := range 13 {
-			if data, err := shelf(slot).Get(t.Context(), "m v1 stranger"); data != nil || err != nil {
-				left++
+			all, err := shelf(slot).All(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, n := range map[string]*int{"m v1 stranger": &left, "m gone old": &gone, "m other new": &others} {
+				if all[name] != nil {
+					*n++
+				}
 			}
 		}
-		if left > 1 { // in the slot under way
-			t.Errorf("it is still there in %d slots", left)
+		if left > 1 || gone > 1 || others != 13 { // the slot under way has not been swept
+			t.Errorf("what nobody can read is still there in %d slots, what is of a version that is gone in %d, want 1 at most; what others need in %d of 13", left, gone, others)
 		}
 	})
 }
