@@ -3,6 +3,8 @@ package stat
 import (
 	"math"
 	"math/rand/v2"
+
+	"gonum.org/v1/gonum/floats"
 )
 
 // Directions are fixed random directions of unit length, for looking at rows too wide to look at column by
@@ -10,7 +12,7 @@ import (
 // is a number like any other.
 type Directions struct {
 	width, stride int
-	w             []float32 // a direction after the other, stride elements each, of which the first width count
+	w             []float64 // a direction after the other, stride elements each, of which the first width count
 	scale         []float64 // by direction, what makes its length 1
 }
 
@@ -18,9 +20,9 @@ type Directions struct {
 // every machine.
 func NewDirections(count, width int) Directions {
 	rng := rand.New(rand.NewPCG(uint64(count), uint64(width)))
-	d := Directions{stride: width, w: make([]float32, count*width), scale: make([]float64, count)}
+	d := Directions{stride: width, w: make([]float64, count*width), scale: make([]float64, count)}
 	for i := range d.w {
-		d.w[i] = float32(rng.NormFloat64())
+		d.w[i] = rng.NormFloat64()
 	}
 	return d.First(width)
 }
@@ -32,24 +34,20 @@ func (d Directions) First(columns int) Directions {
 	for i := range first.scale {
 		var square float64
 		for _, v := range first.direction(i) {
-			square += float64(v) * float64(v)
+			square += v * v
 		}
 		first.scale[i] = 1 / math.Sqrt(square)
 	}
 	return first
 }
 
-func (d Directions) direction(i int) []float32 { return d.w[i*d.stride:][:d.width] }
+func (d Directions) direction(i int) []float64 { return d.w[i*d.stride:][:d.width] }
 
 // Project appends the projections of a row, which has to be of the directions' width.
 func (d Directions) Project(to, row []float64) []float64 {
 	sameLen(d.width, len(row))
 	for i, scale := range d.scale {
-		var sum float64
-		for j, w := range d.direction(i) {
-			sum += row[j] * float64(w)
-		}
-		to = append(to, sum*scale)
+		to = append(to, scale*floats.Dot(row, d.direction(i)))
 	}
 	return to
 }
