@@ -75,6 +75,16 @@ func (r *spanReceiver) spanOf(want map[string]string) (*otlp.Span, error) {
 	return nil, fmt.Errorf("none of %d spans has %v", len(r.spans), want)
 }
 
+// portOf is a span's attribute server.port.
+func portOf(s *otlp.Span) int64 {
+	for _, kv := range s.GetAttributes() {
+		if kv.GetKey() == "server.port" {
+			return kv.GetValue().GetIntValue()
+		}
+	}
+	return 0
+}
+
 // overheard keeps the metadata of the inferences of a server.
 type overheard struct {
 	mu  sync.Mutex
@@ -154,13 +164,16 @@ routes:
 		t.Errorf("the call is %v, want a server's span below the caller's", call)
 	}
 	for i, want := range []map[string]string{
-		{"sluice.attempt.kind": "fallback", "sluice.version": "v1", "sluice.endpoint": v1.addr, "rpc.response.status_code": "OK"},
+		{"sluice.attempt.kind": "fallback", "sluice.version": "v1", "sluice.endpoint": v1.addr, "server.address": "127.0.0.1", "rpc.response.status_code": "OK"},
 		{"sluice.attempt.kind": "primary", "sluice.version": "v2", "sluice.endpoint": v2.addr, "rpc.response.status_code": "INTERNAL", "error.type": "INTERNAL"},
 	} {
 		trace, span := heard[i].traceparent(t)
 		attempt := find(want)
 		if hex(attempt.GetSpanId()) != span || trace != theirTrace || hex(attempt.GetTraceId()) != theirTrace {
 			t.Errorf("%s: the server was told of span %s in trace %s, the collector of %v", want["sluice.version"], span, trace, attempt)
+		}
+		if port := fmt.Sprint(portOf(attempt)); net.JoinHostPort("127.0.0.1", port) != want["sluice.endpoint"] {
+			t.Errorf("%s: server.port is %s", want["sluice.endpoint"], port)
 		}
 		if !slices.Equal(attempt.GetParentSpanId(), call.GetSpanId()) || attempt.GetKind() != otlp.Span_SPAN_KIND_CLIENT {
 			t.Errorf("%v is no client's span below the call's", attempt)

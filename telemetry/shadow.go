@@ -79,12 +79,11 @@ func (s *Shadow) build(b *spanBuilder) {
 }
 
 func (s *Shadow) attributes() []attribute.KeyValue {
-	all := []attribute.KeyValue{
+	all := append(serverOf(s.Endpoint),
 		semconv.RPCSystemNameGRPC, semconv.RPCMethod(fullMethod(s.Service, s.Method)), semconv.RPCResponseStatusCode(CodeName(s.Code)),
 		attrModel.String(s.Model), attrVersion.String(s.Version), attrDataVersion.String(s.DataVersion), attrEndpoint.String(s.Endpoint),
 		attrKind.String("shadow"), attrReason.String(s.reason()), attrRevision.Int64(int64(s.Revision)),
-		attrRequestID.String(s.RequestID), attrAnswered.String(s.Answered),
-	}
+		attrRequestID.String(s.RequestID), attrAnswered.String(s.Answered))
 	if s.Verdict != "" {
 		all = append(all, attrVerdict.String(s.Verdict))
 	}

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -119,7 +121,8 @@ func (b *spanBuilder) attempt(ctx context.Context, c *Call, a *Attempt) {
 			semconv.RPCSystemNameGRPC, semconv.RPCMethod(methodOf(c)), semconv.RPCResponseStatusCode(CodeName(a.Code)),
 			attrModel.String(a.Series.Model), attrVersion.String(a.Series.Version), attrEndpoint.String(a.Endpoint),
 			attrKind.String(a.Kind.String()), attrOutcome.String(a.Outcome), attrReason.String(a.Reason),
-			attrDataVersion.String(a.DataVersion), attrRevision.Int64(int64(c.Revision))))
+			attrDataVersion.String(a.DataVersion), attrRevision.Int64(int64(c.Revision))),
+		trace.WithAttributes(serverOf(a.Endpoint)...))
 	if a.Kind == Hedge {
 		span.AddEvent("hedge", trace.WithTimestamp(a.Started))
 	}
@@ -134,6 +137,16 @@ func (b *spanBuilder) attempt(ctx context.Context, c *Call, a *Attempt) {
 		span.SetStatus(codes.Error, a.Reason)
 	}
 	span.End(trace.WithTimestamp(a.Ended))
+}
+
+// serverOf names an endpoint in OpenTelemetry's words, by which graphs of services are made.
+func serverOf(endpoint string) []attribute.KeyValue {
+	host, digits, err := net.SplitHostPort(endpoint)
+	port, notNumber := strconv.Atoi(digits)
+	if err != nil || notNumber != nil {
+		return nil // it did not get as far as an endpoint
+	}
+	return []attribute.KeyValue{semconv.ServerAddress(host), semconv.ServerPort(port)}
 }
 
 // callAttributes says who was chosen, who answered, and why.

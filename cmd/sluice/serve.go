@@ -74,7 +74,7 @@ sluice apply changes it afterwards. The admin address is for operators: sluice g
 weights, promote, rollback and others.
 
 /metrics on the admin address is for Prometheus, /debug/ for people. Traces and metrics are
-exported by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT says; OpenTelemetry's other variables hold.
+exported by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT says; docs/tracing.md lists the variables that hold.
 
 SIGTERM or SIGINT drains: the gateway says that it is not ready, waits, takes no new
 calls, and lets those under way end. A second signal ends it at once.
