@@ -64,6 +64,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	add(&operates, adminv1connect.BreakerServiceName, "OpenBreaker", "ResetBreaker")
 	add(&views, adminv1connect.FaultServiceName, "ListFaults")
 	add(&operates, adminv1connect.FaultServiceName, "InjectFault", "ClearFaults")
+	add(&views, adminv1connect.IncidentServiceName, "ListIncidents", "GetIncident")
+	add(&operates, adminv1connect.IncidentServiceName, "AnnotateIncident")
 	for _, test := range []struct {
 		name   string
 		header string

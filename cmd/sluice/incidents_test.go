@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+)
+
+// TestIncidentIsShownAndTold: a version that cannot be reached fails until its breaker opens, another one answers, and
+// somebody rolls back.
+func TestIncidentIsShownAndTold(t *testing.T) {
+	t.Chdir(t.TempDir())
+	gateway := startServe(t, "--routes", write(t, "routes.yaml", fmt.Sprintf(`routes:
+  - model: fraud
+    versions: [{name: v7, endpoints: [%q]}, {name: v8, endpoints: [%q]}]
+    weights: {v7: 1}
+    fallback: {to: [v7], on: [UNAVAILABLE]}
+    breaker: {consecutive: 5, open_for: 1h, max_open_for: 1h}
+    health: {off: true}
+`, startModelServer(t), deadAddress(t))))
+	if out := gateway.must(t, "incidents"); out != "no incidents\n" {
+		t.Errorf("at first:\n%s", out)
+	}
+	gateway.must(t, "weights", "fraud", "v8=100", "--reason", "the May model", "--force")
+	conn, err := grpc.NewClient(gateway.data, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "sluice-model", "fraud")
+	var row []string
+	shown := regexp.MustCompile(`(?m)^(\d{8}-\d{6}-[0-9a-f]{6}) +fraud +\d.* \+\S+ +\+\S+ +open, \S+ +breaker +\d+ +0 +\d+$`)
+	for end := time.Now().Add(20 * time.Second); row == nil; row = shown.FindStringSubmatch(gateway.must(t, "incidents", "fraud", "--open")) {
+		if time.Now().After(end) {
+			t.Fatalf("no incident that is mitigated in:\n%s", gateway.must(t, "incidents"))
+		}
+		callOnce(ctx, conn)
+	}
+	if out := gateway.must(t, "incidents", "fraud"); !regexp.MustCompile(`(?m)^fraud +1 +1 +0 +\d+\.\d{3} % +\S+ +\S+ +\S+ +\S+ +- +- +- +-$`).MatchString(out) {
+		t.Errorf("no line with the times of fraud, of which none is to recovery yet, in:\n%s", out)
+	}
+	gateway.must(t, "rollback", "fraud", "--reason", "v8 is dead")
+	id := row[1][:8]
+	gateway.must(t, "postmortem", id, "--action", "probe new versions", "--actor", "anna")
+	story := gateway.must(t, "postmortem", id, "--done", "1", "--actor", "ben")
+	for _, part := range []string{
+		"# Incident " + row[1] + ": fraud", "by a breaker that opened", "the breaker cut v8 off, v7 answers", "| not yet; open for ",
+		"revision 2: ", "the May model", "breaker of v8 open: consecutive failures", "revision 3: ", "v8 is dead",
+		"after v8: ", "- [x] 1. probe new versions (anna)",
+	} {
+		if !strings.Contains(story, part) {
+			t.Errorf("no %q in the postmortem:\n%s", part, story)
+		}
+	}
+	if out, code := gateway.sluice("postmortem", "2027"); code != 1 || !strings.Contains(out, "no such incident") {
+		t.Errorf("an incident that is not there: exit code %d\n%s", code, out)
+	}
+}
+
+// callOnce makes a call; that the server does not know the method is an answer, too.
+func callOnce(ctx context.Context, conn *grpc.ClientConn) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_ = conn.Invoke(ctx, "/some.Service/Method", new(healthpb.HealthCheckRequest), new(healthpb.HealthCheckResponse))
+}
