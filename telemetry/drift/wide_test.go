@@ -297,6 +297,37 @@ func TestEmbeddingsThatCannotBeUsedAreRefused(t *testing.T) {
 	}
 }
 
+// What is kept of an embedding beside its reference: the open slot, one that is over, the window under way, the last one.
+func TestAnEmbeddingTakesAtMostSixKilobytes(t *testing.T) {
+	one := learntRows(t, rand.New(rand.NewPCG(59, 0)), 100, 500).doc
+	all := new(driftv1.Reference)
+	for i := range 100 {
+		f := proto.CloneOf(one.GetFeatures()[0])
+		f.Name = fmt.Sprint("x", i, wholeRow)
+		all.Features = append(all.Features, f)
+	}
+	r, err := newReference(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	v := newVersion(New(Config{}), Key{"m", "v"})
+	v.configure(Settings{Policy: Policy{Window: time.Hour, ExpectedRun: time.Hour * 720}}, "", time.Now())
+	v.setReference(r, []byte("stored"), time.Now())
+	v.closed = append(v.closed, closedSlot{tally: newTally(r)})
+	v.findings = judge(r, v.window, v.settings.Policy)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := int64(after.HeapAlloc-before.HeapAlloc) / 100
+	t.Logf("%d bytes for each embedding", each)
+	if each > 6<<10 {
+		t.Errorf("%d bytes for each embedding, want at most 6144", each)
+	}
+	runtime.KeepAlive(v)
+}
+
 // Which rows a calibration draws from is left to chance, so that those of the first minutes do not stand for a day.
 func TestRowsThatAreKeptAreOfAllThatCame(t *testing.T) {
 	r := &rows{waves: waves().First(2)}
