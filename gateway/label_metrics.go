@@ -65,7 +65,7 @@ func (c labelGauges) Read(out *telemetry.Values) {
 			value float64
 		}{
 			{"error_rate", m.ErrorRate}, {"accuracy", m.Accuracy}, {"macro_f1", m.MacroF1}, {"log_loss", m.LogLoss}, {"brier", m.Brier},
-			{"auc", m.AUC}, {"rmse", m.RMSE}, {"mae", m.MAE}, {"bias", m.Bias}, {"reward", m.Reward},
+			{"auc", m.AUC}, {"calibration_error", m.CalibrationError}, {"rmse", m.RMSE}, {"mae", m.MAE}, {"bias", m.Bias}, {"reward", m.Reward},
 		} {
 			if !math.IsNaN(q.value) {
 				out.Add(descLabelQuality, q.value, r.Model, r.Version, q.name)

@@ -334,14 +334,14 @@ func TestMetricsOfLabels(t *testing.T) {
 	measure := func(name string) string { return `{measure="` + name + `",model="fraud",version="v7"}` }
 	quality := of(got, "sluice_label_quality")
 	for name, want := range map[string]float64{
-		"error_rate": 0.5, "accuracy": 0.5, "macro_f1": 1. / 3, "auc": 0.5,
+		"error_rate": 0.5, "accuracy": 0.5, "macro_f1": 1. / 3, "auc": 0.5, "calibration_error": 0.25,
 		"log_loss": -(math.Log(0.75) + math.Log(0.25)) / 2, "brier": (0.25*0.25 + 0.75*0.75) / 2,
 	} {
 		if v, ok := quality[measure(name)]; !ok || math.Abs(v-want) > 1e-4 {
 			t.Errorf("%s = %v, want %v", name, v, want)
 		}
 	}
-	if len(quality) != 6 {
+	if len(quality) != 7 {
 		t.Errorf("got %v, want no other measures", quality)
 	}
 	results := of(got, "sluice_labels_total")

@@ -110,6 +110,7 @@ func labelMeasures(resp *adminv1.GetLabelsResponse) (known []labelMeasure) {
 		{"LOG-LOSS", func(w *adminv1.LabelWindow) *float64 { return w.LogLoss }},
 		{"BRIER", func(w *adminv1.LabelWindow) *float64 { return w.Brier }},
 		{"AUC", func(w *adminv1.LabelWindow) *float64 { return w.Auc }},
+		{"ECE", func(w *adminv1.LabelWindow) *float64 { return w.CalibrationError }},
 		{"RMSE", func(w *adminv1.LabelWindow) *float64 { return w.Rmse }},
 		{"MAE", func(w *adminv1.LabelWindow) *float64 { return w.Mae }},
 		{"BIAS", func(w *adminv1.LabelWindow) *float64 { return w.Bias }},

@@ -68,7 +68,8 @@ func labelWindow(m *labels.Measures) *adminv1.LabelWindow {
 	w := &adminv1.LabelWindow{
 		From: timestamppb.New(m.From), To: timestamppb.New(m.To), Labels: m.Labels, Errors: m.Errors,
 		Accuracy: number(m.Accuracy), MacroF1: number(m.MacroF1), LogLoss: number(m.LogLoss), Brier: number(m.Brier),
-		Auc: number(m.AUC), AucBound: number(m.AUCBound), AucError: number(m.AUCError), Rmse: number(m.RMSE), Mae: number(m.MAE), Bias: number(m.Bias), Reward: number(m.Reward),
+		Auc: number(m.AUC), AucBound: number(m.AUCBound), AucError: number(m.AUCError), CalibrationError: number(m.CalibrationError),
+		Rmse: number(m.RMSE), Mae: number(m.MAE), Bias: number(m.Bias), Reward: number(m.Reward),
 	}
 	if m.Labels > 0 {
 		w.MedianDelay = durationpb.New(m.MedianDelay)

@@ -47,7 +47,8 @@ func TestGatewaysCountTogether(t *testing.T) {
 			}
 			for what, pair := range map[string][2]float64{
 				"accuracy": {got.Current.Accuracy, want.Current.Accuracy}, "F1": {got.Current.MacroF1, want.Current.MacroF1},
-				"log-loss": {got.Current.LogLoss, want.Current.LogLoss}, "Brier": {got.Current.Brier, want.Current.Brier}, "AUC": {got.Current.AUC, want.Current.AUC},
+				"calibration": {got.Current.CalibrationError, want.Current.CalibrationError},
+				"log-loss":    {got.Current.LogLoss, want.Current.LogLoss}, "Brier": {got.Current.Brier, want.Current.Brier}, "AUC": {got.Current.AUC, want.Current.AUC},
 			} {
 				if !(math.Abs(pair[0]-pair[1]) < 1e-9) {
 					t.Errorf("gateway %d: %s %v, want %v", i, what, pair[0], pair[1])

@@ -37,6 +37,8 @@ type Measures struct {
 	// ErrorRate is the share of errors; NaN where nothing counts as one.
 	ErrorRate                                        float64
 	Accuracy, MacroF1, LogLoss, Brier, AUC, AUCBound float64
+	// CalibrationError is the expected calibration error.
+	CalibrationError float64
 	// AUCError is the standard error of AUC, of two classes.
 	AUCError        float64
 	RMSE, MAE, Bias float64
@@ -153,7 +155,7 @@ func (v *Version) measures(w *window, number int64) Measures {
 	none := math.NaN()
 	m := Measures{
 		From: time.Unix(0, number*int64(s.Window)), To: time.Unix(0, (number+1)*int64(s.Window)), Labels: w.labels, Errors: w.errors,
-		ErrorRate: none, Accuracy: none, MacroF1: none, LogLoss: none, Brier: none, AUC: none, AUCBound: none, AUCError: none,
+		ErrorRate: none, Accuracy: none, MacroF1: none, LogLoss: none, Brier: none, AUC: none, AUCBound: none, AUCError: none, CalibrationError: none,
 		RMSE: w.numbers.RMSE(), MAE: w.numbers.MAE(), Bias: w.numbers.Bias(), Reward: w.reward.Average(), MedianDelay: w.medianDelay(),
 	}
 	if s.countsErrors() && w.labels > 0 {
@@ -165,6 +167,7 @@ func (v *Version) measures(w *window, number int64) Measures {
 	}
 	m.Accuracy, m.MacroF1, m.LogLoss, m.Brier = c.Accuracy(), c.MacroF1(), c.LogLoss.Average(), c.Brier.Average()
 	m.AUC, m.AUCBound = c.AUC()
+	m.CalibrationError = c.Calibration.Error()
 	if c.Len() == 2 {
 		of, others := c.Ranks[0].Sums()
 		m.AUCError = score.AUCError(m.AUC, of, others)

@@ -81,6 +81,9 @@ func (w *window) encode(number int64) *labelsv1.Window {
 	if c := w.classes; c != nil {
 		p.Confusion = append([]uint64(nil), c.Confusion...)
 		p.LogLoss, p.Brier = encodeMoments(c.LogLoss), encodeMoments(c.Brier)
+		for _, x := range c.Calibration {
+			p.Calibration = append(p.Calibration, &labelsv1.Calibration{N: x.N, Right: x.Right, Sum: x.Sum})
+		}
 		for i := range c.Ranks {
 			p.Ranks = append(append(p.Ranks, c.Ranks[i].Of[:]...), c.Ranks[i].Others[:]...)
 		}
@@ -104,6 +107,13 @@ func decodeWindow(s *Settings, p *labelsv1.Window) (*window, bool) {
 		for i := range c.Ranks {
 			ranks = ranks[copy(c.Ranks[i].Of[:], ranks):]
 			ranks = ranks[copy(c.Ranks[i].Others[:], ranks):]
+		}
+		for i, x := range p.GetCalibration() {
+			if i >= len(c.Calibration) || !finite(x.GetSum()) {
+				return nil, false
+			}
+			cell := &c.Calibration[i]
+			cell.N, cell.Right, cell.Sum = x.GetN(), x.GetRight(), x.GetSum()
 		}
 		sums[&c.LogLoss], sums[&c.Brier] = p.GetLogLoss(), p.GetBrier()
 	}

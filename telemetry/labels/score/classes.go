@@ -14,6 +14,8 @@ type Classes struct {
 	LogLoss, Brier Moments
 	// Ranks say, for each class, how its probability ranks its examples; of two classes, the second one alone.
 	Ranks []Ranks
+	// Calibration says whether the probability of what was predicted is how often that was right.
+	Calibration Calibration
 
 	n int
 }
@@ -35,6 +37,13 @@ func (c *Classes) Add(predicted, truth int) { c.Confusion[truth*c.n+predicted]++
 
 // AddProbabilities counts the probabilities that a prediction gave to the classes, which should add up to 1.
 func (c *Classes) AddProbabilities(p []float64, truth int) {
+	best := 0
+	for k, v := range p {
+		if v > p[best] {
+			best = k
+		}
+	}
+	c.Calibration.Add(p[best], best == truth)
 	c.LogLoss.Add(-math.Log(min(max(p[truth], Clip), 1-Clip)))
 	if c.n == 2 {
 		c.Brier.Add((1 - p[truth]) * (1 - p[truth]))
@@ -60,6 +69,7 @@ func (c *Classes) Merge(o *Classes) {
 	}
 	c.LogLoss.Merge(o.LogLoss)
 	c.Brier.Merge(o.Brier)
+	c.Calibration.Merge(&o.Calibration)
 	for i := range o.Ranks {
 		c.Ranks[i].Merge(&o.Ranks[i])
 	}

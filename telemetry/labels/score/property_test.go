@@ -58,6 +58,7 @@ func TestMergedPartsAreTheWholeInAnyOrder(t *testing.T) {
 		for what, pair := range map[string][2]float64{
 			"log-loss": {merged.LogLoss.Average(), whole.LogLoss.Average()}, "Brier": {merged.Brier.Average(), whole.Brier.Average()},
 			"spread of log-loss": {merged.LogLoss.Variance(), whole.LogLoss.Variance()},
+			"calibration error":  {merged.Calibration.Error(), whole.Calibration.Error()},
 			"RMSE":               {sum.RMSE(), numbers.RMSE()}, "MAE": {sum.MAE(), numbers.MAE()}, "bias": {sum.Bias(), numbers.Bias()},
 		} {
 			a, b := pair[0], pair[1]

@@ -45,15 +45,15 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 }
 
 // accuracy_score, f1_score (macro, and of class 1), log_loss, brier_score_loss (of more than two classes: numpy, by
-// its definition) and roc_auc_score (ovr, macro).
+// its definition) and roc_auc_score (ovr, macro). The calibration error in 15 cells is NumPy's, by its definition.
 func TestClassesAgreeWithScikitLearn(t *testing.T) {
 	for _, tt := range []struct {
-		classes, n                               int
-		accuracy, macro, f1, logLoss, brier, auc float64
+		classes, n                                    int
+		accuracy, macro, f1, logLoss, brier, auc, ece float64
 	}{
-		{2, 1000, 0.829, 0.8003173902533867, 0.7246376811594203, 0.4591441091173989, 0.14607214742888316, 0.8936729605276387},
-		{3, 1000, 0.728, 0.7034376649544923, 0.6691312384473198, 0.7547980661387514, 0.44172240962319426, 0.880388254271113},
-		{7, 2000, 0.621, 0.5829125608509441, 0.6066666666666667, 1.492173274843397, 0.6994634030054274, 0.8417000189561865},
+		{2, 1000, 0.829, 0.8003173902533867, 0.7246376811594203, 0.4591441091173989, 0.14607214742888316, 0.8936729605276387, 0.11831931708513317},
+		{3, 1000, 0.728, 0.7034376649544923, 0.6691312384473198, 0.7547980661387514, 0.44172240962319426, 0.880388254271113, 0.18336838618319884},
+		{7, 2000, 0.621, 0.5829125608509441, 0.6066666666666667, 1.492173274843397, 0.6994634030054274, 0.8417000189561865, 0.3396765364123261},
 	} {
 		c := score.NewClasses(tt.classes)
 		seed := congruential(5)
@@ -67,6 +67,7 @@ func TestClassesAgreeWithScikitLearn(t *testing.T) {
 		near(t, "F1 of class 1", c.F1(1), tt.f1, 1e-12)
 		near(t, "log-loss", c.LogLoss.Average(), tt.logLoss, 1e-9)
 		near(t, "Brier", c.Brier.Average(), tt.brier, 1e-9)
+		near(t, "calibration error", c.Calibration.Error(), tt.ece, 1e-9)
 		auc, bound := c.AUC()
 		near(t, "AUC", auc, tt.auc, bound)
 		if bound > 0.02 {
@@ -142,7 +143,7 @@ func TestNothingCountedIsNaN(t *testing.T) {
 	var n score.Numbers
 	for what, v := range map[string]float64{
 		"accuracy": c.Accuracy(), "macro F1": c.MacroF1(), "F1": c.F1(0), "log-loss": c.LogLoss.Average(), "AUC": auc, "bound": bound,
-		"RMSE": n.RMSE(), "MAE": n.MAE(), "bias": n.Bias(), "variance": n.Error.Variance(),
+		"calibration error": c.Calibration.Error(), "RMSE": n.RMSE(), "MAE": n.MAE(), "bias": n.Bias(), "variance": n.Error.Variance(),
 	} {
 		if !math.IsNaN(v) {
 			t.Errorf("%s of nothing = %v, want NaN", what, v)

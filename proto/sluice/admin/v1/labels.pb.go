@@ -298,9 +298,11 @@ type LabelWindow struct {
 	// classes say it for each class.
 	Classes []*ClassScore `protobuf:"bytes,16,rep,name=classes,proto3" json:"classes,omitempty"`
 	// auc_error is the standard error of auc, of two classes; unset for more.
-	AucError      *float64 `protobuf:"fixed64,17,opt,name=auc_error,json=aucError,proto3,oneof" json:"auc_error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AucError *float64 `protobuf:"fixed64,17,opt,name=auc_error,json=aucError,proto3,oneof" json:"auc_error,omitempty"`
+	// calibration_error is the expected calibration error, in 15 cells: by how much the probability of what was predicted is off.
+	CalibrationError *float64 `protobuf:"fixed64,18,opt,name=calibration_error,json=calibrationError,proto3,oneof" json:"calibration_error,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *LabelWindow) Reset() {
@@ -448,6 +450,13 @@ func (x *LabelWindow) GetClasses() []*ClassScore {
 func (x *LabelWindow) GetAucError() float64 {
 	if x != nil && x.AucError != nil {
 		return *x.AucError
+	}
+	return 0
+}
+
+func (x *LabelWindow) GetCalibrationError() float64 {
+	if x != nil && x.CalibrationError != nil {
+		return *x.CalibrationError
 	}
 	return 0
 }
@@ -723,7 +732,7 @@ const file_sluice_admin_v1_labels_proto_rawDesc = "" +
 	"\x06learnt\x18\a \x01(\x04R\x06learnt\x12\x19\n" +
 	"\bto_learn\x18\b \x01(\x04R\atoLearn\x12\x16\n" +
 	"\x06unread\x18\t \x01(\x04R\x06unreadB\v\n" +
-	"\t_baseline\"\xc5\x05\n" +
+	"\t_baseline\"\x8d\x06\n" +
 	"\vLabelWindow\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
 	"\x02to\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
@@ -743,7 +752,8 @@ const file_sluice_admin_v1_labels_proto_rawDesc = "" +
 	"\fmedian_delay\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\vmedianDelay\x125\n" +
 	"\aclasses\x18\x10 \x03(\v2\x1b.sluice.admin.v1.ClassScoreR\aclasses\x12 \n" +
 	"\tauc_error\x18\x11 \x01(\x01H\n" +
-	"R\baucError\x88\x01\x01B\v\n" +
+	"R\baucError\x88\x01\x01\x120\n" +
+	"\x11calibration_error\x18\x12 \x01(\x01H\vR\x10calibrationError\x88\x01\x01B\v\n" +
 	"\t_accuracyB\v\n" +
 	"\t_macro_f1B\v\n" +
 	"\t_log_lossB\b\n" +
@@ -756,7 +766,8 @@ const file_sluice_admin_v1_labels_proto_rawDesc = "" +
 	"\x05_biasB\t\n" +
 	"\a_rewardB\f\n" +
 	"\n" +
-	"_auc_error\"V\n" +
+	"_auc_errorB\x14\n" +
+	"\x12_calibration_error\"V\n" +
 	"\n" +
 	"ClassScore\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +

@@ -188,7 +188,9 @@ type Window struct {
 	Delays []uint64 `protobuf:"varint,11,rep,packed,name=delays,proto3" json:"delays,omitempty"`
 	// arm sums up losses of those whose version was chosen by the split and has answered: 1 for an error and 0 for
 	// none or, of numbers without a tolerance, absolute errors.
-	Arm           *Moments `protobuf:"bytes,12,opt,name=arm,proto3" json:"arm,omitempty"`
+	Arm *Moments `protobuf:"bytes,12,opt,name=arm,proto3" json:"arm,omitempty"`
+	// calibration has the predictions by the probability of what was predicted, in cells of even width from 0 to 1.
+	Calibration   []*Calibration `protobuf:"bytes,13,rep,name=calibration,proto3" json:"calibration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +309,77 @@ func (x *Window) GetArm() *Moments {
 	return nil
 }
 
+func (x *Window) GetCalibration() []*Calibration {
+	if x != nil {
+		return x.Calibration
+	}
+	return nil
+}
+
+// Calibration is what was predicted with about the same probability.
+type Calibration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// n is how many predictions there were.
+	N uint64 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
+	// right of them were right.
+	Right uint64 `protobuf:"varint,2,opt,name=right,proto3" json:"right,omitempty"`
+	// sum adds up their probabilities.
+	Sum           float64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Calibration) Reset() {
+	*x = Calibration{}
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Calibration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Calibration) ProtoMessage() {}
+
+func (x *Calibration) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Calibration.ProtoReflect.Descriptor instead.
+func (*Calibration) Descriptor() ([]byte, []int) {
+	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Calibration) GetN() uint64 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+func (x *Calibration) GetRight() uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return 0
+}
+
+func (x *Calibration) GetSum() float64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
 // Moments sum up numbers.
 type Moments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -322,7 +395,7 @@ type Moments struct {
 
 func (x *Moments) Reset() {
 	*x = Moments{}
-	mi := &file_sluice_labels_v1_labels_proto_msgTypes[3]
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +407,7 @@ func (x *Moments) String() string {
 func (*Moments) ProtoMessage() {}
 
 func (x *Moments) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_labels_v1_labels_proto_msgTypes[3]
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +420,7 @@ func (x *Moments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moments.ProtoReflect.Descriptor instead.
 func (*Moments) Descriptor() ([]byte, []int) {
-	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{3}
+	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Moments) GetN() uint64 {
@@ -386,7 +459,7 @@ type Cohort struct {
 
 func (x *Cohort) Reset() {
 	*x = Cohort{}
-	mi := &file_sluice_labels_v1_labels_proto_msgTypes[4]
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +471,7 @@ func (x *Cohort) String() string {
 func (*Cohort) ProtoMessage() {}
 
 func (x *Cohort) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_labels_v1_labels_proto_msgTypes[4]
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +484,7 @@ func (x *Cohort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cohort.ProtoReflect.Descriptor instead.
 func (*Cohort) Descriptor() ([]byte, []int) {
-	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{4}
+	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Cohort) GetNumber() int64 {
@@ -450,7 +523,7 @@ type Baseline struct {
 
 func (x *Baseline) Reset() {
 	*x = Baseline{}
-	mi := &file_sluice_labels_v1_labels_proto_msgTypes[5]
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +535,7 @@ func (x *Baseline) String() string {
 func (*Baseline) ProtoMessage() {}
 
 func (x *Baseline) ProtoReflect() protoreflect.Message {
-	mi := &file_sluice_labels_v1_labels_proto_msgTypes[5]
+	mi := &file_sluice_labels_v1_labels_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +548,7 @@ func (x *Baseline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Baseline.ProtoReflect.Descriptor instead.
 func (*Baseline) Descriptor() ([]byte, []int) {
-	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{5}
+	return file_sluice_labels_v1_labels_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Baseline) GetErrors() uint64 {
@@ -512,7 +585,7 @@ const file_sluice_labels_v1_labels_proto_rawDesc = "" +
 	"\achanged\x18\x05 \x01(\x03R\achanged\"8\n" +
 	"\x06Totals\x12\x16\n" +
 	"\x06labels\x18\x01 \x01(\x04R\x06labels\x12\x16\n" +
-	"\x06errors\x18\x02 \x01(\x04R\x06errors\"\xcb\x03\n" +
+	"\x06errors\x18\x02 \x01(\x04R\x06errors\"\x8c\x04\n" +
 	"\x06Window\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x16\n" +
 	"\x06labels\x18\x02 \x01(\x04R\x06labels\x12\x16\n" +
@@ -526,7 +599,12 @@ const file_sluice_labels_v1_labels_proto_rawDesc = "" +
 	"\x06reward\x18\n" +
 	" \x01(\v2\x19.sluice.labels.v1.MomentsR\x06reward\x12\x16\n" +
 	"\x06delays\x18\v \x03(\x04R\x06delays\x12+\n" +
-	"\x03arm\x18\f \x01(\v2\x19.sluice.labels.v1.MomentsR\x03arm\"E\n" +
+	"\x03arm\x18\f \x01(\v2\x19.sluice.labels.v1.MomentsR\x03arm\x12?\n" +
+	"\vcalibration\x18\r \x03(\v2\x1d.sluice.labels.v1.CalibrationR\vcalibration\"C\n" +
+	"\vCalibration\x12\f\n" +
+	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x14\n" +
+	"\x05right\x18\x02 \x01(\x04R\x05right\x12\x10\n" +
+	"\x03sum\x18\x03 \x01(\x01R\x03sum\"E\n" +
 	"\aMoments\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x12\n" +
 	"\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x18\n" +
@@ -552,30 +630,32 @@ func file_sluice_labels_v1_labels_proto_rawDescGZIP() []byte {
 	return file_sluice_labels_v1_labels_proto_rawDescData
 }
 
-var file_sluice_labels_v1_labels_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_sluice_labels_v1_labels_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_sluice_labels_v1_labels_proto_goTypes = []any{
-	(*Tally)(nil),    // 0: sluice.labels.v1.Tally
-	(*Totals)(nil),   // 1: sluice.labels.v1.Totals
-	(*Window)(nil),   // 2: sluice.labels.v1.Window
-	(*Moments)(nil),  // 3: sluice.labels.v1.Moments
-	(*Cohort)(nil),   // 4: sluice.labels.v1.Cohort
-	(*Baseline)(nil), // 5: sluice.labels.v1.Baseline
+	(*Tally)(nil),       // 0: sluice.labels.v1.Tally
+	(*Totals)(nil),      // 1: sluice.labels.v1.Totals
+	(*Window)(nil),      // 2: sluice.labels.v1.Window
+	(*Calibration)(nil), // 3: sluice.labels.v1.Calibration
+	(*Moments)(nil),     // 4: sluice.labels.v1.Moments
+	(*Cohort)(nil),      // 5: sluice.labels.v1.Cohort
+	(*Baseline)(nil),    // 6: sluice.labels.v1.Baseline
 }
 var file_sluice_labels_v1_labels_proto_depIdxs = []int32{
-	1, // 0: sluice.labels.v1.Tally.total:type_name -> sluice.labels.v1.Totals
-	2, // 1: sluice.labels.v1.Tally.windows:type_name -> sluice.labels.v1.Window
-	4, // 2: sluice.labels.v1.Tally.cohorts:type_name -> sluice.labels.v1.Cohort
-	3, // 3: sluice.labels.v1.Window.log_loss:type_name -> sluice.labels.v1.Moments
-	3, // 4: sluice.labels.v1.Window.brier:type_name -> sluice.labels.v1.Moments
-	3, // 5: sluice.labels.v1.Window.error:type_name -> sluice.labels.v1.Moments
-	3, // 6: sluice.labels.v1.Window.distance:type_name -> sluice.labels.v1.Moments
-	3, // 7: sluice.labels.v1.Window.reward:type_name -> sluice.labels.v1.Moments
-	3, // 8: sluice.labels.v1.Window.arm:type_name -> sluice.labels.v1.Moments
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: sluice.labels.v1.Tally.total:type_name -> sluice.labels.v1.Totals
+	2,  // 1: sluice.labels.v1.Tally.windows:type_name -> sluice.labels.v1.Window
+	5,  // 2: sluice.labels.v1.Tally.cohorts:type_name -> sluice.labels.v1.Cohort
+	4,  // 3: sluice.labels.v1.Window.log_loss:type_name -> sluice.labels.v1.Moments
+	4,  // 4: sluice.labels.v1.Window.brier:type_name -> sluice.labels.v1.Moments
+	4,  // 5: sluice.labels.v1.Window.error:type_name -> sluice.labels.v1.Moments
+	4,  // 6: sluice.labels.v1.Window.distance:type_name -> sluice.labels.v1.Moments
+	4,  // 7: sluice.labels.v1.Window.reward:type_name -> sluice.labels.v1.Moments
+	4,  // 8: sluice.labels.v1.Window.arm:type_name -> sluice.labels.v1.Moments
+	3,  // 9: sluice.labels.v1.Window.calibration:type_name -> sluice.labels.v1.Calibration
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_sluice_labels_v1_labels_proto_init() }
@@ -589,7 +669,7 @@ func file_sluice_labels_v1_labels_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_labels_v1_labels_proto_rawDesc), len(file_sluice_labels_v1_labels_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
