@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,5 +66,19 @@ RAISED VERSION DETECTOR
 FROM v8 esr 270 of 300 labels in this window are errors`
 	if text := strings.Join(got, "\n"); text != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)
+	}
+}
+
+// A row of a batch is read from files of either kind; where none is said, none is sent.
+func TestRowsAreReadFromFilesOfLabels(t *testing.T) {
+	var got []string
+	for _, l := range readCSVLabels(strings.NewReader("prediction_id,row,class\nx,2,a\nx,,a\n")) {
+		got = append(got, fmt.Sprint(l.label.Row != nil, l.label.GetRow(), l.err))
+	}
+	for _, l := range readJSONLabels(strings.NewReader(`{"prediction_id": "x", "row": 0, "class": "a"}` + "\n" + `{"prediction_id": "x", "class": "a"}`)) {
+		got = append(got, fmt.Sprint(l.label.Row != nil, l.label.GetRow(), l.err))
+	}
+	if want := []string{"true 2 <nil>", "false 0 <nil>", "true 0 <nil>", "false 0 <nil>"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
