@@ -83,7 +83,7 @@ func (q *chunks) append(p []byte, b *budget) {
 	for len(p) > 0 {
 		t := q.tail
 		if t == nil || t.w == len(t.b) || t.of != nil {
-			if t == nil && len(p) <= smallChunk {
+			if (t == nil || t.of != nil) && len(p) <= smallChunk {
 				t = newChunk(&smallChunks)
 			} else {
 				t = newChunk(&largeChunks)
@@ -96,16 +96,31 @@ func (q *chunks) append(p []byte, b *budget) {
 	}
 }
 
+// put puts p at the end, borrowed from the chunk that it lies in, if it lies in one and that pays.
+func (q *chunks) put(p []byte, of *chunk, b *budget) {
+	if of != nil && (len(p) >= lendFrom || q.continues(p, of)) {
+		q.borrow(p, of, b)
+	} else {
+		q.append(p, b)
+	}
+}
+
+// continues reports whether p lies in a chunk right behind what the queue has borrowed of it last.
+func (q *chunks) continues(p []byte, of *chunk) bool {
+	t := q.tail
+	return t != nil && t.of == of && t.w == cap(of.b)-cap(p)
+}
+
 // borrow puts p, which lies in a chunk of another queue, at the end without copying it. It is
 // charged as if the chunk were the queue's own, which it may be in the end: its first owner
 // may let go of it.
 func (q *chunks) borrow(p []byte, of *chunk, b *budget) {
-	at := cap(of.b) - cap(p) // both end where the chunk's memory ends
 	q.n += len(p)
-	if t := q.tail; t != nil && t.of == of && t.w == at {
-		t.w += len(p)
+	if q.continues(p, of) {
+		q.tail.w += len(p)
 		return
 	}
+	at := cap(of.b) - cap(p) // both end where the chunk's memory ends
 	of.hold()
 	t := newChunk(&borrowings)
 	t.b, t.of, t.r, t.w = of.b, of, at, at+len(p)

@@ -61,6 +61,28 @@ func TestBorrowedBytesAreTheSame(t *testing.T) {
 	}
 }
 
+// Pieces of any length that follow each other in what is kept take no more than what they were kept in,
+// nor do they when another one is copied now and then.
+func TestBorrowingIsChargedByTheChunk(t *testing.T) {
+	kept, waiting := &budget{limit: 1 << 30}, &budget{limit: 1 << 30}
+	var body, queue chunks
+	for i := range 200 {
+		from := body.end()
+		body.append(make([]byte, []int{1, lendFrom}[i%2]), kept)
+		body.eachSince(from, func(p []byte, of *chunk) {
+			if i%50 == 49 {
+				of = nil // a piece that does not lie in what is kept
+			}
+			queue.put(p, of, waiting)
+		})
+	}
+	if most := queue.n + 8*largeChunk; queue.charged > most {
+		t.Errorf("%d bytes are charged for %d, want at most %d", queue.charged, queue.n, most)
+	}
+	queue.free(waiting)
+	body.free(kept)
+}
+
 // A chunk that was borrowed can be used again once both have let go.
 func TestBorrowedChunkIsGivenBack(t *testing.T) {
 	total := &budget{limit: 1 << 30}

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,7 @@ type conn struct {
 	side  side   // what this side does with what it receives
 	name  string // peer address, for logs
 
-	// Owned by the reader.
+	// Owned by who reads: its goroutine, or its loop and, once that has let go, its goroutine.
 	rpool     *sync.Pool
 	rbuf      *byteBuf // from rpool; nil while nothing is buffered
 	rpos      int      // rbuf.b[rpos:rend] is not yet processed
@@ -181,7 +182,7 @@ func (c *conn) received(w *worker) error {
 // process handles every complete frame in the read buffer.
 func (c *conn) process(w *worker) error {
 	b := c.rbuf.b[c.rpos:c.rend]
-	frames := 0
+	frames, handled := 0, len(b)
 	for len(b) >= frameHeaderLen {
 		h := parseFrameHeader(b)
 		if h.length > maxFrameLen {
@@ -205,6 +206,9 @@ func (c *conn) process(w *worker) error {
 	} else {
 		c.rend = copy(c.rbuf.b, b)
 		c.rpos = 0
+	}
+	if frames*longFrame > handled-len(b) {
+		c.rfull = false // many small frames are work enough for one turn
 	}
 	since := c.partial.Load()
 	switch {
@@ -406,6 +410,20 @@ func (c *conn) fail(err error) {
 	}
 	c.mu.Unlock()
 	c.t.close()
+}
+
+// ending returns why the connection has been closed on this side, nil if it has not: what still
+// arrives is not looked at.
+func (c *conn) ending() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		return nil
+	}
+	if c.err == nil {
+		return net.ErrClosed
+	}
+	return c.err
 }
 
 // die ends the connection for an error found by its reader: GOAWAY, then close.

@@ -125,11 +125,7 @@ func (s *stream) send(w *worker, p []byte, end bool, of *chunk) {
 		}
 	}
 	before := s.queue.charged
-	if of != nil && len(p) >= lendFrom {
-		s.queue.borrow(p, of, &c.relay.buffers)
-	} else {
-		s.queue.append(p, &c.relay.buffers)
-	}
+	s.queue.put(p, of, &c.relay.buffers)
 	c.buffered += int64(s.queue.charged - before)
 	s.queued.Store(int64(s.queue.n))
 	s.endAfter = end

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,7 +27,8 @@ type loops struct {
 	next    atomic.Uint32
 }
 
-// adopt takes a connection over; it returns nil if loops are for none or not for this kind.
+// adopt takes a connection over; it returns nil, and has not touched it, if loops are for none or not
+// for this kind, or if there is trouble: then a goroutine reads it.
 func (ls *loops) adopt(nc net.Conn, r *Relay) (transport, error) {
 	sc, ok := nc.(syscall.Conn)
 	if !ok || r.cfg.Loops < 1 {
@@ -42,12 +44,14 @@ func (ls *loops) adopt(nc net.Conn, r *Relay) (transport, error) {
 	}
 	// A descriptor of our own: Go's poller would wake threads for one that it knows.
 	fd := -1
-	var dupErr error
-	if err := raw.Control(func(f uintptr) { fd, dupErr = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return nil, err
+	err = errors.Join(raw.Control(func(f uintptr) { fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }), err)
+	if err == nil {
+		if err = l.prepare(fd); err != nil {
+			_ = unix.Close(fd)
+		}
 	}
-	if dupErr != nil {
-		return nil, dupErr
+	if err != nil {
+		return nil, err
 	}
 	_ = nc.Close() // the connection lives on in its copy
 	return &polled{
@@ -65,13 +69,16 @@ func (ls *loops) pick(r *Relay) (*loop, error) {
 	}
 	for len(ls.all) < r.cfg.Loops {
 		l, err := newLoop(r)
-		if err != nil {
+		if err != nil && len(ls.all) == 0 {
 			return nil, err
+		}
+		if err != nil {
+			break // those that run will do until there are descriptors again
 		}
 		ls.all = append(ls.all, l)
 		go l.run()
 	}
-	return ls.all[int(ls.next.Add(1))%len(ls.all)], nil
+	return ls.all[ls.next.Add(1)%uint32(len(ls.all))], nil
 }
 
 // stop ends the loops, whose connections have ended.
@@ -127,12 +134,20 @@ const (
 	bytesAtOnce  = 256 << 10
 )
 
-// run reads until the loop is stopped.
+// yieldEvery is how many rounds a loop goes on before it lets Go's other goroutines have its
+// processor: with always something to read, it would keep it until it is forced.
+const yieldEvery = 16
+
+// run reads until the loop is stopped. Nothing that it calls may wait for anything, be it a full pipe
+// behind the log: all connections of the loop would.
 func (l *loop) run() {
 	defer close(l.done)
 	w := l.relay.newWorker()
 	var events [eventsAtOnce]unix.EpollEvent
-	for {
+	for round := 0; ; round++ {
+		if round%yieldEvery == 0 {
+			runtime.Gosched()
+		}
 		n, err := unix.EpollWait(l.epoll, events[:], -1)
 		if err != nil && err != unix.EINTR {
 			panic("relay: epoll: " + err.Error()) // its descriptor is not one any more: a bug
@@ -146,7 +161,7 @@ func (l *loop) run() {
 			p := l.conns[e.Fd]
 			l.mu.Unlock()
 			if p == nil {
-				continue // it ended earlier in this round
+				continue // it has not been added yet
 			}
 			w.now = time.Now()
 			if handled += p.event(w, e.Events); handled > bytesAtOnce {
@@ -162,11 +177,17 @@ func (l *loop) run() {
 // there is something to read, so that one read per event is enough and no read finds nothing.
 const watched = unix.EPOLLIN | unix.EPOLLRDHUP
 
+// prepare gives a descriptor its place, since that may fail. Until it is added, it is told of
+// once at most, and that is passed over.
+func (l *loop) prepare(fd int) error {
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLONESHOT, Fd: int32(fd)})
+}
+
 func (l *loop) add(p *polled) error {
 	l.mu.Lock()
 	l.conns[int32(p.fd)] = p
 	l.mu.Unlock()
-	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, p.fd, &unix.EpollEvent{Events: watched, Fd: int32(p.fd)})
+	return l.watch(p, watched)
 }
 
 // watch changes what the loop wants to know of a connection.
@@ -175,7 +196,7 @@ func (l *loop) watch(p *polled, events uint32) error {
 }
 
 func (l *loop) remove(p *polled) {
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, p.fd, nil) // it may never have been added
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, p.fd, nil) // it may be closed already
 	l.mu.Lock()
 	delete(l.conns, int32(p.fd))
 	l.mu.Unlock()
@@ -259,11 +280,13 @@ func (p *polled) event(w *worker, events uint32) int {
 	n := 0
 	if err == nil {
 		n = p.c.rend - p.c.rpos - before
-		if err = p.c.received(w); err == nil {
-			p.c.restBuf()
-			return n
+		if err = p.c.ending(); err == nil {
+			if err = p.c.received(w); err == nil {
+				p.c.restBuf()
+				return n
+			}
+			err = protocolFault{err}
 		}
-		err = protocolFault{err}
 	}
 	p.loop.remove(p)
 	p.ended <- err
@@ -286,7 +309,7 @@ func (p *polled) read(c *conn) error {
 func (p *polled) tryWrite(pieces [][]byte) (int, bool, error) {
 	p.begin(pieces)
 	_, err := p.some()
-	p.rest = nil
+	p.rest = nil // it may be used for something else
 	return p.written, p.written < total(pieces), err
 }
 
@@ -303,6 +326,7 @@ func (p *polled) some() (done bool, err error) {
 
 func (p *polled) write(pieces [][]byte) error {
 	p.begin(pieces)
+	defer func() { p.rest = nil }()
 	for {
 		if done, err := p.some(); done || err != nil {
 			return err

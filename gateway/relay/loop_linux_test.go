@@ -144,3 +144,40 @@ func TestLoopTellsWhoWaitsToWrite(t *testing.T) {
 	}
 	<-ended
 }
+
+// Where no descriptor is left for a loop's copy, a goroutine reads the connection.
+func TestWithoutDescriptorsAGoroutineReads(t *testing.T) {
+	r := New(Config{Loops: 1}, &recorder{})
+	defer r.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	scarce := limit
+	scarce.Cur = 4 // what is open stays so
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &scarce); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.plain(near)
+	if back := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); back != nil {
+		t.Fatal(back)
+	}
+	if _, ok := got.(*fdTransport); err != nil || !ok {
+		t.Errorf("got %T, %v; want a transport that a goroutine reads", got, err)
+	}
+}

@@ -29,8 +29,12 @@ var (
 // by readChunk: fewer system calls, fewer frames that are cut in two, and longer writes.
 const longReadChunk = 256 << 10
 
-// maxLongReads bounds the memory of long reads, which last from a read that filled its buffer to one
-// that finds nothing, over all connections.
+// longFrame is the mean length of frames from which long reads pay, in bytes. Many small ones would
+// keep a loop from its other connections for milliseconds.
+const longFrame = 1 << 10
+
+// maxLongReads bounds the memory of long reads over all connections: with a goroutine for each they
+// last from a read that filled its buffer to one that finds nothing.
 const maxLongReads = 64
 
 // longReads lends out long buffers, none if too many are out.

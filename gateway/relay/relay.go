@@ -188,11 +188,9 @@ func (r *Relay) dismiss(host string) {
 func (r *Relay) accept(nc net.Conn, handshakes chan struct{}) {
 	if r.cfg.TLS == nil {
 		t, err := r.plain(nc)
-		if err != nil {
-			_ = nc.Close()
-			return
+		if err == nil {
+			r.serve(nc, t)
 		}
-		r.serve(nc, t)
 		return
 	}
 	_ = nc.SetDeadline(time.Now().Add(r.cfg.HandshakeTimeout)) // an error shows in the handshake
@@ -234,10 +232,17 @@ func (r *Relay) handshake(nc net.Conn) (transport, error) {
 
 // plain returns the transport of a connection in plaintext, which it takes over.
 func (r *Relay) plain(nc net.Conn) (transport, error) {
-	if t, err := r.loops.adopt(nc, r); t != nil || err != nil {
-		return t, err
+	t, err := r.loops.adopt(nc, r)
+	if t != nil {
+		return t, nil
 	}
-	return newTransport(nc)
+	if err != nil {
+		r.cfg.Logger.Debug("no loop reads this connection, but a goroutine", "peer", nc.RemoteAddr().String(), "error", err)
+	}
+	if t, err = newTransport(nc); err != nil {
+		_ = nc.Close()
+	}
+	return t, err
 }
 
 func (r *Relay) isDraining() bool {

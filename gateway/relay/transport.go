@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// transport moves a connection's bytes. One goroutine reads; writes are
+// transport moves a connection's bytes. One goroutine or loop reads; writes are
 // serialised by the connection's owner flag.
 type transport interface {
 	// read waits for bytes and appends them to c's read buffer, which it takes from

@@ -515,6 +515,12 @@ func (s *upstreamSide) leavePool() {
 
 func (s *upstreamSide) settings(w *worker, c *conn, first bool, maxStreams uint32, set bool) {
 	u := s.u
+	recovered := false
+	defer func() {
+		if recovered { // not under the lock: whoever reads the log may be slow
+			u.relay.cfg.Logger.Info("upstream reachable again", "upstream", u.cfg.Addr)
+		}
+	}()
 	u.mu.Lock()
 	if first {
 		s.max = maxWindow
@@ -526,11 +532,8 @@ func (s *upstreamSide) settings(w *worker, c *conn, first bool, maxStreams uint3
 		s.ready = true
 		s.connected.Stop()
 		u.dialing--
-		recovered := u.failures > 0
+		recovered = u.failures > 0
 		u.failures, u.lastErr = 0, nil
-		if recovered {
-			u.relay.cfg.Logger.Info("upstream reachable again", "upstream", u.cfg.Addr)
-		}
 		if u.failing.Load() {
 			u.recovered.Store(w.now.UnixNano())
 		}
