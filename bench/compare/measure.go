@@ -167,5 +167,11 @@ func (m *measurer) configured(target *member, s scenario) load.Config {
 			{payload.AnswerCountKey, strconv.Itoa(streamedAnswers)},
 		}
 	}
+	if s.Varied {
+		config.Varied = []load.Varied{
+			{Name: "x-user-id", Prefix: "user-", From: 10_000, To: 19_999},
+			{Name: "grpc-timeout", Suffix: "m", From: 9_000, To: 9_999},
+		}
+	}
 	return config
 }

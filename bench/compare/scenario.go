@@ -17,6 +17,8 @@ type scenario struct {
 	TLS         bool `json:"tls,omitempty"`
 	// Stream asks for streamedAnswers small messages per call instead of one.
 	Stream bool `json:"stream,omitempty"`
+	// Varied gives every call a user and a deadline of its own; without, all are the same to the byte.
+	Varied bool `json:"varied,omitempty"`
 }
 
 const (
@@ -38,6 +40,9 @@ func (s scenario) String() string {
 	if s.Stream {
 		text += ":stream"
 	}
+	if s.Varied {
+		text += ":varied"
+	}
 	return text
 }
 
@@ -49,6 +54,9 @@ func (s scenario) title() string {
 	}
 	if s.Stream {
 		text += fmt.Sprintf(", %d streamed answers of %d bytes per call", streamedAnswers, streamedSize)
+	}
+	if s.Varied {
+		text += ", each with a user and a deadline of its own"
 	}
 	return text
 }
@@ -96,7 +104,7 @@ func parseScenarios(text string) ([]scenario, error) {
 		}
 		s, ok := parseScenario(word)
 		if !ok {
-			return nil, fmt.Errorf("-scenarios: got %q, want SIZE:CONNECTIONSxSTREAMS[:tls][:stream] with %d to 1MiB and 1 to 1000 of both, as in 4KiB:4x32, or %s",
+			return nil, fmt.Errorf("-scenarios: got %q, want SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied] with %d to 1MiB and 1 to 1000 of both, as in 4KiB:4x32, or %s",
 				word, payload.MinSize, "quick, standard, targets, all or all-tls")
 		}
 		out = append(out, s)
@@ -122,9 +130,11 @@ func parseScenario(text string) (s scenario, ok bool) {
 	s = scenario{Size: int(size), Connections: connections, Streams: streams}
 	for _, option := range parts[2:] {
 		switch {
-		case option == "tls" && !s.TLS && !s.Stream:
+		case option == "varied" && !s.Varied:
+			s.Varied = true
+		case option == "tls" && !s.TLS && !s.Stream && !s.Varied:
 			s.TLS = true
-		case option == "stream" && !s.Stream:
+		case option == "stream" && !s.Stream && !s.Varied:
 			s.Stream = true
 		default:
 			return s, false

@@ -21,8 +21,8 @@ func TestScenariosReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%s: %v became %v, %v", set, scenarios, again, err)
 		}
 	}
-	got, err := parseScenarios("4KiB:4x32:tls:stream, quick")
-	want := []scenario{{Size: 4096, Connections: 4, Streams: 32, TLS: true, Stream: true}, {Size: 4096, Connections: 4, Streams: 8}}
+	got, err := parseScenarios("4KiB:4x32:tls:stream:varied, quick")
+	want := []scenario{{Size: 4096, Connections: 4, Streams: 32, TLS: true, Stream: true, Varied: true}, {Size: 4096, Connections: 4, Streams: 8}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("scenarios = %v, %v, want %v", got, err, want)
 	}
@@ -32,7 +32,7 @@ func TestWrongScenariosNameWhatIsAccepted(t *testing.T) {
 	for _, text := range []string{"", "4KiB", "4KB:4x8", "2MiB:4x8", "63:4x8", "4KiB:4", "4KiB:4x0", "4KiB:1001x1", "4KiB:4x8x2",
 		"4KiB:4x8:tcp", "4KiB:4x8:tls:tls", "99999999999999999KiB:1x1", "standard,nonsense"} {
 		_, err := parseScenarios(text)
-		if err == nil || !strings.Contains(err.Error(), "want SIZE:CONNECTIONSxSTREAMS[:tls][:stream] with 64 to 1MiB") {
+		if err == nil || !strings.Contains(err.Error(), "want SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied] with 64 to 1MiB") {
 			t.Errorf("parseScenarios(%q) = %v, want an error that says what is accepted", text, err)
 		}
 	}

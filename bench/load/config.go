@@ -19,9 +19,19 @@ type Config struct {
 	Message  []byte      // the request's only message, with its gRPC framing; not changed while the client lives
 	Metadata [][2]string // name and value, sent with every call
 
+	// Varied are sent with every call as well, with a value of its own.
+	Varied []Varied
+
 	// Timeout is how long a call may take, counted from its start. It then is reset and
 	// counts as failed. Nothing is said of it to the server.
 	Timeout time.Duration
+}
+
+// Varied is metadata whose value is drawn for every call: a number from From to To, such as a user's,
+// between Prefix and Suffix.
+type Varied struct {
+	Name, Prefix, Suffix string // of less than 100 bytes each
+	From, To             int    // at least 0
 }
 
 // Plan is one run.

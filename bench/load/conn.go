@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -200,8 +202,29 @@ func (c *conn) appendHeaders(id uint32) {
 		}
 	}
 	flags := http2.FlagHeadersEndHeaders
-	c.out = appendFrameHeader(c.out, len(block), http2.FrameHeaders, flags, id)
+	at := len(c.out)
+	c.out = appendFrameHeader(c.out, 0, http2.FrameHeaders, flags, id)
+	from := len(c.out)
 	c.out = append(c.out, block...)
+	for i := range c.client.config.Varied {
+		c.out = c.client.config.Varied[i].append(c.out)
+	}
+	length := len(c.out) - from
+	c.out[at], c.out[at+1], c.out[at+2] = byte(length>>16), byte(length>>8), byte(length)
+}
+
+// append writes the field as a literal that is not indexed (RFC 7541, 6.2.2), as clients do with
+// what is never the same.
+func (v *Varied) append(b []byte) []byte {
+	b = append(b, 0, byte(len(v.Name)))
+	b = append(b, v.Name...)
+	at := len(b)
+	b = append(b, 0)
+	b = append(b, v.Prefix...)
+	b = strconv.AppendInt(b, int64(v.From+rand.IntN(v.To-v.From+1)), 10)
+	b = append(b, v.Suffix...)
+	b[at] = byte(len(b) - at - 1)
+	return b
 }
 
 // pump queues as much of the requests as the windows and the socket take, a frame of each

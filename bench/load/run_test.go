@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"sluice/bench/payload"
@@ -45,6 +48,35 @@ func TestOneClientRunsAgainAndAgain(t *testing.T) {
 		if err != nil || r.OK != 100 || s.begun.Load() != int64(100*(i+1)) {
 			t.Fatalf("run %d: %d calls, the server has seen %d, %v", i, r.OK, s.begun.Load(), err)
 		}
+	}
+}
+
+// What varies has another value with every call, of those that were asked for, and the deadline among
+// it is one to the server.
+func TestVariedMetadataIsDrawnForEveryCall(t *testing.T) {
+	var mu sync.Mutex
+	users := make(map[string]bool)
+	s := serve(t, func(n int64, stream grpc.ServerStream) error {
+		m, _ := metadata.FromIncomingContext(stream.Context())
+		due, ok := stream.Context().Deadline()
+		if left := time.Until(due); !ok || left > 60*time.Second || left < 30*time.Second {
+			return status.Errorf(codes.InvalidArgument, "a deadline in %v", left)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, user := range m.Get("x-user-id") {
+			users[user] = true
+		}
+		return echo(n, stream)
+	})
+	config := configured(t, s)
+	config.Varied = []Varied{{Name: "x-user-id", Prefix: "u", From: 98, To: 101}, {Name: "grpc-timeout", Suffix: "S", From: 50, To: 60}}
+	if r := run(t, config, Plan{For: time.Minute, Requests: 400}); r.OK != 400 {
+		t.Errorf("%d of 400 calls went well: %v", r.OK, r.Failures)
+	}
+	want := map[string]bool{"u98": true, "u99": true, "u100": true, "u101": true}
+	if !maps.Equal(users, want) {
+		t.Errorf("users %v, want %v", users, want)
 	}
 }
 
