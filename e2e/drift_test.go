@@ -118,7 +118,7 @@ func TestAnEmbeddingThatMovesIsRaisedThroughARealGateway(t *testing.T) {
 	}
 	server := grpc.NewServer()
 	pb.RegisterGRPCInferenceServiceServer(server, wideModel{})
-	go server.Serve(lis)
+	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)
 	alarms := make(chan drift.Alarm, 100)
 	store := memstore.New(memstore.Config{})

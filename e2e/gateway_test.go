@@ -36,7 +36,7 @@ func startGateway(t testing.TB, routes string, change ...func(*gateway.Config)) 
 	t.Helper()
 	g := &runningGateway{routes: filepath.Join(t.TempDir(), "routes.yaml"), log: new(logBuffer)}
 	writeFile(t, g.routes, routes)
-	log := slog.New(slog.NewTextHandler(g.log, nil))
+	log := slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	router := routing.NewRouter()
 	g.source = routing.NewFileSource(routing.FileConfig{
 		Path: g.routes, Router: router, Logger: log, Poll: time.Second, Settle: 10 * time.Millisecond,

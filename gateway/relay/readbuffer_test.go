@@ -66,8 +66,8 @@ func TestLongReads(t *testing.T) {
 		t.Errorf("a few bytes are read into %d, want %d", len(c.rbuf.b), readChunk)
 	}
 	got = append(got, c.rbuf.b[c.rpos:c.rend]...)
-	if want := append(sent, "end"...); !bytes.Equal(got, want) {
-		t.Errorf("%d bytes were read, want %d, and the same", len(got), len(want))
+	if sent = append(sent, "end"...); !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes were read, want %d, and the same", len(got), len(sent))
 	}
 }
 
