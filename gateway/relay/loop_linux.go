@@ -345,14 +345,14 @@ func (p *polled) awaitRoom() error {
 		err = p.loop.watch(p, watched|unix.EPOLLOUT)
 	}
 	p.mu.Unlock()
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		select {
 		case <-p.writable:
 			return nil
 		case <-p.gone:
 		}
-	case err == unix.ENOENT:
+	case unix.ENOENT:
 		<-p.gone
 	default:
 		return err
