@@ -18,6 +18,9 @@ func (s scenario) short() string {
 	if s.Stream {
 		text += ", streamed"
 	}
+	if s.Varied {
+		text += ", varied"
+	}
 	return text
 }
 

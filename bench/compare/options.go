@@ -159,8 +159,8 @@ func (o *options) validate(rest []string, generator string) error {
 	case "own":
 	case "h2load":
 		o.h2load = true
-		if o.latency || slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.TLS || s.Stream }) {
-			return errors.New("-generator h2load: it has no rates, TLS and streams here; want -latency=false and scenarios without")
+		if o.latency || slices.ContainsFunc(o.scenarios, func(s scenario) bool { return s.TLS || s.Stream || s.Varied }) {
+			return errors.New("-generator h2load: it has no rates, TLS, streams and varied metadata here; want -latency=false and scenarios without")
 		}
 	default:
 		return fmt.Errorf("-generator: got %q, want own or h2load", generator)
