@@ -34,21 +34,7 @@ func lending(rnd *rand.Rand, b *batch, q *chunks, total *budget) []byte {
 // A batch is written in order and whole, however little a socket takes at once, and though
 // whoever lent to it has let go.
 func TestBatchIsWrittenInOrderByParts(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	near, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
+	near, far := socketPair(t)
 	_ = near.(*net.TCPConn).SetWriteBuffer(16 << 10)
 	transport, err := newTransport(near)
 	if err != nil {

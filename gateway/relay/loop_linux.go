@@ -43,14 +43,16 @@ func (ls *loops) adopt(nc net.Conn, r *Relay) (transport, error) {
 		return nil, err
 	}
 	// A descriptor of our own: Go's poller would wake threads for one that it knows.
-	fd := -1
-	err = errors.Join(raw.Control(func(f uintptr) { fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }), err)
-	if err == nil {
-		if err = l.prepare(fd); err != nil {
-			_ = unix.Close(fd)
-		}
+	var fd int
+	var dupErr error
+	if err := raw.Control(func(f uintptr) { fd, dupErr = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
 	}
-	if err != nil {
+	if dupErr != nil {
+		return nil, dupErr
+	}
+	if err := l.prepare(fd); err != nil {
+		_ = unix.Close(fd)
 		return nil, err
 	}
 	_ = nc.Close() // the connection lives on in its copy

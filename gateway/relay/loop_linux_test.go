@@ -87,20 +87,7 @@ func interest(t *testing.T, p *polled) int {
 func TestLoopTellsWhoWaitsToWrite(t *testing.T) {
 	r := New(Config{Loops: 1}, &recorder{})
 	defer r.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	near, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, far := socketPair(t)
 	transport, err := r.plain(near)
 	if err != nil {
 		t.Fatal(err)
@@ -149,21 +136,7 @@ func TestLoopTellsWhoWaitsToWrite(t *testing.T) {
 func TestWithoutDescriptorsAGoroutineReads(t *testing.T) {
 	r := New(Config{Loops: 1}, &recorder{})
 	defer r.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	near, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
+	near, _ := socketPair(t)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"net"
 	"slices"
 	"testing"
 )
@@ -10,21 +9,7 @@ import (
 // A connection that is sent more than it reads at once reads longer pieces, until there is
 // nothing to read: while it waits it holds a short buffer at most, and nothing is lost.
 func TestLongReads(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	near, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
+	near, far := socketPair(t)
 	transport, err := newTransport(near)
 	if err != nil {
 		t.Fatal(err)
