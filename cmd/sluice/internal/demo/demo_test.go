@@ -26,7 +26,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestDemoRollsOutAndCountsWhatCameBack(t *testing.T) {
 	var out bytes.Buffer
-	err := Run(t.Context(), Config{Listen: "127.0.0.1:0", For: 3 * time.Second, Rate: 300, Gateway: standInWith(fault{}), Out: &out})
+	// Stages of a second and a half: the line of the second second is from the middle of the second one, and
+	// not from the moment at which the stage changes.
+	err := Run(t.Context(), Config{Listen: "127.0.0.1:0", For: 4500 * time.Millisecond, Rate: 300, Gateway: standInWith(fault{}), Out: &out})
 	if err != nil {
 		t.Fatalf("Run() = %v\n%s", err, &out)
 	}
