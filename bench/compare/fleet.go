@@ -28,6 +28,7 @@ type fleet struct {
 	trust     *tls.Config // for who connects with TLS
 	backend   *process.Process
 	addresses counters.Addresses
+	workers   int // as [peer.Site] has them
 	members   []*member
 }
 
@@ -55,8 +56,8 @@ func (f *fleet) of(secure bool) (out []*member) {
 
 // startFleet builds and starts the backend, then each peer, once for plaintext and once
 // for TLS if both are asked for. On an error everything already started is stopped.
-func startFleet(ctx context.Context, root, folder string, peers []peer.Peer, secure []bool) (_ *fleet, err error) {
-	f := &fleet{folder: folder}
+func startFleet(ctx context.Context, root, folder string, peers []peer.Peer, secure []bool, workers int) (_ *fleet, err error) {
+	f := &fleet{folder: folder, workers: workers}
 	defer func() {
 		if err != nil {
 			f.stop()
@@ -109,7 +110,7 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 
 // add starts one peer and waits until a call through it is answered correctly.
 func (f *fleet) add(ctx context.Context, p peer.Peer, secure bool) error {
-	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data, Copies: f.addresses.Copies}
+	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data, Copies: f.addresses.Copies, Workers: f.workers}
 	m := &member{peer: p}
 	if secure {
 		site.Folder += "-tls"
@@ -201,8 +202,8 @@ func writeFiles(folder string, files []peer.File) error {
 }
 
 // printLaunch writes how a peer is started, with stand-ins for ports and paths.
-func printLaunch(w io.Writer, p peer.Peer, version string) {
-	launch := p.Launch(peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001", Copies: "127.0.0.1:9002"})
+func printLaunch(w io.Writer, p peer.Peer, version string, workers int) {
+	launch := p.Launch(peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001", Copies: "127.0.0.1:9002", Workers: workers})
 	fmt.Fprintf(w, "# %s (%s)\n", p.Name(), version)
 	if launch.Command == nil {
 		fmt.Fprint(w, "nothing is started\n\n")

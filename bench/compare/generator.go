@@ -25,7 +25,12 @@ type outcome struct {
 	mean, p50, p99, p999 time.Duration
 	bytes                uint64 // of answers
 	cpu                  time.Duration
-	trouble              string // why the run does not count; empty if it does
+
+	// Of calls at a rate: how many found no stream free when they were due, and how late the
+	// generator began the others.
+	waited         uint64
+	lagP50, lagP99 time.Duration
+	trouble        string // why the run does not count; empty if it does
 }
 
 // generator connects to a member.
@@ -68,6 +73,10 @@ func (g own) run(ctx context.Context, calls uint64, rate float64) (outcome, erro
 		elapsed: r.Elapsed, bytes: r.Bytes, cpu: r.CPU,
 		mean: time.Duration(r.Latency.Mean() * float64(time.Microsecond)),
 		p50:  r.Quantile(50), p99: r.Quantile(99), p999: r.Quantile(99.9),
+		waited: r.Waited, lagP50: r.Late(50), lagP99: r.Late(99),
+	}
+	if r.TooLong > 0 {
+		out.trouble = fmt.Sprintf("%d calls took more than %v, up to where latencies are known", r.TooLong, load.Longest)
 	}
 	if r.OK != calls || r.Calls() != calls {
 		out.trouble = fmt.Sprintf("%d of %d calls were answered with OK; %v", r.OK, calls, r.Failures)

@@ -45,7 +45,7 @@ func measureIdle(ctx context.Context, target *member, connections int, settle ti
 	var open []*rawclient.Conn
 	defer func() { closeAll(open) }()
 	for i := range connections {
-		c, err := rawclient.Dial(ctx, target.address)
+		c, err := rawclient.Dial(ctx, target.address, target.trust)
 		if err != nil {
 			return idleMemory{}, fmt.Errorf("connection %d of %d: %w", i+1, connections, err)
 		}

@@ -74,7 +74,7 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	}
 	if o.showConfigs {
 		for i, p := range peers {
-			printLaunch(stdout, p, versions[i].Version)
+			printLaunch(stdout, p, versions[i].Version, o.workers)
 		}
 		return nil
 	}
@@ -88,16 +88,16 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	}
 	now := session{
 		Machine: thisMachine(generator), Peers: versions, Skipped: skipped,
-		Seconds: o.seconds.Seconds(), SluiceEnv: o.sluiceEnv,
+		Workers: o.workers, Seconds: o.seconds.Seconds(), Seed: o.seed, SluiceEnv: o.sluiceEnv,
 	}
 	for _, s := range skipped {
 		fmt.Fprintf(stderr, "%s: skipped, %s\n", s.Name, s.Reason)
 	}
 	secure := securities(o.scenarios)
 	if o.idle > 0 || o.neverRead > 0 {
-		secure = []bool{false}
+		secure = []bool{o.secure}
 	}
-	f, err := startFleet(ctx, root, folder, peers, secure)
+	f, err := startFleet(ctx, root, folder, peers, secure, o.workers)
 	if err != nil {
 		return err
 	}
@@ -122,8 +122,8 @@ func (o *options) measureSpeed(ctx context.Context, f *fleet, now session, stdou
 	if err := s.begin(now); err != nil {
 		return err
 	}
-	// The generator gets one core at most, as the proxies get one worker.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	// The generator gets as many cores as the proxies get workers.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, o.workers)))
 	m := &measurer{fleet: f, messages: messages, seconds: o.seconds, warmUp: o.warmUp, trust: f.trust, h2load: o.h2load}
 	if err := o.takeSamples(ctx, m, s, time.Now().Add(o.budget), stderr); err != nil {
 		return err

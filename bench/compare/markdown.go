@@ -42,6 +42,18 @@ func (r *report) writeMarkdown(w io.Writer) error {
 		{"p50 us at that rate", latency(func(x row) *stats.Summary { return x.P50 }, func(x row) *stats.Summary { return x.P50Ratio })},
 		{"p99 us at that rate", latency(func(x row) *stats.Summary { return x.P99 }, func(x row) *stats.Summary { return x.P99Ratio })},
 		{"p99.9 us at that rate", latency(func(x row) *stats.Summary { return x.P999 }, none)},
+		{"Calls at that rate that waited for a free stream, and by how many us at the median the generator was late with others", func(x row) string {
+			if x.HalfBeside.Samples == 0 {
+				return ""
+			}
+			return fmt.Sprintf("%s, %.0f", x.HalfBeside.waits(), x.HalfBeside.Lag)
+		}},
+		{"CPU us per call of the generator, all streams busy and at that rate", func(x row) string {
+			return strings.Trim(x.Beside.generator()+", "+x.HalfBeside.generator(), ", ")
+		}},
+		{"Measurements that other processes disturbed", func(x row) string {
+			return beside{Samples: x.Beside.Samples + x.HalfBeside.Samples, Noisy: x.Beside.Noisy + x.HalfBeside.Noisy}.noise()
+		}},
 	} {
 		r.markdownTable(w, t.title, t.of)
 	}
@@ -84,6 +96,14 @@ func (r *report) markdownTable(w io.Writer, title string, of func(row) string) {
 	if some {
 		fmt.Fprintf(w, "\n### %s\n\n| | %s |\n|%s\n%s", title, strings.Join(names, " | "), strings.Repeat(" --- |", len(names)+1), &body)
 	}
+}
+
+// generator is what calls cost the load generator.
+func (b beside) generator() string {
+	if b.Samples == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f", b.Generator)
 }
 
 // figure is a median with the ratio behind it; empty if there is none.

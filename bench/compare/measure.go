@@ -33,7 +33,7 @@ type measurer struct {
 // sample warms a member up and measures it once, on the same connections. Calls are counted
 // rather than timed, so that every one of them can be accounted for.
 func (m *measurer) sample(ctx context.Context, target *member, at key, rate float64) (sample, error) {
-	out := sample{Scenario: at.scenario, Kind: at.kind, Peer: at.peer, Round: at.round, Rate: rate}
+	out := sample{Scenario: at.scenario, Kind: at.kind, Peer: at.peer, Round: at.round, Rate: rate, Workers: m.fleet.workers}
 	tooLong := fmt.Errorf("%s, %v: took longer than %v", at.peer, at.scenario, m.bound())
 	ctx, cancel := context.WithTimeoutCause(ctx, m.bound(), tooLong)
 	defer cancel()
@@ -117,6 +117,8 @@ func (m *measurer) measure(ctx context.Context, target *member, g generator, cal
 	out.CPUMicros = micros(proxy) / float64(calls)
 	out.PerSecond = float64(calls) / out.Seconds
 	out.Mean, out.P50, out.P99, out.P999 = micros(result.mean), micros(result.p50), micros(result.p99), micros(result.p999)
+	out.Waited = float64(result.waited) / float64(calls)
+	out.LagP50, out.LagP99 = micros(result.lagP50), micros(result.lagP99)
 	out.GeneratorMicros = micros(result.cpu) / float64(calls)
 	out.OtherCores = max(0, others.Seconds()/out.Seconds)
 	return nil

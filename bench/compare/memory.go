@@ -13,6 +13,8 @@ import (
 type memoryReport struct {
 	Machine   machine           `json:"machine"`
 	Peers     []peerVersion     `json:"peers"`
+	TLS       bool              `json:"tls,omitempty"`
+	Workers   int               `json:"workers,omitempty"`
 	SluiceEnv []string          `json:"sluice_env,omitempty"`
 	Idle      []idleMemory      `json:"idle,omitempty"`
 	NeverRead []neverReadMemory `json:"never_read,omitempty"`
@@ -20,7 +22,7 @@ type memoryReport struct {
 
 // measureMemory runs the memory modes asked for, one peer after the other.
 func (o *options) measureMemory(ctx context.Context, f *fleet, now session, stdout, stderr io.Writer) error {
-	out := memoryReport{Machine: now.Machine, Peers: now.Peers, SluiceEnv: now.SluiceEnv}
+	out := memoryReport{Machine: now.Machine, Peers: now.Peers, TLS: o.secure, Workers: now.Workers, SluiceEnv: now.SluiceEnv}
 	var failed error
 	for _, m := range f.members {
 		if m.process == nil {
@@ -58,9 +60,10 @@ func (r *memoryReport) write(w io.Writer, format string) error {
 	for _, p := range r.Peers {
 		fmt.Fprintf(w, "  %s: %s\n", p.Name, p.Version)
 	}
+	fmt.Fprintf(w, "  %s\n", workersText(r.Workers))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(r.Idle) > 0 {
-		fmt.Fprintln(table, "\nidle connections, after one call each; resident memory")
+		fmt.Fprintf(table, "\nidle connections, %s, after one call each; resident memory\n", r.security())
 		fmt.Fprintln(table, "  peer\tconnections\tbefore MiB\tidle MiB\tclosed MiB\tKiB per connection")
 		for _, m := range r.Idle {
 			fmt.Fprintf(table, "  %s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\n", m.Peer, m.Connections,
@@ -68,7 +71,7 @@ func (r *memoryReport) write(w io.Writer, format string) error {
 		}
 	}
 	if len(r.NeverRead) > 0 {
-		fmt.Fprintln(table, "\nclients that never read; resident memory")
+		fmt.Fprintf(table, "\nclients that never read, %s; resident memory\n", r.security())
 		fmt.Fprintln(table, "  peer\tclients x calls\tcalls at backend\toffered MiB\tbefore MiB\tpeak MiB\tafter MiB\tpeak KiB per client\tothers meanwhile")
 		for _, m := range r.NeverRead {
 			fmt.Fprintf(table, "  %s\t%dx%d\t%d\t%.0f\t%.1f\t%.1f\t%.1f\t%.0f\t%s\n", m.Peer, m.Clients, m.Streams, m.Arrived,
@@ -76,6 +79,13 @@ func (r *memoryReport) write(w io.Writer, format string) error {
 		}
 	}
 	return table.Flush()
+}
+
+func (r *memoryReport) security() string {
+	if r.TLS {
+		return "TLS"
+	}
+	return "plaintext"
 }
 
 // served says what an ordinary client met while others did not read.

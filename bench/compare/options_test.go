@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +31,8 @@ func TestWrongUsageNamesTheFlagAndWhatIsAccepted(t *testing.T) {
 		{"-seconds 0", "-seconds: got 0s, want 100ms to 1m0s"},
 		{"-seconds 9e9", "-seconds: got "},
 		{"-warm-up 2m", "-warm-up: got 2m0s"},
+		{"-workers 0", fmt.Sprintf("want 1 to %d, the number of cores, or all", runtime.NumCPU())},
+		{"-workers both", "the number of cores, or all"},
 		{"-scenarios 4KB:4x8", `-scenarios: got "4KB:4x8", want SIZE:`},
 		{"-budget 0s", "-budget: got 0s"},
 		{"-into a -from b", "-into and -from: got both"},
@@ -49,6 +53,19 @@ func TestWrongUsageNamesTheFlagAndWhatIsAccepted(t *testing.T) {
 		if !strings.Contains(stderr.String(), test.want) {
 			t.Errorf("parse(%s) printed %q, want %q", test.arguments, stderr.String(), test.want)
 		}
+	}
+}
+
+func TestGroupsOfPeersAndAllCores(t *testing.T) {
+	o, err := parse(strings.Fields("-peers nginx,gateway -workers all"), new(bytes.Buffer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"nginx", "sluice", "sluice-plain", "sluice-quiet", "sluice-shadow"}; !slices.Equal(o.peers, want) {
+		t.Errorf("peers = %q, want %q", o.peers, want)
+	}
+	if o.workers != runtime.NumCPU() {
+		t.Errorf("workers = %d, want %d", o.workers, runtime.NumCPU())
 	}
 }
 

@@ -13,6 +13,12 @@ import (
 // optional are peers that are measured only when named.
 var optional = []string{"haproxy-tcp", "relay", "datapath", "sluice-plain", "sluice-quiet", "sluice-shadow", "sluice-drift", "sluice-labels", "sluice-labels-read", "sluice-unsampled", "sluice-sampled", "sluice-10", "sluice-10k"}
 
+// groups are names for several peers.
+var groups = map[string][]string{
+	// What is there of the gateway: bare, with policies, with these and telemetry, and with a shadow, too.
+	"gateway": {"sluice", "sluice-plain", "sluice-quiet", "sluice-shadow"},
+}
+
 // bounds are peers that show what is possible at most, not an alternative.
 var bounds = []string{"haproxy-tcp", "direct"}
 

@@ -50,6 +50,7 @@ type row struct {
 	PerSecond *stats.Summary `json:"calls_per_second,omitempty"`
 	CPURatio  *stats.Summary `json:"cpu_ratio,omitempty"`
 	RateRatio *stats.Summary `json:"calls_per_second_ratio,omitempty"`
+	Beside    beside         `json:"beside"`
 
 	// At the same rate for all.
 	HalfCPU      *stats.Summary `json:"half_cpu_us_per_call,omitempty"`
@@ -59,6 +60,17 @@ type row struct {
 	HalfCPURatio *stats.Summary `json:"half_cpu_ratio,omitempty"`
 	P50Ratio     *stats.Summary `json:"half_p50_ratio,omitempty"`
 	P99Ratio     *stats.Summary `json:"half_p99_ratio,omitempty"`
+	HalfBeside   beside         `json:"half_beside"`
+}
+
+// beside is what to know of figures before they are believed.
+type beside struct {
+	Samples int `json:"samples"`
+	Noisy   int `json:"noisy"` // samples during which others used the machine
+	// Medians over the samples; the last two of kind half.
+	Generator float64 `json:"generator_cpu_us_per_call"`
+	Waited    float64 `json:"waited_share"`
+	Lag       float64 `json:"lag_p50_us"`
 }
 
 // growth is how a peer's CPU time per call grows with the number of connections that the
@@ -108,7 +120,7 @@ func (r *report) judge(all []sample) error {
 	for _, one := range all {
 		if one.Invalid != "" {
 			invalid++
-		} else if one.OtherCores > noisyCores {
+		} else if one.noisy() {
 			noisy++
 		}
 	}
@@ -139,6 +151,7 @@ func newRow(s *samples, sc scenario, peer, reference string) (row, bool) {
 		}
 	}
 	out.CPU, out.PerSecond = summary(full, cpuOf), summary(full, rateOf)
+	out.Beside, out.HalfBeside = besides(full), besides(rest)
 	out.HalfCPU = summary(rest, cpuOf)
 	out.P50, out.P99, out.P999 = summary(rest, p50Of), summary(rest, p99Of), summary(rest, p999Of)
 
@@ -148,6 +161,25 @@ func newRow(s *samples, sc scenario, peer, reference string) (row, bool) {
 	out.P50Ratio, out.P99Ratio = ratios(restReference, rest, p50Of), ratios(restReference, rest, p99Of)
 	return out, true
 }
+
+// besides condenses what stands beside the figures of samples.
+func besides(samples map[int]sample) beside {
+	out := beside{Samples: len(samples)}
+	for _, one := range samples {
+		if one.noisy() {
+			out.Noisy++
+		}
+	}
+	if len(samples) > 0 {
+		out.Generator = stats.Summarize(values(samples, func(s sample) float64 { return s.GeneratorMicros })).Median
+		out.Waited = stats.Summarize(values(samples, func(s sample) float64 { return s.Waited })).Median
+		out.Lag = stats.Summarize(values(samples, func(s sample) float64 { return s.LagP50 })).Median
+	}
+	return out
+}
+
+// noisy reports whether strangers used so much of the machine that a sample may be off.
+func (s *sample) noisy() bool { return s.OtherCores > noisyCores }
 
 // growths compares scenarios that differ in their shape alone and have as many calls open.
 func growths(s *samples, peers []peerVersion) (out []growth) {

@@ -26,13 +26,14 @@ func threePeers() *samples {
 		Machine: machine{CPU: "Test", Cores: 2, Kernel: "6", Go: "go1", Generator: "its own generator", LoadBefore: "0.1"},
 		Peers:   []peerVersion{{"sluice", "1"}, {"nginx", "2"}, {"direct", "-"}},
 		Skipped: []skippedPeer{{"nghttpx", "nghttpx: not installed"}},
-		Seconds: 3,
+		Seconds: 3, Seed: 7,
 	}})
 	series := func(sc scenario, k kind, peer string, cpu, rate, p50 float64) {
 		for round, slow := range []float64{1, 2, 1} {
 			s.keep(record{Sample: &sample{
 				Scenario: sc, Kind: k, Peer: peer, Round: round, Calls: 1,
 				CPUMicros: cpu * slow, PerSecond: rate / slow, P50: p50 * slow, P99: 2 * p50 * slow, P999: 3 * p50 * slow,
+				GeneratorMicros: 2.5 * slow,
 			}})
 		}
 	}
@@ -47,6 +48,7 @@ func threePeers() *samples {
 	for i := range s.all {
 		if s.all[i].Kind == half {
 			s.all[i].Rate = 5000
+			s.all[i].Waited, s.all[i].LagP50 = 0.25, 50
 		}
 	}
 	return s
@@ -140,7 +142,9 @@ func TestBusyStrangersAreWarnedOf(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	r, err := newReport(threePeers(), "sluice")
+	s := threePeers()
+	s.all[0].OtherCores = 0.5
+	r, err := newReport(s, "sluice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,17 +159,18 @@ func TestTable(t *testing.T) {
   nginx: 2
   direct: -
   nghttpx: skipped, nghttpx: not installed
+  one worker each, Go's programs by default; order of the peers drawn by seed 7
 medians (and their bounds) over the rounds; ratios are sluice / peer, round by round
 
 4 KiB requests, 4 connections x 8 streams
-  all streams busy  CPU us/call       calls/s              CPU ratio         calls/s ratio
-  sluice            10.0 (10.0-20.0)  30000 (15000-30000)  1.00 (1.00-1.00)  1.00 (1.00-1.00)
-  nginx             20.0 (20.0-40.0)  10000 (5000-10000)   0.50 (0.50-0.50)  3.00 (3.00-3.00)
-  direct            -                 60000 (30000-60000)  -                 0.50 (0.50-0.50)
-  at 5000 calls/s   CPU us/call       p50 us               p99 us            p99.9 us          CPU ratio         p50 ratio
-  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    1.00 (1.00-1.00)  1.00 (1.00-1.00)
-  nginx             24.0 (24.0-48.0)  400 (400-800)        800 (800-1600)    1200 (1200-2400)  0.50 (0.50-0.50)  0.75 (0.75-0.75)
-  direct            -                 100 (100-200)        200 (200-400)     300 (300-600)     -                 3.00 (3.00-3.00)
+  all streams busy  CPU us/call       calls/s              CPU ratio         calls/s ratio     generator us      noisy
+  sluice            10.0 (10.0-20.0)  30000 (15000-30000)  1.00 (1.00-1.00)  1.00 (1.00-1.00)  2.5               1 of 3
+  nginx             20.0 (20.0-40.0)  10000 (5000-10000)   0.50 (0.50-0.50)  3.00 (3.00-3.00)  2.5               0 of 3
+  direct            -                 60000 (30000-60000)  -                 0.50 (0.50-0.50)  2.5               0 of 3
+  at 5000 calls/s   CPU us/call       p50 us               p99 us            p99.9 us          CPU ratio         p50 ratio         waited  late us  generator us  noisy
+  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    1.00 (1.00-1.00)  1.00 (1.00-1.00)  25 %    50       2.5           0 of 3
+  nginx             24.0 (24.0-48.0)  400 (400-800)        800 (800-1600)    1200 (1200-2400)  0.50 (0.50-0.50)  0.75 (0.75-0.75)  25 %    50       2.5           0 of 3
+  direct            -                 100 (100-200)        200 (200-400)     300 (300-600)     -                 3.00 (3.00-3.00)  25 %    50       2.5           0 of 3
 
 growth of CPU per call with the number of connections
   4KiB:10x100 to 4KiB:1000x1  sluice       1.50 (1.50-1.50)
@@ -190,6 +195,9 @@ func TestMarkdown(t *testing.T) {
 		"### CPU us per call, all streams busy\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n" +
 			"| 4 KiB, 4 x 8 | 10.0 (1.00, 1.00-1.00) | 20.0 (0.50, 0.50-0.50) |  |\n| 4 KiB, 10 x 100 | 10.0 (1.00, 1.00-1.00) |  |  |\n",
 		"### p99.9 us at that rate\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n| 4 KiB, 4 x 8 | 900 | 1200 | 300 |\n",
+		"| 4 KiB, 4 x 8 | 25 %, 50 | 25 %, 50 | 25 %, 50 |\n",
+		"| 4 KiB, 4 x 8 | 2.5, 2.5 | 2.5, 2.5 | 2.5, 2.5 |\n| 4 KiB, 10 x 100 | 2.5 |  |  |\n",
+		"| 4 KiB, 4 x 8 | 0 of 6 | 0 of 6 | 0 of 6 |\n| 4 KiB, 10 x 100 | 0 of 3 |  |  |\n",
 		"| 4 KiB, 10 x 100 to 4 KiB, 1000 x 1 | sluice | 1.50 (1.50-1.50) |\n",
 	} {
 		if !strings.Contains(got.String(), want) {
@@ -289,6 +297,41 @@ func TestSamplesOutliveTheRun(t *testing.T) {
 	other.Peers = []peerVersion{{"sluice", "2"}}
 	if err := second.begin(other); err == nil || !strings.Contains(err.Error(), `figures of sluice "1", this is "2"`) {
 		t.Errorf("another build of sluice: %v, want an error that names both", err)
+	}
+}
+
+func TestFiguresOfDifferentNumbersOfWorkersAreNotMixed(t *testing.T) {
+	made := threePeers()
+	name := filepath.Join(t.TempDir(), "samples.jsonl")
+	write := func(workers int) {
+		t.Helper()
+		s, err := openSamples(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, one := made.sessions[0], made.all[0]
+		now.Workers, one.Workers = workers, workers
+		// As if by hand, past begin.
+		if err := errors.Join(s.add(record{Session: &now}), s.add(record{Sample: &one}), s.close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(2)
+	s, err := openSamples(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := made.sessions[0]
+	if err := s.begin(now); err == nil || !strings.Contains(err.Error(), "figures with 2 workers each") {
+		t.Errorf("a session with one worker after one with two: %v, want an error", err)
+	}
+	now.Workers = 2
+	if err := errors.Join(s.begin(now), s.close()); err != nil {
+		t.Errorf("a session with two workers after one with two: %v", err)
+	}
+	write(1)
+	if _, err := openSamples(name); err == nil || !strings.Contains(err.Error(), "cannot be mixed") {
+		t.Errorf("a file that holds both: %v, want an error", err)
 	}
 }
 

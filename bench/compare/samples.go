@@ -17,7 +17,9 @@ type sample struct {
 	Scenario scenario `json:"scenario"`
 	Kind     kind     `json:"kind"`
 	Peer     string   `json:"peer"`
-	Round    int      `json:"round"` // from 0
+	Round    int      `json:"round"`             // from 0
+	Turn     int      `json:"turn"`              // from 0: how many peers were measured before it in its round
+	Workers  int      `json:"workers,omitempty"` // as -workers says; 0: one, and Go's default
 
 	Calls     uint64  `json:"calls"`
 	Seconds   float64 `json:"seconds"`
@@ -32,6 +34,11 @@ type sample struct {
 	P999 float64 `json:"p99_9_us"`
 
 	GeneratorMicros float64 `json:"generator_cpu_us_per_call"`
+	// Of kind half: the share of the calls that found no stream free when they were due, and how late the generator itself
+	// began the others, in microseconds. Both are part of the latencies.
+	Waited float64 `json:"waited_share,omitempty"`
+	LagP50 float64 `json:"lag_p50_us,omitempty"`
+	LagP99 float64 `json:"lag_p99_us,omitempty"`
 	// OtherCores is the number of cores kept busy by processes that have no
 	// part in the run.
 	OtherCores float64 `json:"other_cores"`
@@ -62,7 +69,9 @@ type session struct {
 	Machine   machine       `json:"machine"`
 	Peers     []peerVersion `json:"peers"`
 	Skipped   []skippedPeer `json:"skipped,omitempty"`
+	Workers   int           `json:"workers,omitempty"` // as -workers says; 0: one, and Go's default
 	Seconds   float64       `json:"seconds_per_measurement"`
+	Seed      uint64        `json:"order_seed,omitempty"` // the order of peers was drawn by it
 	SluiceEnv []string      `json:"sluice_env,omitempty"`
 }
 
@@ -110,6 +119,9 @@ func (s *samples) read(name string) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
+		if err == nil {
+			err = s.sameWorkers(r)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -125,6 +137,35 @@ func (s *samples) keep(r record) {
 		s.all = append(s.all, *r.Sample)
 		s.have[r.Sample.key()] = true
 	}
+}
+
+// sameWorkers returns an error if a record is of another number of workers than those there are: such
+// figures have nothing to do with each other.
+func (s *samples) sameWorkers(r record) error {
+	var got int
+	switch {
+	case len(s.sessions) == 0:
+		return nil
+	case r.Session != nil:
+		got = r.Session.Workers
+	case r.Sample != nil:
+		got = r.Sample.Workers
+	}
+	if want := s.sessions[0].Workers; got != want {
+		return fmt.Errorf("figures with %s cannot be mixed with those with %s: use another file", workersText(want), workersText(got))
+	}
+	return nil
+}
+
+// workersText says how many workers peers had.
+func workersText(n int) string {
+	switch n {
+	case 0:
+		return "one worker each, Go's programs by default"
+	case 1:
+		return "one worker each, Go's programs on one core"
+	}
+	return fmt.Sprintf("%d workers each, Go's programs on as many cores", n)
 }
 
 // add keeps a record and writes it down.
@@ -144,6 +185,9 @@ func (s *samples) add(r record) error {
 // begin notes a session. Peers must be what they were in the sessions before: figures of two
 // builds under one name would be mixed.
 func (s *samples) begin(now session) error {
+	if err := s.sameWorkers(record{Session: &now}); err != nil {
+		return err
+	}
 	for _, earlier := range s.sessions {
 		for _, p := range earlier.Peers {
 			if i := slices.IndexFunc(now.Peers, func(q peerVersion) bool { return q.Name == p.Name }); i >= 0 && now.Peers[i] != p {

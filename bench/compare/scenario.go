@@ -74,8 +74,11 @@ var sets = map[string]string{
 	"quick":    "4KiB:4x8",
 	"standard": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8",
 	"targets":  "standard,1MiB:4x4,4KiB:1x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:tls,1KiB:4x8:stream",
-	"all":      matrix(""), // plaintext
-	"all-tls":  matrix(":tls"),
+	"tls":      "1KiB:4x8:tls,4KiB:4x8:tls,64KiB:4x8:tls,1MiB:4x8:tls,4KiB:1x1:tls,4KiB:100x4:tls,1KiB:4x8:tls:stream",
+	"report": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8,64KiB:4x32,64KiB:100x4,1MiB:4x8,1MiB:4x4,1KiB:4x8,4KiB:1x1," +
+		"4KiB:10x100,4KiB:1000x1,4KiB:4x8:varied,1KiB:4x8:stream,tls",
+	"all":     matrix(""), // plaintext
+	"all-tls": matrix(":tls"),
 }
 
 // matrix is every size in every shape, and streamed answers.
@@ -105,7 +108,7 @@ func parseScenarios(text string) ([]scenario, error) {
 		s, ok := parseScenario(word)
 		if !ok {
 			return nil, fmt.Errorf("-scenarios: got %q, want SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied] with %d to 1MiB and 1 to 1000 of both, as in 4KiB:4x32, or %s",
-				word, payload.MinSize, "quick, standard, targets, all or all-tls")
+				word, payload.MinSize, "quick, standard, targets, tls, report, all or all-tls")
 		}
 		out = append(out, s)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 func TestScenariosReadAsTheyAreWritten(t *testing.T) {
-	for _, set := range []string{"quick", "standard", "targets", "all", "all-tls"} {
+	for _, set := range []string{"quick", "standard", "targets", "tls", "report", "all", "all-tls"} {
 		scenarios, err := parseScenarios(set)
 		if err != nil || len(scenarios) == 0 {
 			t.Fatalf("%s: %v", set, err)

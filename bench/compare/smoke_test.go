@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/bench/h2load"
+	"sluice/bench/peer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,10 +51,17 @@ func runIn(ctx context.Context, t *testing.T, arguments string) (stdout, stderr 
 	return out.String(), progress.String(), err
 }
 
+// known is a peer of which only the name is known.
+type known string
+
+func (k known) Name() string                         { return string(k) }
+func (known) Locate(context.Context) (string, error) { return "", nil }
+func (known) Launch(peer.Site) peer.Launch           { return peer.Launch{} }
+
 func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "samples.jsonl")
 	arguments := "-peers relay,datapath,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct -reference grpc-go -rounds 1 -seconds 0.1 -warm-up 0.1s " +
-		"-scenarios 4KiB:2x4,1KiB:2x2:tls:stream -o json -into " + file
+		"-scenarios 4KiB:2x4,1KiB:2x2:tls:stream -seed 5 -o json -into " + file
 	stdout, stderr, err := runIn(t.Context(), t, arguments)
 	if err != nil {
 		t.Fatalf("run = %v\n%s", err, stderr)
@@ -63,6 +72,26 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	}
 	if n := len(got.Peers) + len(got.Skipped); n != 9 || len(got.Scenarios) != 2 || len(got.Samples) != 2*2*len(got.Peers) {
 		t.Fatalf("%d peers, %d scenarios, %d samples, want 9, 2 and a round of two kinds of each:\n%s", n, len(got.Scenarios), len(got.Samples), stderr)
+	}
+	if got.Sessions[0].Seed != 5 {
+		t.Errorf("seed = %d, want it recorded", got.Sessions[0].Seed)
+	}
+	order := rand.New(rand.NewPCG(5, 0))
+	for i, s := range got.Samples {
+		if s.Turn != i%len(got.Peers) {
+			t.Errorf("sample %d came as number %d of its round", i, s.Turn)
+		}
+	}
+	for i := 0; i < len(got.Samples); i += len(got.Peers) {
+		var started []*member
+		for _, p := range got.Peers {
+			started = append(started, &member{peer: known(p.Name)})
+		}
+		for turn, want := range shuffled(started, order) {
+			if got := got.Samples[i+turn]; got.Peer != want.name() {
+				t.Errorf("%v: %s came as number %d, want %s by the seed", got.Scenario, got.Peer, turn, want.name())
+			}
+		}
 	}
 	for _, s := range got.Scenarios {
 		for _, row := range s.Rows {
@@ -132,6 +161,20 @@ func TestMemoryModes(t *testing.T) {
 	}
 }
 
+func TestMemoryOfConnectionsWithTLS(t *testing.T) {
+	stdout, stderr, err := runIn(t.Context(), t, "-peers relay -idle-memory 5 -never-read 3 -never-read-streams 4 -hold 200ms -settle 200ms -memory-tls -o json")
+	if err != nil {
+		t.Fatalf("run = %v\n%s", err, stderr)
+	}
+	var got memoryReport
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.TLS || len(got.Idle) != 1 || len(got.NeverRead) != 1 || got.NeverRead[0].Arrived != 12 || !got.NeverRead[0].Served {
+		t.Errorf("report = %+v, want one with TLS, all 12 calls at the backend and others served", got)
+	}
+}
+
 func TestInterruptedRunLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
@@ -148,9 +191,12 @@ func TestInterruptedRunLeavesNothing(t *testing.T) {
 }
 
 func TestShowConfigsStartsNothing(t *testing.T) {
-	stdout, _, err := runIn(t.Context(), t, "-peers haproxy,direct -show-configs")
+	stdout, _, err := runIn(t.Context(), t, "-peers haproxy,grpc-go,direct -show-configs -workers 1")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(stdout, "GOMAXPROCS=1 ") {
+		t.Errorf("configurations:\n%s\nwant the number of workers in them", stdout)
 	}
 	if !strings.Contains(stdout, "# direct (no proxy)\nnothing is started") {
 		t.Errorf("configurations:\n%s\nwant direct among them", stdout)

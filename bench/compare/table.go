@@ -33,21 +33,22 @@ func (r *report) writeTable(w io.Writer) error {
 	for _, s := range r.Scenarios {
 		fmt.Fprintf(w, "\n%s\n", s.title())
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "  all streams busy\tCPU us/call\tcalls/s\tCPU ratio\tcalls/s ratio")
+		fmt.Fprintln(table, "  all streams busy\tCPU us/call\tcalls/s\tCPU ratio\tcalls/s ratio\tgenerator us\tnoisy")
 		for _, row := range s.Rows {
 			if row.Invalid != "" {
 				fmt.Fprintf(table, "  %s\tINVALID: %s\n", row.Peer, row.Invalid)
 				continue
 			}
-			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", row.Peer,
-				cell(row.CPU, 1), cell(row.PerSecond, 0), cell(row.CPURatio, 2), cell(row.RateRatio, 2))
+			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%.1f\t%s\n", row.Peer,
+				cell(row.CPU, 1), cell(row.PerSecond, 0), cell(row.CPURatio, 2), cell(row.RateRatio, 2), row.Beside.Generator, row.Beside.noise())
 		}
 		if s.Rate > 0 {
-			fmt.Fprintf(table, "  at %.0f calls/s\tCPU us/call\tp50 us\tp99 us\tp99.9 us\tCPU ratio\tp50 ratio\n", s.Rate)
+			fmt.Fprintf(table, "  at %.0f calls/s\tCPU us/call\tp50 us\tp99 us\tp99.9 us\tCPU ratio\tp50 ratio\twaited\tlate us\tgenerator us\tnoisy\n", s.Rate)
 			for _, row := range s.Rows {
 				if row.Invalid == "" {
-					fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Peer, cell(row.HalfCPU, 1), cell(row.P50, 0),
-						cell(row.P99, 0), cell(row.P999, 0), cell(row.HalfCPURatio, 2), cell(row.P50Ratio, 2))
+					b := row.HalfBeside
+					fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.1f\t%s\n", row.Peer, cell(row.HalfCPU, 1), cell(row.P50, 0),
+						cell(row.P99, 0), cell(row.P999, 0), cell(row.HalfCPURatio, 2), cell(row.P50Ratio, 2), b.waits(), b.Lag, b.Generator, b.noise())
 				}
 			}
 		}
@@ -80,10 +81,23 @@ func (r *report) writeConditions(w io.Writer, indent string) {
 	for _, s := range r.Skipped {
 		fmt.Fprintf(w, "%s%s: skipped, %s\n", indent, s.Name, s.Reason)
 	}
+	if len(r.Sessions) > 0 {
+		fmt.Fprintf(w, "%s%s; order of the peers drawn by seed", indent, workersText(r.Sessions[0].Workers))
+		for _, s := range r.Sessions {
+			fmt.Fprintf(w, " %d", s.Seed)
+		}
+		fmt.Fprintln(w)
+	}
 	if n := len(r.Sessions); n > 0 && len(r.Sessions[n-1].SluiceEnv) > 0 {
 		fmt.Fprintf(w, "%senvironment of sluice: %s\n", indent, strings.Join(r.Sessions[n-1].SluiceEnv, " "))
 	}
 }
+
+// noise says how many samples were noisy.
+func (b beside) noise() string { return fmt.Sprintf("%d of %d", b.Noisy, b.Samples) }
+
+// waits says which part of the calls waited for a stream.
+func (b beside) waits() string { return fmt.Sprintf("%.0f %%", 100*b.Waited) }
 
 // cell writes a summary with a number of decimals, "-" if there is none.
 func cell(s *stats.Summary, decimals int) string {

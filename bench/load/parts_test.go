@@ -87,6 +87,18 @@ func TestATimerIsNotEarlyAndEndsWhenClosed(t *testing.T) {
 	}
 }
 
+func TestLatenciesBeyondTheLongestAreCounted(t *testing.T) {
+	p := newPhase(0, 0)
+	p.begin()
+	p.end(nil, &call{due: time.Second}, time.Second+Longest, "", false)
+	p.begin()
+	p.end(nil, &call{due: time.Second}, 2*time.Second+Longest, "", false)
+	p.neverBegun(0, time.Hour)
+	if p.result.TooLong != 2 || p.result.Latency.TotalCount() != 3 || p.result.Quantile(100) < Longest {
+		t.Errorf("%d of %d too long, the longest %v; want 2 of 3, and %v or a little more", p.result.TooLong, p.result.Latency.TotalCount(), p.result.Quantile(100), Longest)
+	}
+}
+
 // FuzzFrames feeds what a hostile server might send: it must neither crash nor hang, and
 // never take more than there is.
 func FuzzFrames(f *testing.F) {

@@ -7,19 +7,19 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// The histograms hold microseconds up to two minutes, with three digits.
-const (
-	longest = 2 * time.Minute
-	digits  = 3
-)
+// Longest is the longest latency that is told from longer ones.
+const Longest = 2 * time.Minute
+
+// digits of the microseconds that the histograms hold.
+const digits = 3
 
 func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, longest.Microseconds(), digits)
+	return hdrhistogram.New(1, Longest.Microseconds(), digits)
 }
 
-// record adds a time to a histogram, the longest if it is longer still.
+// record adds a time to a histogram, [Longest] if it is longer still.
 func record(h *hdrhistogram.Histogram, d time.Duration) {
-	_ = h.RecordValue(min(max(d, 0), longest).Microseconds()) // cannot fail within the bounds
+	_ = h.RecordValue(min(max(d, 0), Longest).Microseconds()) // cannot fail within the bounds
 }
 
 // phase counts the calls of one run. It is safe for concurrent use.
@@ -80,8 +80,7 @@ func (p *phase) end(c *conn, k *call, now time.Duration, outcome string, unanswe
 	if outcome == "" || unanswered {
 		// An answer that never came must not be missing from the latencies: that
 		// would make the slowest server look fast.
-		record(p.result.Latency, now-k.due)
-		record(p.interval, now-k.due)
+		p.took(now - k.due)
 	}
 	if p.tokens != nil {
 		p.tokens <- c // has room for all there are
@@ -95,8 +94,16 @@ func (p *phase) neverBegun(due, now time.Duration) {
 	defer p.mu.Unlock()
 	p.begun++
 	p.result.Failures[outcomeNotBegun]++
-	record(p.result.Latency, now-due)
-	record(p.interval, now-due)
+	p.took(now - due)
+}
+
+// took records a latency. p.mu is held.
+func (p *phase) took(d time.Duration) {
+	record(p.result.Latency, d)
+	record(p.interval, d)
+	if d > Longest {
+		p.result.TooLong++
+	}
 }
 
 // lagged notes how late the generator itself was with a call.

@@ -26,6 +26,8 @@ type Result struct {
 	// answered, these with the time until they were given up. In the open loop it counts
 	// from when the call was due, in the closed loop from when it was sent.
 	Latency *hdrhistogram.Histogram
+	// TooLong is how many latencies were longer than [Longest] and are recorded as that.
+	TooLong uint64
 
 	// Lag has, for calls of the open loop that found a stream free when they were due, how
 	// late the generator itself sent them: a part of their latency that is not the server's.
@@ -65,6 +67,9 @@ func (r *Result) CPUPerCall() time.Duration {
 
 // Quantile returns a latency, q in percent.
 func (r *Result) Quantile(q float64) time.Duration { return quantile(r.Latency, q) }
+
+// Late returns a quantile of Lag, q in percent.
+func (r *Result) Late(q float64) time.Duration { return quantile(r.Lag, q) }
 
 // Progress is what happened since the one before.
 type Progress struct {

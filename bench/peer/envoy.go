@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 
 	"sluice/bench/process"
 )
@@ -24,14 +25,19 @@ func (e Envoy) Locate(ctx context.Context) (string, error) {
 	return versionOf(ctx, `version: [0-9a-f]+/([^/\s]+)`, e.program(), "--version")
 }
 
-// Launch starts Envoy with one worker thread beside its main thread. What it would add to
+// Launch starts Envoy with its worker threads beside its main thread, which share connections evenly. What it would add to
 // requests and answers is turned off, as are its limits on pending and open calls. Its
 // statistics stay on: they are to Envoy what metrics are to Sluice.
 func (e Envoy) Launch(site Site) Launch {
+	balance := ""
+	if site.workers() > 1 {
+		// Left alone, one thread may accept most of a few connections that live long.
+		balance = "      connection_balance_config: {exact_balance: {}}\n"
+	}
 	config := fmt.Sprintf(`static_resources:
   listeners:
     - address: %[1]s
-      filter_chains:
+%[7]s      filter_chains:
         - %[6]sfilters:
             - name: envoy.filters.network.http_connection_manager
               typed_config:
@@ -74,12 +80,12 @@ func (e Envoy) Launch(site Site) Launch {
           - lb_endpoints:
               - endpoint:
                   address: %[2]s
-`, envoyAddress(site.Listen), envoyAddress(site.Backend), maxStreams, streamWindow, connectionWindow, envoyTLS(site.TLS))
+`, envoyAddress(site.Listen), envoyAddress(site.Backend), maxStreams, streamWindow, connectionWindow, envoyTLS(site.TLS), balance)
 	return Launch{
 		Files: []File{{"envoy.yaml", config}},
 		Command: &process.Command{
 			Path: e.program(),
-			Args: []string{"--config-path", site.Folder + "/envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"},
+			Args: []string{"--config-path", site.Folder + "/envoy.yaml", "--concurrency", strconv.Itoa(site.workers()), "--disable-hot-restart", "--log-level", "error"},
 		},
 	}
 }

@@ -19,16 +19,16 @@ func (Nghttpx) Locate(ctx context.Context) (string, error) {
 	return versionOf(ctx, `nghttp2/(\S+)`, "nghttpx", "--version")
 }
 
-// Launch starts nghttpx with one worker. The header fields it would add are
+// Launch starts nghttpx. The header fields it would add are
 // turned off: the other peers add none.
 func (Nghttpx) Launch(site Site) Launch {
 	front := "frontend=" + commas(site.Listen) + ";no-tls"
 	if site.TLS != nil {
 		front = fmt.Sprintf("frontend=%s\nprivate-key-file=%s\ncertificate-file=%s", commas(site.Listen), site.TLS.Key, site.TLS.Cert)
 	}
-	config := fmt.Sprintf(`workers=1
-%s
-backend=%s;;no-tls;proto=h2
+	config := fmt.Sprintf(`workers=%[6]d
+%[1]s
+backend=%[2]s;;no-tls;proto=h2
 no-via=yes
 no-add-x-forwarded-proto=yes
 no-server-rewrite=yes
@@ -41,7 +41,7 @@ backend-http2-connection-window-size=%[5]d
 frontend-http2-read-timeout=10m
 backend-read-timeout=10m
 backend-write-timeout=10m
-`, front, commas(site.Backend), maxStreams, streamWindow, connectionWindow)
+`, front, commas(site.Backend), maxStreams, streamWindow, connectionWindow, site.workers())
 	return Launch{
 		Files:   []File{{"nghttpx.conf", config}},
 		Command: &process.Command{Path: "nghttpx", Args: []string{"--conf", site.Folder + "/nghttpx.conf"}},

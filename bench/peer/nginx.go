@@ -18,7 +18,7 @@ func (Nginx) Locate(ctx context.Context) (string, error) {
 	return versionOf(ctx, `nginx/(\S+)`, "nginx", "-v")
 }
 
-// Launch starts nginx in the foreground: a master and one worker. It opens one
+// Launch starts nginx in the foreground: a master and its workers. It opens one
 // upstream connection per concurrent call, so the idle pool must hold as many
 // as there are calls, or connections would be closed and opened all the time.
 func (Nginx) Launch(site Site) Launch {
@@ -28,7 +28,7 @@ func (Nginx) Launch(site Site) Launch {
 		certificate = fmt.Sprintf("        ssl_certificate %s;\n        ssl_certificate_key %s;\n", site.TLS.Cert, site.TLS.Key)
 	}
 	config := fmt.Sprintf(`daemon off;
-worker_processes 1;
+worker_processes %[8]d;
 worker_rlimit_nofile 20000;
 pid %[1]s/nginx.pid;
 error_log stderr warn;
@@ -67,7 +67,7 @@ http {
         }
     }
 }
-`, site.Folder, site.Backend, maxStreams, unlimited, listen, streamWindow, certificate)
+`, site.Folder, site.Backend, maxStreams, unlimited, listen, streamWindow, certificate, site.workers())
 	return Launch{
 		Files: []File{{"nginx.conf", config}},
 		Command: &process.Command{

@@ -2,9 +2,8 @@
 // proxies, or none. Each peer says how it wants to be started and nothing is
 // started here, so that its configuration can be read before it is trusted.
 //
-// Where a site has certificates, peers end TLS there and go on in plaintext. All get the same terms: one worker (Sluice, which has no such setting,
-// keeps Go's default or gets GOMAXPROCS from the caller), HTTP/2 with prior
-// knowledge on both sides, kept upstream connections, flow-control windows of
+// Where a site has certificates, peers end TLS there and go on in plaintext. All get the same terms: as many workers
+// as the site says, HTTP/2 with prior knowledge on both sides, kept upstream connections, flow-control windows of
 // the size Sluice uses, room for as many streams per connection as any load
 // here opens, no limit on body sizes or on requests per connection, and no
 // access log. Where a peer departs from that, its file says why.
@@ -55,6 +54,22 @@ type Site struct {
 	Backend string // host:port to forward to; it takes plaintext, but TLS behind a peer that is [Opaque]
 	Copies  string // host:port for copies of calls, which nobody counts
 	TLS     *TLS   // what to accept connections with; nil: plaintext
+
+	// Workers is how many worker processes or threads a peer has, and how many threads may run at once of those
+	// that are written in Go. With 0, peers have one worker, and those in Go, which have no such setting of their
+	// own, what Go and their own defaults give them.
+	Workers int
+}
+
+// workers is the number of workers of peers that have such a setting.
+func (s Site) workers() int { return max(1, s.Workers) }
+
+// goEnv is what a program in Go has in its environment for its number of workers.
+func (s Site) goEnv() []string {
+	if s.Workers == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("GOMAXPROCS=%d", s.Workers)}
 }
 
 // TLS names PEM files.

@@ -32,6 +32,35 @@ func TestEveryProxyIsToldBothAddresses(t *testing.T) {
 	}
 }
 
+func TestEveryProxyIsToldItsWorkers(t *testing.T) {
+	for _, test := range []struct {
+		peer                Peer
+		default_, one, many string // what is in its command or its files
+	}{
+		{&Sluice{Binary: "/bin/sluice"}, "/routes.yaml", "GOMAXPROCS=1 /bin/sluice serve --listen 127.0.0.1:8001 --admin 127.0.0.1:0 --routes /somewhere/routes.yaml --io-threads 1", "GOMAXPROCS=7 /bin/sluice"},
+		{Nghttpx{}, "workers=1\n", "workers=1\n", "workers=7\n"},
+		{HAProxy{}, "nbthread 1\n", "nbthread 1\n", "nbthread 7\n"},
+		{HAProxy{TCP: true}, "nbthread 1\n", "nbthread 1\n", "nbthread 7\n"},
+		{Nginx{}, "worker_processes 1;", "worker_processes 1;", "worker_processes 7;"},
+		{Envoy{}, "--concurrency 1 ", "--concurrency 1 ", "--concurrency 7 "},
+		{Envoy{}, "", "", "      connection_balance_config: {exact_balance: {}}\n      filter_chains:"},
+		{GRPCGo("/src", "/bin"), "/bin/grpc-go", "GOMAXPROCS=1 /bin/grpc-go", "GOMAXPROCS=7 /bin/grpc-go"},
+	} {
+		for workers, want := range map[int]string{0: test.default_, 1: test.one, 7: test.many} {
+			site := site
+			site.Workers = workers
+			launch := test.peer.Launch(site)
+			text := launch.Command.String()
+			for _, file := range launch.Files {
+				text += "\n" + file.Content
+			}
+			if !strings.Contains(text, want) || workers == 0 && strings.Contains(text, "GOMAXPROCS") || strings.Contains(text, "%!") {
+				t.Errorf("%s with %d workers: want %q in\n%s", test.peer.Name(), workers, want, text)
+			}
+		}
+	}
+}
+
 func TestAMissingProgramIsMissingAndNothingElse(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	for _, p := range []Peer{Nghttpx{}, HAProxy{}, Nginx{}, Envoy{}} {

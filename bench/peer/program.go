@@ -50,5 +50,5 @@ func (p Program) Launch(site Site) Launch {
 	if site.TLS != nil {
 		args = append(args, "-cert", site.TLS.Cert, "-key", site.TLS.Key)
 	}
-	return Launch{Command: &process.Command{Path: p.binary(), Args: args}}
+	return Launch{Command: &process.Command{Path: p.binary(), Args: args, Env: site.goEnv()}}
 }

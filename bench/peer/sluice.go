@@ -69,6 +69,10 @@ func (s *Sluice) Launch(site Site) Launch {
 	if site.TLS != nil {
 		args = append(args, "--tls-cert", site.TLS.Cert, "--tls-key", site.TLS.Key)
 	}
+	if site.Workers == 1 && site.TLS == nil {
+		// Of one core its default would give none to reading.
+		args = append(args, "--io-threads", "1")
+	}
 	routes := s.Variant.Routes
 	if routes == nil {
 		routes = AllPolicies
@@ -80,7 +84,7 @@ func (s *Sluice) Launch(site Site) Launch {
 			Args: append(args, s.Variant.Args...),
 			// Its own state folder: what a run leaves behind must not be what
 			// the next one, or the user's own gateway, starts from.
-			Env: slices.Concat([]string{"XDG_STATE_HOME=" + site.Folder}, s.Variant.Env, s.Env),
+			Env: slices.Concat([]string{"XDG_STATE_HOME=" + site.Folder}, site.goEnv(), s.Variant.Env, s.Env),
 		},
 	}
 }

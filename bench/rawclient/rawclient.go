@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -33,6 +34,7 @@ const (
 // Conn is one client connection. Its methods must not be called concurrently.
 type Conn struct {
 	conn    net.Conn
+	scheme  string
 	out     *bufio.Writer
 	framer  *http2.Framer
 	block   bytes.Buffer
@@ -40,15 +42,19 @@ type Conn struct {
 	next    uint32
 }
 
-// Dial connects and promises the peer the widest windows. The connection closes
-// by [Conn.Close] only; ctx bounds the dialling.
-func Dial(ctx context.Context, address string) (*Conn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+// Dial connects, with TLS unless security is nil, and promises the peer the widest windows. The connection closes
+// by [Conn.Close] only; ctx bounds the dialling. With TLS the handshake reads, and may find
+// records that come right after it.
+func Dial(ctx context.Context, address string, security *tls.Config) (*Conn, error) {
+	conn, err := connect(ctx, address, security)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{conn: conn, out: bufio.NewWriter(conn), next: 1}
+	scheme := "http"
+	if security != nil {
+		scheme = "https"
+	}
+	c := &Conn{conn: conn, scheme: scheme, out: bufio.NewWriter(conn), next: 1}
 	c.framer = http2.NewFramer(c.out, bufio.NewReader(conn))
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.encoder = hpack.NewEncoder(&c.block)
@@ -63,6 +69,17 @@ func Dial(ctx context.Context, address string) (*Conn, error) {
 		return nil, fmt.Errorf("greet %s: %w", address, errors.Join(err, conn.Close()))
 	}
 	return c, nil
+}
+
+func connect(ctx context.Context, address string, security *tls.Config) (net.Conn, error) {
+	if security == nil {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+	security = security.Clone()
+	security.NextProtos = []string{http2.NextProtoTLS}
+	dialer := tls.Dialer{Config: security}
+	return dialer.DialContext(ctx, "tcp", address)
 }
 
 // SetDeadline bounds all later reads and writes.
@@ -81,7 +98,7 @@ func (c *Conn) Open(method string, body []byte, metadata ...hpack.HeaderField) (
 	c.block.Reset()
 	fields := append([]hpack.HeaderField{
 		{Name: ":method", Value: "POST"},
-		{Name: ":scheme", Value: "http"},
+		{Name: ":scheme", Value: c.scheme},
 		{Name: ":path", Value: method},
 		{Name: ":authority", Value: c.conn.RemoteAddr().String()},
 		{Name: "content-type", Value: "application/grpc"},

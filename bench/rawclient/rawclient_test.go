@@ -2,7 +2,10 @@ package rawclient
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +53,7 @@ func server(t *testing.T, arrived chan<- string) string {
 // dial connects with ten seconds for everything.
 func dial(t *testing.T, address string) *Conn {
 	t.Helper()
-	c, err := Dial(context.Background(), address)
+	c, err := Dial(context.Background(), address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +78,41 @@ func TestCallsAreAwaitedOneAfterTheOther(t *testing.T) {
 		if err := c.Await(stream); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestCallsGoOverTLS(t *testing.T) {
+	// httptest has a certificate and a pool that trusts it.
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "grpc-status, grpc-message")
+		w.Header().Set("grpc-status", "0")
+		if r.TLS == nil || r.ProtoMajor != 2 {
+			w.Header().Set("grpc-status", "13")
+		}
+	}))
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	trust := secure.Client().Transport.(*http.Transport).TLSClientConfig
+	c, err := Dial(t.Context(), secure.Listener.Addr().String(), trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := c.Open("/a/Method", make([]byte, 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Await(stream); err != nil {
+		t.Errorf("Await = %v", err)
+	}
+	if c, err := Dial(t.Context(), secure.Listener.Addr().String(), &tls.Config{}); err == nil {
+		c.Close()
+		t.Error("a certificate that nobody trusts was accepted")
 	}
 }
 

@@ -42,6 +42,8 @@ type latencies struct {
 	P99  int64   `json:"p99_us"`
 	P999 int64   `json:"p99_9_us"`
 	Max  int64   `json:"max_us"`
+	// TooLong is how many took longer than two minutes, which count as that.
+	TooLong uint64 `json:"over_2m,omitempty"`
 }
 
 // generatorCost is what the generator did to the measurement.
@@ -59,7 +61,7 @@ func (o *benchOptions) describe(r *load.Result) benchResult {
 		AnswerMessages: r.Messages, AnswerBytes: r.Bytes, Waited: r.Waited, Reconnects: r.Reconnects,
 		Latency: latencies{
 			Mean: r.Latency.Mean(), P50: r.Quantile(50).Microseconds(), P90: r.Quantile(90).Microseconds(),
-			P99: r.Quantile(99).Microseconds(), P999: r.Quantile(99.9).Microseconds(), Max: r.Latency.Max(),
+			P99: r.Quantile(99).Microseconds(), P999: r.Quantile(99.9).Microseconds(), Max: r.Latency.Max(), TooLong: r.TooLong,
 		},
 		Generator: generatorCost{
 			CPUPerCall: float64(r.CPUPerCall().Nanoseconds()) / 1e3,
@@ -115,12 +117,15 @@ func writeProgress(out io.Writer, p load.Progress) {
 		float64(p.OK)/p.Interval.Seconds(), p.Failed, p.Open, rounded(p.P50), rounded(p.P99), rounded(p.Max))
 }
 
-// rounded shortens a time to what matters of it.
-func rounded(d time.Duration) time.Duration {
+// rounded shortens a latency to what matters of it; of the longest there are only bounds.
+func rounded(d time.Duration) string {
+	if d >= load.Longest {
+		return ">2m"
+	}
 	for unit := time.Second; unit > time.Microsecond; unit /= 10 {
 		if d >= 100*unit {
-			return d.Round(unit)
+			return d.Round(unit).String()
 		}
 	}
-	return d.Round(time.Microsecond)
+	return d.Round(time.Microsecond).String()
 }

@@ -7,9 +7,11 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
+	"sluice/bench/load"
 	"sluice/bench/rawcodec"
 )
 
@@ -66,6 +68,16 @@ func TestBenchFailsWhenCallsDo(t *testing.T) {
 	dead := deadAddress(t)
 	if err := run(t.Context(), []string{"bench", dead}, &out, &out); exitCode(err) != exitFailure || !strings.Contains(err.Error(), dead) {
 		t.Errorf("nobody listens: %v, want an error that says where", err)
+	}
+}
+
+func TestLatenciesAreWrittenAsFarAsTheyAreKnown(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		1234 * time.Microsecond: "1.23ms", 119 * time.Second: "1m59s", load.Longest: ">2m", time.Hour: ">2m",
+	} {
+		if got := rounded(d); got != want {
+			t.Errorf("rounded(%d) = %s, want %s", d, got, want)
+		}
 	}
 }
 
