@@ -68,13 +68,13 @@ func changeOf(n breaker.Name, to breaker.State, why breaker.Cause, c breaker.Cou
 
 // opened is the trouble of a version whose breaker has opened.
 func (g *Gateway) opened(model, version, text string, why breaker.Cause, at, badSince time.Time, requestID string) incident.Trouble {
-	if why == breaker.CauseProbeFailed {
+	if why == breaker.CauseProbeFailed || badSince.IsZero() {
 		// Either this is known, or it was over although the breaker never closed; the first bad result is of then.
 		badSince = at
 	}
 	return incident.Trouble{
 		Model: model, Name: breakerTrouble + version, Trigger: incident.Breaker, At: at, Onset: badSince, Text: text,
-		RequestID: requestID, Seen: g.judge.lately(model),
+		RequestID: requestID, Seen: effectOf(g.cfg.Telemetry.Tally(model).Since(badSince)),
 	}
 }
 

@@ -60,6 +60,25 @@ func TestFailingCanaryIsAnIncident(t *testing.T) {
 	}
 }
 
+// TestEffectBeginsWithTheFirstBadCall: good calls of the seconds before are no part of it.
+func TestEffectBeginsWithTheFirstBadCall(t *testing.T) {
+	v8, failing := switched(t)
+	r := start(t, withFallback(v8, serve(t, nil).addr, "breaker: {consecutive: 5, open_for: 10s}"), keepsIncidents)
+	const before = 40
+	for range before {
+		r.call(modelInfer, infer("fraud", ""))
+	}
+	time.Sleep(time.Second) // counts are kept by the second
+	failing.Store(true)
+	for range 10 {
+		r.call(modelInfer, infer("fraud", ""))
+	}
+	e := r.incident("open", func(*adminv1.Incident) bool { return true }).GetGateways()["gw-1"].GetEffect()
+	if e.GetCalls() < 4 || e.GetCalls() > 10 || e.GetFellBack() < 4 {
+		t.Errorf("effect %v, want 4 to 10 calls that fell back, of the %d good ones before none", e, before)
+	}
+}
+
 // TestEndpointsThatStayAsTheyAreAreNoNews: of a long outage, the story is when breakers opened and closed, not each
 // probe that failed meanwhile.
 func TestEndpointsThatStayAsTheyAreAreNoNews(t *testing.T) {
@@ -67,6 +86,7 @@ func TestEndpointsThatStayAsTheyAreAreNoNews(t *testing.T) {
 		c.Incidents, c.Name = memstore.New(memstore.Config{}).Shelf("incidents"), "gw-1"
 	})
 	trip(t, r, "fraud v7")
+	r.incident("open", func(*adminv1.Incident) bool { return true }) // what is told below comes after the breaker's own event
 	now := time.Now()
 	tell := func(endpoint string, to breaker.State, cause breaker.Cause, calls uint32) {
 		now = now.Add(time.Second)

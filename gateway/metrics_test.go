@@ -13,6 +13,8 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
+
+	"sluice/telemetry"
 )
 
 // metrics are the values of everything but buckets, by name and labels as they are
@@ -265,4 +267,24 @@ func TestCallsGivenUpAreCountedAsCancelled(t *testing.T) {
 	})
 	want(t, all, "sluice_refused_calls_total", map[string]float64{})
 	want(t, all, "sluice_slo_calls_total", map[string]float64{`{model="fraud",objective="availability"}`: 0})
+}
+
+// TestRefusedCallThatOutlivesItsRoute makes no series of the route anew, which nobody would ever take away.
+func TestRefusedCallThatOutlivesItsRoute(t *testing.T) {
+	r := start(t, routesOf(version("v7", "127.0.0.1:1")))
+	s := newCall()
+	defer s.free()
+	s.snap = r.director.snapshot.Load()
+	s.route, _ = s.snap.table.Route("fraud")
+	r.publish(2, strings.ReplaceAll(routesOf(version("v7", "127.0.0.1:1")), "fraud", "other"))
+	tel := r.director.telemetry
+	tel.Record(&telemetry.Call{Series: r.director.seriesOf(s), Reason: reasonVersionNotFound})
+	if tel.Tally("fraud") != nil || tel.Known("fraud", "") != nil {
+		t.Error("the route is gone, and is counted for")
+	}
+	for name := range r.metrics(t) {
+		if strings.Contains(name, `"fraud"`) {
+			t.Errorf("%s is still there", name)
+		}
+	}
 }

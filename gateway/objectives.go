@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,15 +28,16 @@ type judge struct {
 
 	mu     sync.Mutex
 	models map[string][]*objective // in the order of the routes' settings
-	// looked is when the latest look was, tallied are the counts of all models then and at the one before.
-	looked  time.Time
-	tallied [2]map[string]telemetry.Tallied
+	// looked is when the latest look was, known are the models that there were then.
+	looked time.Time
+	known  map[string]bool
 }
 
 // objective is one objective of one route.
 type objective struct {
 	name    string // "availability" or "latency"
 	target  float64
+	limit   time.Duration // of a good answer; 0 for availability
 	series  slo.Series
 	verdict slo.Verdict
 	// since is when the verdict's severity was reached, paged the rule by which it was last a page.
@@ -66,20 +68,20 @@ func (j *judge) look(now time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	table := j.table()
-	tallied := make(map[string]telemetry.Tallied, table.Len())
+	known := make(map[string]bool, table.Len())
 	for r := range table.Routes() {
-		tally := j.telemetry.Tally(r.Model)
-		n := tally.Read()
-		tallied[r.Model] = n
+		known[r.Model] = true
 		if r.Objectives == (routing.Objectives{}) {
 			continue
 		}
-		for _, o := range j.objectives(r) {
+		tally := j.telemetry.Tally(r.Model)
+		n := tally.Read()
+		for _, o := range j.objectives(r, n, tally) {
 			o.add(now, n, tally, j.looked)
 			j.decide(r.Model, o, now)
 		}
 	}
-	j.looked, j.tallied = now, [2]map[string]telemetry.Tallied{tallied, j.tallied[0]}
+	j.looked, j.known = now, known
 	for model := range j.models {
 		if r, ok := table.Route(model); !ok || r.Objectives == (routing.Objectives{}) {
 			delete(j.models, model)
@@ -87,53 +89,46 @@ func (j *judge) look(now time.Time) {
 	}
 }
 
-// lately is what callers of a model have noticed in the last seconds, at least in judgeEvery.
-func (j *judge) lately(model string) incident.Effect {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now, before := effectOf(j.telemetry.Tally(model).Read()), effectOf(j.tallied[1][model])
-	if before.Calls > now.Calls {
-		before = incident.Effect{} // the route was deleted in between
-	}
-	return incident.Effect{Calls: now.Calls - before.Calls, Failed: now.Failed - before.Failed, FellBack: now.FellBack - before.FellBack}
-}
-
-// objectives returns those of a route. One that is new, or has another target, begins
-// anew: what was good enough for the old one, or came before there was any, says nothing about it.
-func (j *judge) objectives(r *routing.Route) []*objective {
+// objectives returns those of a route, whose calls have been counted as n so far. One that is new, or has another target
+// or limit, begins anew: what was good enough for the old one, or came before there was any, says nothing about it.
+func (j *judge) objectives(r *routing.Route, n telemetry.Tallied, tally *telemetry.Tally) []*objective {
 	var want []*objective
 	if r.Objectives.Availability > 0 {
 		want = append(want, &objective{name: "availability", target: r.Objectives.Availability})
 	}
 	if r.Objectives.Fast > 0 {
-		want = append(want, &objective{name: "latency", target: r.Objectives.Fast})
+		want = append(want, &objective{name: "latency", target: r.Objectives.Fast, limit: r.Objectives.Latency})
 	}
+	have := j.models[r.Model]
 	for i, w := range want {
-		// A model that was not there at the latest look has had no calls then.
-		w.series.Skip(w.counts(j.tallied[0][r.Model]))
-		for _, h := range j.models[r.Model] {
-			if h.name == w.name && h.target == w.target {
-				want[i] = h
-			}
+		same := func(h *objective) bool { return h.name == w.name && h.target == w.target && h.limit == w.limit }
+		if at := slices.IndexFunc(have, same); at >= 0 {
+			want[i] = have[at]
+		} else if j.known[r.Model] { // all calls of a model that was not there at the latest look were made under it
+			w.series.Skip(w.counts(n))
+			w.takeFirst(tally)
 		}
 	}
 	j.models[r.Model] = want
 	return want
 }
 
-// add takes the counts of a look. When what is bad among them began, the tally knows; but it may know of what was bad
-// before anybody looked.
+// add takes the counts of a look. When what is bad among them began, the tally knows.
 func (o *objective) add(now time.Time, n telemetry.Tallied, tally *telemetry.Tally, looked time.Time) {
 	c := o.counts(n)
 	first := looked
 	if c.Bad > o.series.Seen().Bad {
-		if o.name == "latency" {
-			first = later(looked, tally.TakeFirstLate())
-		} else {
-			first = later(looked, tally.TakeFirstFailed())
-		}
+		first = later(looked, o.takeFirst(tally)) // it may not have been counted yet at the latest look
 	}
 	o.series.AddSince(now, c, first)
+}
+
+// takeFirst returns when the first of the bad events was that nobody has asked about yet.
+func (o *objective) takeFirst(tally *telemetry.Tally) time.Time {
+	if o.name == "latency" {
+		return tally.TakeFirstLate()
+	}
+	return tally.TakeFirstFailed()
 }
 
 // counts are the events that matter to the objective.
@@ -161,7 +156,7 @@ func (j *judge) decide(model string, o *objective, now time.Time) {
 		level = slog.LevelWarn
 	}
 	j.logger.Log(context.Background(), level, "error budget: "+v.Severity.String(), "model", model, "objective", o.name,
-		"target", o.target, "burn_rate", round(slo.BurnRate(v.Long, o.target)), "window", v.Rule.Long,
+		"target", o.target, "burn_rate", round(slo.BurnRate(v.Long, o.target)), "window", window(v.Rule.Long),
 		"budget_left", round(slo.BudgetLeft(o.series.Last(slo.Period), o.target)))
 }
 
@@ -184,8 +179,8 @@ func (o *objective) burning(model string) incident.Trouble {
 	onset := o.series.Onset(o.target, v.Rule.Rate)
 	tr := incident.Trouble{
 		Model: model, Name: burnTrouble + o.name, Trigger: incident.BurnRate, At: o.since, Onset: onset,
-		Text: fmt.Sprintf("the error budget for %s burns %.1f times as fast as allowed: of %d calls of the last %v, %d were bad",
-			o.name, slo.BurnRate(v.Long, o.target), v.Long.Total, v.Rule.Long, v.Long.Bad),
+		Text: fmt.Sprintf("the error budget for %s burns %.1f times as fast as allowed: of %d calls of the last %s, %d were bad",
+			o.name, slo.BurnRate(v.Long, o.target), v.Long.Total, window(v.Rule.Long), v.Long.Bad),
 	}
 	if !onset.IsZero() && o.name == "availability" {
 		c := o.series.Last(o.since.Sub(onset) + slo.Step)
@@ -236,11 +231,17 @@ func (j *judge) budget(model string) (left float64, ok bool) {
 }
 
 // burnWindows are those of the rules.
-var burnWindows = [...]struct {
-	name   string
-	length time.Duration
-}{
-	{"5m", 5 * time.Minute}, {"30m", 30 * time.Minute}, {"1h", time.Hour}, {"6h", 6 * time.Hour}, {"3d", 72 * time.Hour},
+var burnWindows = [...]time.Duration{5 * time.Minute, 30 * time.Minute, time.Hour, 6 * time.Hour, 72 * time.Hour}
+
+// window names one of them, as people do.
+func window(d time.Duration) string {
+	switch {
+	case d >= 24*time.Hour:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return fmt.Sprintf("%dm", d/time.Minute)
 }
 
 var (
@@ -263,7 +264,7 @@ func (j *judge) Read(out *telemetry.Values) {
 		for _, o := range all {
 			out.Add(descTarget, o.target, model, o.name)
 			for _, w := range burnWindows {
-				out.Add(descBurn, slo.BurnRate(o.series.Last(w.length), o.target), model, o.name, w.name)
+				out.Add(descBurn, slo.BurnRate(o.series.Last(w), o.target), model, o.name, window(w))
 			}
 			out.Add(descBudget, slo.BudgetLeft(o.series.Last(slo.Period), o.target), model, o.name)
 			out.Add(descSeverity, float64(o.verdict.Severity), model, o.name)

@@ -157,7 +157,12 @@ func TestNewObjectiveBeginsAnew(t *testing.T) {
 	if j.severity(t, "latency") != slo.Page {
 		t.Error("the other objective has forgotten")
 	}
-	j.use(table(t, 3, strings.ReplaceAll(fmt.Sprintf(objectiveRoute, "99.5"), "    slo:", "    #")))
+	j.use(table(t, 3, strings.ReplaceAll(fmt.Sprintf(objectiveRoute, "99.5"), "p90: 100ms", "p90: 2s")))
+	j.run(10*time.Second, lasting(time.Millisecond, codes.OK))
+	if got := j.severity(t, "latency"); got != slo.Fine {
+		t.Errorf("with a limit that allows for more, what took longer than the old one: %v", got)
+	}
+	j.use(table(t, 4, strings.ReplaceAll(fmt.Sprintf(objectiveRoute, "99.5"), "    slo:", "    #")))
 	j.run(5 * time.Second)
 	if len(j.models) != 0 {
 		t.Errorf("objectives that nobody has any more: %v", j.models)

@@ -73,9 +73,6 @@ func (d *director) recordCall(c *relay.Call, s *call, o relay.Outcome) {
 	}
 	r.Unary = s.method.Kind == identify.KindUnary
 	r.RequestID, r.Forced, r.FallbackReason = s.requestID, s.forced, s.fallbackReason
-	if o.Kind == relay.Answered && !s.struck {
-		r.Reason = "" // the status is the model server's
-	}
 	finish(r, c, o)
 	r.Slow = s.tookLong(r.Ended.Sub(r.Opened))
 	d.telemetry.Record(r)
@@ -118,7 +115,7 @@ func (d *director) seriesOf(s *call) *telemetry.Series {
 	case s.target != nil:
 		return s.target.series
 	case s.route != nil:
-		return d.telemetry.Series(s.route.Model, "")
+		return s.snap.targets.get(s.route.Versions[0]).refused // those of now may be of another route
 	case s.method.Class == identify.ClassLocal:
 		return d.telemetry.Local()
 	}

@@ -20,6 +20,7 @@ type target struct {
 	budget  *breaker.Budget // of the route
 	renames *renames
 	series  *telemetry.Series
+	refused *telemetry.Series // of the route: of calls for which no version is chosen
 	data    *drift.Version    // nil: nobody watches it
 	labels  *labels.Version   // nil: nobody takes labels
 	faults  []fault           // nil if there are none

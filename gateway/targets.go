@@ -135,6 +135,7 @@ const yieldEvery = 4
 func (t *targets) targetFor(r *routing.Route, v *routing.Version, now time.Time) *target {
 	guard := t.breakers.Update(v.ID, versionSettings(r, v), now)
 	tg := newTarget(v, t.groupFor(r, v, guard), guard, t.breakers.Budget(r.Model, now), t.telemetry.Series(v.Model, v.Name))
+	tg.refused = t.telemetry.Series(v.Model, "")
 	t.telemetry.Tally(v.Model).SetLimit(r.Objectives.Latency)
 	tg.data = t.watchData(r, v)
 	tg.labels = t.takeLabels(r, v)

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"strconv"
 	"time"
 
 	routingv1 "sluice/proto/sluice/routing/v1"
@@ -17,9 +18,18 @@ type Objectives struct {
 	Latency time.Duration
 }
 
+// fraction is a percentage as a share: 99.9 % is 0.999, where dividing by 100 has 0.9990000000000001.
+func fraction(percent float64) float64 {
+	share, err := strconv.ParseFloat(strconv.FormatFloat(percent, 'f', -1, 64)+"e-2", 64)
+	if err != nil {
+		return percent / 100
+	}
+	return share
+}
+
 // newObjectives reads a validated document.
 func newObjectives(doc *routingv1.SLO) Objectives {
-	o := Objectives{Availability: doc.GetAvailability() / 100}
+	o := Objectives{Availability: fraction(doc.GetAvailability())}
 	l := doc.GetLatency()
 	switch {
 	case l.GetP50() != nil:

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,19 @@ type Tally struct {
 	limit                                atomic.Int64
 
 	firstFailed, firstLate atomic.Int64 // as Unix time in nanoseconds, 0 for none, of those not taken yet
+
+	latest  atomic.Int64 // second, as Unix time, in which a call has ended
+	marking sync.Mutex   // guards marks
+	marks   [tallyMarks]mark
+}
+
+// tallyMarks is how many seconds with calls are remembered: more than most breakers take to open.
+const tallyMarks = 16
+
+// mark is what the counts were when a second with calls began.
+type mark struct {
+	second int64
+	counts Tallied
 }
 
 // Tallied are the counts of a [Tally].
@@ -51,6 +65,9 @@ func (t *Tally) count(c *Call) {
 	if t == nil || c.Canceled {
 		return
 	}
+	if second := c.Ended.Unix(); second > t.latest.Load() {
+		t.mark(second)
+	}
 	t.calls.Add(1)
 	unanswered := c.unanswered()
 	if c.FallbackReason != "" && !unanswered {
@@ -70,6 +87,43 @@ func (t *Tally) count(c *Call) {
 			note(&t.firstLate, c.Ended)
 			t.late.Add(1)
 		}
+	}
+}
+
+// mark remembers the counts as those at the beginning of a second. One of the calls that find a new second does so;
+// the others do not wait.
+func (t *Tally) mark(second int64) {
+	if !t.marking.TryLock() {
+		return
+	}
+	defer t.marking.Unlock()
+	if second <= t.latest.Load() {
+		return
+	}
+	copy(t.marks[1:], t.marks[:]) // the latest first
+	t.marks[0] = mark{second, t.Read()}
+	t.latest.Store(second)
+}
+
+// Since returns what has been counted since a time, from the beginning of its second on; at the most in as many seconds with
+// calls as are remembered.
+func (t *Tally) Since(at time.Time) Tallied {
+	if t == nil {
+		return Tallied{}
+	}
+	t.marking.Lock()
+	defer t.marking.Unlock()
+	now := t.Read()
+	before := now
+	for _, m := range t.marks {
+		if m.second == 0 || m.second < at.Unix() {
+			break
+		}
+		before = m.counts
+	}
+	return Tallied{
+		Calls: now.Calls - before.Calls, Failed: now.Failed - before.Failed, FellBack: now.FellBack - before.FellBack,
+		Timed: now.Timed - before.Timed, Late: now.Late - before.Late,
 	}
 }
 

@@ -3,6 +3,7 @@ package admin_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"sluice/gateway/admin"
 	adminv1 "sluice/proto/sluice/admin/v1"
@@ -66,6 +69,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 	add(&operates, adminv1connect.FaultServiceName, "InjectFault", "ClearFaults")
 	add(&views, adminv1connect.IncidentServiceName, "ListIncidents", "GetIncident")
 	add(&operates, adminv1connect.IncidentServiceName, "AnnotateIncident")
+	add(&views, adminv1connect.DriftServiceName, "GetDrift")
+	add(&operates, adminv1connect.DriftServiceName, "SetReference")
+	add(&views, adminv1connect.LabelServiceName, "GetLabels")
+	add(&operates, adminv1connect.ShadowServiceName, "Replay")
+	streams := streamsOf(t, slices.Concat(views, operates))
 	for _, test := range []struct {
 		name   string
 		header string
@@ -86,7 +94,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 				if !slices.Contains(views, method) {
 					want = test.change
 				}
-				got := r.callWith(method, test.header)
+				got := r.callWith(method, test.header, streams[method])
 				if got != want && (want != none || got == connect.CodeUnauthenticated || got == connect.CodePermissionDenied) {
 					t.Errorf("%s: %v, want %v", method, got, want)
 				}
@@ -103,11 +111,31 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
+// streamsOf returns which methods answer with streams, after a look at whether all methods that operators have are among those.
+func streamsOf(t *testing.T, methods []string) map[string]bool {
+	t.Helper()
+	streams := make(map[string]bool)
+	protoregistry.GlobalFiles.RangeFilesByPackage("sluice.admin.v1", func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			service := f.Services().Get(i)
+			for j := range service.Methods().Len() {
+				m := service.Methods().Get(j)
+				name := fmt.Sprintf("/%s/%s", service.FullName(), m.Name())
+				if streams[name] = m.IsStreamingServer(); !slices.Contains(methods, name) {
+					t.Errorf("nobody asks for %s", name)
+				}
+			}
+		}
+		return true
+	})
+	return streams
+}
+
 // callWith calls a method with an empty request and an Authorization header.
-func (r *rig) callWith(procedure, authorization string) connect.Code {
+func (r *rig) callWith(procedure, authorization string, stream bool) connect.Code {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
-	if strings.Contains(procedure, "/Watch") {
+	if stream {
 		c := connect.NewClient[adminv1.WatchRequest, adminv1.WatchResponse](r.http, r.url+procedure)
 		req := connect.NewRequest(&adminv1.WatchRequest{})
 		req.Header().Set("Authorization", authorization)

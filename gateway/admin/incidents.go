@@ -63,8 +63,12 @@ func (s *Service) ListIncidents(ctx context.Context, req *adminv1.ListIncidentsR
 		}
 		resp.Incidents = append(resp.Incidents, summary(in))
 	}
+	forgotten, err := book.Forgotten(ctx)
+	if err != nil {
+		return nil, failure(err, func(field string) string { return field })
+	}
 	now := time.Now()
-	resp.Reliability = incident.Reliability(selected, now.Add(-incident.Horizon), now)
+	resp.Reliability = incident.Reliability(selected, forgotten, now.Add(-incident.Horizon), now)
 	return resp, nil
 }
 
