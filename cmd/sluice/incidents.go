@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "sluice/proto/sluice/admin/v1"
+	"sluice/telemetry/incident"
 )
 
 func newIncidentsCommand() *cobra.Command {
@@ -103,6 +104,12 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 		t.add(row...)
 	}
 	t.write(out)
+	for _, r := range resp.GetReliability() {
+		// What is left of 30 days after a moment's travel is 30 days.
+		if since := r.GetSince(); now.Sub(since.AsTime()) < incident.Horizon-time.Minute {
+			fmt.Fprintf(out, "%s: since %s, incidents of before are no longer kept\n", r.GetModel(), moment(since))
+		}
+	}
 }
 
 // short says a duration in two units at most.

@@ -12,6 +12,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
+	"sluice/telemetry/incident"
 )
 
 // TestIncidentIsShownAndTold: a version that cannot be reached fails until its breaker opens, another one answers, and
@@ -62,6 +66,19 @@ func TestIncidentIsShownAndTold(t *testing.T) {
 	}
 	if out, code := gateway.sluice("postmortem", "2027"); code != 1 || !strings.Contains(out, "no such incident") {
 		t.Errorf("an incident that is not there: exit code %d\n%s", code, out)
+	}
+}
+
+// TestHorizonThatIsCutIsSaid: where incidents are no longer kept, uptime is not that of 30 days.
+func TestHorizonThatIsCutIsSaid(t *testing.T) {
+	now := time.Date(2026, 5, 31, 12, 0, 0, 0, time.UTC)
+	var out strings.Builder
+	showIncidents(&out, &adminv1.ListIncidentsResponse{Reliability: []*adminv1.Reliability{
+		{Model: "quiet", Incidents: 1, Uptime: 1, Since: timestamppb.New(now.Add(-incident.Horizon))},
+		{Model: "noisy", Incidents: 9, Uptime: 1, Since: timestamppb.New(now.Add(-24 * time.Hour))},
+	}}, now)
+	if got := out.String(); strings.Contains(got, "quiet: since") || !strings.HasSuffix(got, "\nnoisy: since 2026-05-30 12:00:00, incidents of before are no longer kept\n") {
+		t.Errorf("shown is\n%s", got)
 	}
 }
 

@@ -50,6 +50,39 @@ func startTattler(t *testing.T) (addr string) {
 	return ln.Addr().String()
 }
 
+// TestPasswordOfAStoreThatIsAwayStaysSecret: what is told of its errors names the store, not the password in its address.
+func TestPasswordOfAStoreThatIsAwayStaysSecret(t *testing.T) {
+	const password = "hunter2redis"
+	t.Chdir(t.TempDir())
+	redis := storetest.StartRedis(t, "--user", "sluice", "on", ">"+password, "~*", "&*", "+@all")
+	write(t, "routes.yaml", fmt.Sprintf(`
+routes:
+  - model: fraud
+    versions: [{name: v7, endpoints: [%[1]q]}]
+    weights: {v7: 1}
+`, startTattler(t)))
+	gw := startServe(t, "--routes", "routes.yaml", "--log-level", "debug", "--log-format", "text",
+		"--store", "redis://sluice:"+password+"@"+redis.Addr)
+	redis.Kill()
+	storetest.Eventually(t, "the log tells of the store's errors", func() bool {
+		return strings.Contains(gw.log.String(), redis.Addr) && strings.Contains(readPage(t, "http://"+gw.admin+"/metrics"), "sluice_store_up 0")
+	})
+	told := gw.log.String()
+	for _, path := range []string{"/metrics", "/debug/", "/readyz"} {
+		told += readPage(t, "http://"+gw.admin+path)
+	}
+	for _, command := range [][]string{{"status"}, {"weights", "fraud", "v7=1", "--yes"}, {"history"}, {"incidents"}} {
+		out, _ := gw.sluice(command...)
+		told += out
+	}
+	if i := strings.Index(told, password); i >= 0 {
+		t.Errorf("the password is told: %q", told[max(0, i-200):min(len(told), i+40)])
+	}
+	if !strings.Contains(told, "connection refused") {
+		t.Errorf("nothing is told of a store that is away:\n%s", told)
+	}
+}
+
 // A thousand secrets in payloads, in metadata and in the address of the store come to light nowhere: not in the log
 // at its most talkative, nor in spans, metrics or the page for people.
 func TestSecretsStaySecret(t *testing.T) {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +31,7 @@ type Shelf interface {
 
 // Book is the incidents of all gateways that share a store. Safe for concurrent use.
 //
-// On the shelf stand, encoded, "incident/ID" and, while it is open, "open/MODEL" with the id.
+// On the shelf stand, encoded, "incident/ID" and, while it is open, "open/MODEL" with the id; and "forgotten", if some are.
 type Book struct{ shelf Shelf }
 
 // NewBook returns the incidents on a shelf.
@@ -38,7 +40,10 @@ func NewBook(s Shelf) *Book { return &Book{s} }
 const (
 	incidentKey = "incident/"
 	openKey     = "open/"
-	// maxIncidents is how many are kept; the oldest that are over go first.
+	// forgottenKey has, by model and in JSON, when the latest incident was over that is no longer kept.
+	forgottenKey = "forgotten"
+	// maxIncidents is how many are kept; of those that are over, the oldest of the model that has the most of them goes
+	// first, so that one that is always in trouble does not take the past of others with it.
 	maxIncidents = 500
 	// maxTries is how often a change is tried when others change the same incident.
 	maxTries = 20
@@ -187,7 +192,7 @@ func (b *Book) begin(ctx context.Context, model string, alter func(*adminv1.Inci
 		_, undo := b.shelf.Swap(ctx, incidentKey+in.GetId(), value, nil)
 		return nil, errors.Join(err, undo)
 	}
-	_ = b.forget(ctx) // the next one tries again
+	_ = b.forget(ctx, in.GetDetected().AsTime()) // the next one tries again
 	return in, nil
 }
 
@@ -198,23 +203,87 @@ func newID(at time.Time) string {
 	return at.UTC().Format("20060102-150405-") + hex.EncodeToString(b[:])
 }
 
-// forget drops the oldest incidents that are over, beyond what is kept.
-func (b *Book) forget(ctx context.Context) error {
+// forget drops incidents that are over, beyond what is kept.
+func (b *Book) forget(ctx context.Context, now time.Time) error {
 	values, err := b.shelf.All(ctx)
 	if err != nil {
 		return err
 	}
 	all := decodeAll(values)
-	for i := len(all) - 1; i >= maxIncidents; i-- {
-		if all[i].GetRecovered() == nil {
-			continue
+	over := make(map[string][]*adminv1.Incident) // by model, the latest first
+	for _, in := range all {
+		if in.GetRecovered() != nil {
+			over[in.GetModel()] = append(over[in.GetModel()], in)
 		}
-		key := incidentKey + all[i].GetId()
+	}
+	for n := len(all); n > maxIncidents && len(over) > 0; n-- {
+		in := excess(over)
+		// That it is missing is known before it is.
+		if err := b.noteForgotten(ctx, in, now); err != nil {
+			return err
+		}
+		key := incidentKey + in.GetId()
 		if _, err := b.shelf.Swap(ctx, key, values[key], nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// excess takes out the oldest incident of the model that has the most; where several have as many, the oldest of them all.
+func excess(over map[string][]*adminv1.Incident) *adminv1.Incident {
+	var out *adminv1.Incident
+	for _, of := range over {
+		in := of[len(of)-1]
+		most := len(over[out.GetModel()])
+		if out == nil || len(of) > most || len(of) == most && in.GetDetected().AsTime().Before(out.GetDetected().AsTime()) {
+			out = in
+		}
+	}
+	model := out.GetModel()
+	if over[model] = over[model][:len(over[model])-1]; len(over[model]) == 0 {
+		delete(over, model)
+	}
+	return out
+}
+
+// noteForgotten remembers that a model's incidents up to that one are not all kept.
+func (b *Book) noteForgotten(ctx context.Context, in *adminv1.Incident, now time.Time) error {
+	for range maxTries {
+		old, err := b.shelf.Get(ctx, forgottenKey)
+		if err != nil {
+			return err
+		}
+		until := decodeForgotten(old)
+		until[in.GetModel()] = later(until[in.GetModel()], in.GetRecovered().AsTime())
+		maps.DeleteFunc(until, func(_ string, t time.Time) bool { return now.Sub(t) > Horizon }) // nobody looks back that far
+		value, err := json.Marshal(until)
+		if err != nil {
+			return err
+		}
+		if done, err := b.shelf.Swap(ctx, forgottenKey, old, value); done || err != nil {
+			return err
+		}
+	}
+	return errOvertaken
+}
+
+// Forgotten says until when incidents of models are missing that were once there, for want of room; models whose incidents
+// are all kept, or were last missed longer ago than [Horizon], are not in it.
+func (b *Book) Forgotten(ctx context.Context) (map[string]time.Time, error) {
+	value, err := b.shelf.Get(ctx, forgottenKey)
+	if err != nil {
+		return nil, err
+	}
+	return decodeForgotten(value), nil
+}
+
+func decodeForgotten(value []byte) map[string]time.Time {
+	until := make(map[string]time.Time)
+	if len(value) > 0 && json.Unmarshal(value, &until) != nil {
+		return make(map[string]time.Time) // a later version of the program may say it otherwise
+	}
+	return until
 }
 
 // open returns the incidents that are not over.

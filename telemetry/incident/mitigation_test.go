@@ -58,7 +58,7 @@ func TestHelpThatCallersDoNotNoticeIsNone(t *testing.T) {
 				t.Errorf("step %d: mitigated after %v, want %v", i, got, step.want)
 			}
 		}
-		r := Reliability(all(t, shelf), began.Add(-time.Hour), time.Now())[0]
+		r := Reliability(all(t, shelf), nil, began.Add(-time.Hour), time.Now())[0]
 		if want := 1 - float64(3*time.Second+15*interval)/float64(time.Since(began)+time.Hour); r.GetUptime() < want-1e-6 || r.GetUptime() > want+1e-6 {
 			t.Errorf("uptime %v, want %v: until help came for good", r.GetUptime(), want)
 		}

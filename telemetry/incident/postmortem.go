@@ -76,10 +76,18 @@ func effect(w func(string, ...any), in *adminv1.Incident) {
 		e := in.GetGateways()[name].GetEffect()
 		budget := "no objective"
 		if e.BudgetBefore != nil && e.BudgetAfter != nil {
-			budget = fmt.Sprintf("%.1f %% -> %.1f %%", 100*e.GetBudgetBefore(), 100*e.GetBudgetAfter())
+			budget = budgetLeft(e.GetBudgetBefore()) + " -> " + budgetLeft(e.GetBudgetAfter())
 		}
 		w("| %s | %d | %d | %d | %s |\n", text(name), e.GetCalls(), e.GetFailed(), e.GetFellBack(), budget)
 	}
+}
+
+// budgetLeft says what is left of an error budget.
+func budgetLeft(share float64) string {
+	if share < 0 {
+		return fmt.Sprintf("none, spent %.1f times", 1-share)
+	}
+	return fmt.Sprintf("%.1f %%", 100*share)
 }
 
 // share says a part in percent, if there is a whole.
@@ -152,7 +160,7 @@ func trigger(t string) string {
 	return text(t)
 }
 
-func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
 func since(from, to time.Time) string {
 	d := max(0, to.Sub(from)) // clocks of gateways differ a little

@@ -13,8 +13,9 @@ import (
 // Horizon is the time over which reliability is looked at.
 const Horizon = 30 * 24 * time.Hour
 
-// Reliability says, by model, what incidents say together about the time from since to now.
-// Those of models that had none in that time are not mentioned.
+// Reliability says, by model, what incidents say together about the time from since to now; of a model of which
+// incidents were forgotten, about the time since the latest of those was over, see [Book.Forgotten]. Models that had none
+// in that time are not mentioned.
 //
 // MTTD is the mean of detected - onset; MTTR that of recovered - onset, over those that are
 // over. Between them lie the times from detection to mitigation and from there to recovery, of those that
@@ -22,15 +23,16 @@ const Horizon = 30 * 24 * time.Hour
 // wrong are counted apart. Uptime is
 // the share of the time outside of the union of the outages, each from onset to mitigation or, without
 // one, to recovery or now.
-func Reliability(incidents []*adminv1.Incident, since, now time.Time) []*adminv1.Reliability {
+func Reliability(incidents []*adminv1.Incident, forgotten map[string]time.Time, since, now time.Time) []*adminv1.Reliability {
 	byModel := make(map[string][]*adminv1.Incident)
 	for _, in := range incidents {
-		if end(in, now).After(since) {
+		if end(in, now).After(later(since, forgotten[in.GetModel()])) {
 			byModel[in.GetModel()] = append(byModel[in.GetModel()], in)
 		}
 	}
 	var all []*adminv1.Reliability
 	for model, of := range byModel {
+		since := later(since, forgotten[model])
 		r := &adminv1.Reliability{Model: model, Since: stamp(since)}
 		var detect, mitigate, heal, recover []time.Duration
 		var outages []span

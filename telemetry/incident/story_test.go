@@ -50,7 +50,7 @@ func TestReliabilityByHand(t *testing.T) {
 		incidentAt("a", 3600, 3690, -1, -1),               // open: out until now
 		incidentAt("b", 100, 102, 103, 1000),              // out for 3 s
 		incidentAt("c", -200_000, -200_000, -1, -199_000), // over before that time began
-	}, since, now)
+	}, nil, since, now)
 	if len(got) != 3 || got[0].GetModel() != "a" || got[1].GetModel() != "b" || got[2].GetModel() != "d" {
 		t.Fatalf("Reliability = %v, want that of a, b and d", got)
 	}
@@ -82,6 +82,25 @@ func TestReliabilityByHand(t *testing.T) {
 	}
 }
 
+// TestReliabilityOfWhatIsKept: of a model whose older incidents were forgotten, uptime is that of the time since.
+func TestReliabilityOfWhatIsKept(t *testing.T) {
+	since, now := noon.Add(-24*time.Hour), noon.Add(24*time.Hour)
+	got := Reliability([]*adminv1.Incident{
+		incidentAt("noisy", -3600, -3600, -1, 600), // went on when the forgotten one was over
+		incidentAt("noisy", 1200, 1260, -1, 3600),
+		incidentAt("noisy", -7200, -7200, -1, -600),
+		incidentAt("quiet", 0, 60, -1, 3600),
+	}, map[string]time.Time{"noisy": noon, "gone": noon}, since, now)
+	if len(got) != 2 || !got[0].GetSince().AsTime().Equal(noon) || got[0].GetIncidents() != 2 || !got[1].GetSince().AsTime().Equal(since) {
+		t.Fatalf("%v, want two incidents of noisy since noon, and one of quiet", got)
+	}
+	for i, want := range []float64{1 - 3000./(24*3600), 1 - 3600./(48*3600)} {
+		if math.Abs(got[i].GetUptime()-want) > 1e-9 {
+			t.Errorf("uptime of %s: %v, want %v", got[i].GetModel(), got[i].GetUptime(), want)
+		}
+	}
+}
+
 // TestPostmortemTellsTheStory, as testdata has it. UPDATE=1 writes it anew.
 func TestPostmortemTellsTheStory(t *testing.T) {
 	in := incidentAt("fraud", 0, 4, 4, 95)
@@ -95,6 +114,7 @@ func TestPostmortemTellsTheStory(t *testing.T) {
 	in.Gateways = map[string]*adminv1.GatewayView{
 		"gw-2": {Effect: &adminv1.Effect{Calls: 100, Failed: 1, FellBack: 4}},
 		"gw-1": {Effect: &adminv1.Effect{Calls: 300, Failed: 5, FellBack: 16, BudgetBefore: proto.Float64(0.8), BudgetAfter: proto.Float64(0.625)}},
+		"gw-3": {Effect: &adminv1.Effect{BudgetBefore: proto.Float64(0.5), BudgetAfter: proto.Float64(-999)}},
 	}
 	in.Samples = []*adminv1.SampleCall{{
 		Time: stamp(noon.Add(3 * time.Second)), RequestId: "req-1", TraceId: "4bf92f3577b34da6a3ce929d0e0e4736", Version: "v8", Code: "INTERNAL", Reason: "UPSTREAM_RESET",

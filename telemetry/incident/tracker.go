@@ -3,6 +3,7 @@ package incident
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ const (
 	room = 1024
 	// maxPending bounds the events of one model that wait to be written.
 	maxPending = 100
+	// maxBefore bounds what is remembered of models before they are in trouble: an endpoint is cut off, and then its version.
+	maxBefore = 100
 )
 
 // What makes an incident.
@@ -51,7 +54,7 @@ type Trouble struct {
 	Revision uint64
 	// RequestID names a call that shows it; it may be empty.
 	RequestID string
-	// Seen is what callers have noticed shortly before At, from Onset or a few seconds before.
+	// Seen is what callers have noticed before At, from Onset or shortly before.
 	Seen Effect
 	// Brief troubles are over with their beginning: a rollback is a sign of trouble, and ends it.
 	Brief bool
@@ -98,7 +101,15 @@ type Tracker struct {
 	failed  atomic.Uint64
 	open    atomic.Int64
 
-	models map[string]*model // in trouble, or lately; Run's own
+	// Run's own.
+	models map[string]*model // in trouble, or lately
+	before []note            // the latest of models that were not, the latest last
+}
+
+// note is something that happened to a model.
+type note struct {
+	model string
+	event *adminv1.IncidentEvent
 }
 
 // Book returns the incidents that all gateways keep.
@@ -159,12 +170,18 @@ func (t *Tracker) End(model, name, text string, at time.Time) {
 	})
 }
 
-// Note tells of something that happened to a model. It matters only in an incident.
+// Note tells of something that happened to a model. It matters only in an incident, or if it turns out to have
+// happened since the onset of one.
 func (t *Tracker) Note(model string, e *adminv1.IncidentEvent) {
 	t.tell(func(t *Tracker) {
 		if m := t.models[model]; m != nil {
 			m.note(e)
+			return
 		}
+		if len(t.before) == maxBefore {
+			t.before = slices.Delete(t.before, 0, 1)
+		}
+		t.before = append(t.before, note{model, e})
 	})
 }
 
@@ -240,8 +257,19 @@ func (t *Tracker) begin(tr Trouble) {
 		m = newModel(tr, t.cfg, time.Now())
 		t.models[tr.Model] = m
 		t.open.Store(int64(len(t.models)))
+		t.recall(tr.Model, m)
 	}
 	m.begin(tr)
+}
+
+// recall takes what happened to a model since its onset, before it was known to be in trouble.
+func (t *Tracker) recall(name string, m *model) {
+	t.before = slices.DeleteFunc(t.before, func(n note) bool {
+		if n.model == name && !n.event.GetTime().AsTime().Before(m.onset) {
+			m.note(n.event)
+		}
+		return n.model == name
+	})
 }
 
 // look finds out how things stand. What is told in between is only faster, and more exact: an incident neither begins

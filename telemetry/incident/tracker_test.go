@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -407,17 +409,21 @@ func TestLongIncidentKeepsItsBeginningAndItsEnd(t *testing.T) {
 	})
 }
 
-// TestOldIncidentsAreForgottenButNotOpenOnes.
+// TestOldIncidentsAreForgottenButNotOpenOnes: first those of the model that has the most, and what is missing is known.
 func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
 	shelf := memstore.New(memstore.Config{}).Shelf("incidents")
 	book := NewBook(shelf)
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	hour := func(i int) time.Time { return begin.Add(time.Duration(i) * time.Hour) }
 	for i := range maxIncidents + 3 {
-		at := begin.Add(time.Duration(i) * time.Hour)
-		in, opened, err := book.update(t.Context(), fmt.Sprint("m", i), "", func(in *adminv1.Incident) {
-			in.Onset, in.Detected = stamp(at), stamp(at)
+		model := "noisy"
+		if i < 200 { // the oldest ones
+			model = fmt.Sprint("m", i)
+		}
+		in, opened, err := book.update(t.Context(), model, "", func(in *adminv1.Incident) {
+			in.Onset, in.Detected = stamp(hour(i)), stamp(hour(i))
 			if i != 0 {
-				in.Recovered = stamp(at)
+				in.Recovered = stamp(hour(i).Add(time.Minute))
 			}
 		})
 		if err != nil || !opened {
@@ -425,8 +431,27 @@ func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
 		}
 	}
 	kept := all(t, shelf)
-	if n := len(kept); n != maxIncidents+1 || kept[n-1].GetModel() != "m0" {
-		t.Errorf("kept %d, the oldest of %q; want %d and the open one", n, kept[n-1].GetModel(), maxIncidents+1)
+	var first *adminv1.Incident
+	for _, in := range kept {
+		if in.GetModel() == "noisy" {
+			first = in
+		}
+	}
+	if n := len(kept); n != maxIncidents || kept[n-1].GetModel() != "m0" || kept[n-2].GetModel() != "m1" || !first.GetDetected().AsTime().Equal(hour(203)) {
+		t.Errorf("kept %d, the oldest of %q and %q, of the noisy one since %v; want %d, and the noisy one's oldest three forgotten",
+			n, kept[n-1].GetModel(), kept[n-2].GetModel(), first.GetDetected().AsTime(), maxIncidents)
+	}
+	want := map[string]time.Time{"noisy": hour(202).Add(time.Minute)}
+	if got, err := book.Forgotten(t.Context()); err != nil || !maps.Equal(got, want) {
+		t.Errorf("forgotten %v, %v; want %v", got, err, want)
+	}
+	// That is of interest for as long as anybody looks back.
+	old := &adminv1.Incident{Model: "m9", Recovered: stamp(hour(40 * 24))}
+	if err := book.noteForgotten(t.Context(), old, hour(40*24)); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := book.Forgotten(t.Context()); !maps.Equal(got, map[string]time.Time{"m9": hour(40 * 24)}) {
+		t.Errorf("a month later, forgotten are %v", got)
 	}
 }
 
@@ -502,6 +527,40 @@ func TestLastWordsAreWritten(t *testing.T) {
 		}
 		if n := len(all(t, shelf)); n != 20 {
 			t.Errorf("%d of 20 incidents are there", n)
+		}
+	})
+}
+
+// TestWhatLedToAnIncidentIsInIt: of two things that were told before anybody knew of trouble, the one since the onset.
+func TestWhatLedToAnIncidentIsInIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		tell := func(model, text string) {
+			g.Note(model, &adminv1.IncidentEvent{Time: stamp(time.Now()), Kind: Breaker, Text: text})
+		}
+		tell("fraud", "an hour ago")
+		time.Sleep(time.Hour)
+		tell("fraud", "endpoint 1")
+		tell("other", "another model's")
+		time.Sleep(time.Second)
+		g.Begin(breakerOpens("v8"))
+		settle()
+		tell("fraud", "endpoint 2")
+		settle()
+		var got []string
+		for _, e := range all(t, shelf)[0].GetEvents() {
+			got = append(got, e.GetText())
+		}
+		if want := []string{"endpoint 1", "breaker of v8 open: 5 failures in a row", "endpoint 2"}; !slices.Equal(got, want) {
+			t.Errorf("the events are %q, want %q", got, want)
+		}
+		for i := range 2 * maxBefore {
+			tell(fmt.Sprint("m", i), "of many")
+		}
+		settle()
+		if n := len(g.before); n != maxBefore {
+			t.Errorf("%d notes are remembered, want %d", n, maxBefore)
 		}
 	})
 }

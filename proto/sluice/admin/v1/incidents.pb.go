@@ -622,7 +622,8 @@ type Reliability struct {
 	Incidents uint32 `protobuf:"varint,2,opt,name=incidents,proto3" json:"incidents,omitempty"`
 	// See incidents.
 	Open uint32 `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
-	// since is the beginning of the time looked at.
+	// since is the beginning of the time looked at: 30 days ago, or when the latest of the model's incidents was over that
+	// are no longer kept.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	// mean and median time from onset to detection; unset without incidents.
 	MeanTimeToDetect *durationpb.Duration `protobuf:"bytes,5,opt,name=mean_time_to_detect,json=meanTimeToDetect,proto3" json:"mean_time_to_detect,omitempty"`
