@@ -21,7 +21,7 @@ demo: build ## Two model versions, the gateway and real traffic, all here: make 
 	bin/sluice demo $(ARGS)
 
 .PHONY: test
-test: test-programs conformance-tools ## Run all tests under the race detector.
+test: test-programs conformance-tools bin/benchstat ## Run all tests under the race detector.
 	go test -race ./...
 	go test -race ./gateway/relay -readers
 
@@ -31,6 +31,7 @@ test: test-programs conformance-tools ## Run all tests under the race detector.
 test-programs:
 	@packages=(); \
 	command -v "$$(go env CC)" >/dev/null || packages+=(gcc libc6-dev); \
+	command -v git >/dev/null || packages+=(git); \
 	command -v redis-server >/dev/null || packages+=(redis-server); \
 	command -v promtool >/dev/null || packages+=(prometheus); \
 	[[ $${#packages[@]} == 0 ]] && exit; \

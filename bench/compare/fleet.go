@@ -201,9 +201,14 @@ func writeFiles(folder string, files []peer.File) error {
 	return nil
 }
 
+// standIn has stand-ins for ports and paths.
+var standIn = peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001", Copies: "127.0.0.1:9002"}
+
 // printLaunch writes how a peer is started, with stand-ins for ports and paths.
 func printLaunch(w io.Writer, p peer.Peer, version string, workers int) {
-	launch := p.Launch(peer.Site{Folder: "FOLDER", Listen: "127.0.0.1:8001", Backend: "127.0.0.1:9001", Copies: "127.0.0.1:9002", Workers: workers})
+	site := standIn
+	site.Workers = workers
+	launch := p.Launch(site)
 	fmt.Fprintf(w, "# %s (%s)\n", p.Name(), version)
 	if launch.Command == nil {
 		fmt.Fprint(w, "nothing is started\n\n")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -34,6 +35,7 @@ type options struct {
 	showConfigs bool
 	keep        bool
 	sluiceEnv   []string
+	routes      string // of Sluice; empty: its variants' own
 	extra       []*peer.Sluice
 	idle        int
 	neverRead   int
@@ -101,6 +103,11 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		}
 		o.sluiceEnv = append(o.sluiceEnv, v)
 		return nil
+	})
+	flags.Func("sluice-routes", "`file` of routes for Sluice instead of its own, as -show-configs prints them: 127.0.0.1:9001 stands for the backend, 127.0.0.1:9002 for where copies go", func(v string) error {
+		text, err := os.ReadFile(v)
+		o.routes = string(text)
+		return err
 	})
 	flags.Func("sluice", "`NAME=PATH` of a further Sluice binary to measure; may be repeated", func(v string) error {
 		extra, err := peer.ParseNamed(v)

@@ -24,18 +24,26 @@ var bounds = []string{"haproxy-tcp", "direct"}
 
 // known returns every peer there is, in the order of the tables.
 func (o *options) known(root, folder string) []peer.Peer {
-	full := &peer.Sluice{Source: root, Folder: folder, Env: o.sluiceEnv}
-	peers := []peer.Peer{full}
+	gateways := []*peer.Sluice{{Source: root, Folder: folder}}
 	for _, v := range peer.Variants() {
-		peers = append(peers, &peer.Sluice{Variant: v, Source: root, Folder: folder, Env: o.sluiceEnv})
+		gateways = append(gateways, &peer.Sluice{Variant: v, Source: root, Folder: folder})
 	}
-	for _, extra := range o.extra {
-		extra.Env = o.sluiceEnv
-		peers = append(peers, extra)
+	var peers []peer.Peer
+	for _, g := range append(gateways, o.extra...) {
+		g.Env = o.sluiceEnv
+		if o.routes != "" {
+			g.Variant.Routes = o.ownRoutes
+		}
+		peers = append(peers, g)
 	}
 	return append(peers, peer.Bare(root, folder), peer.DataPath(root, folder),
 		peer.Nghttpx{}, peer.HAProxy{}, peer.Envoy{Binary: o.envoy}, peer.Nginx{}, peer.GRPCGo(root, folder),
 		peer.HAProxy{TCP: true}, peer.Direct{})
+}
+
+// ownRoutes are those of -sluice-routes, where they are needed.
+func (o *options) ownRoutes(site peer.Site) string {
+	return strings.NewReplacer(standIn.Backend, site.Backend, standIn.Copies, site.Copies).Replace(o.routes)
 }
 
 // choose locates the peers asked for. One that is not installed is skipped and

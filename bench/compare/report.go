@@ -34,6 +34,7 @@ type skippedPeer struct {
 
 // scenarioReport holds one row per peer, in the order of the peers.
 type scenarioReport struct {
+	Name string `json:"scenario"` // as -scenarios takes it
 	scenario
 	Rate float64 `json:"half_rate,omitempty"` // calls per second, of the columns at half load
 	Rows []row   `json:"peers"`
@@ -97,7 +98,7 @@ func newReport(s *samples, reference string) (*report, error) {
 		}
 	}
 	for _, sc := range s.scenarios() {
-		out := scenarioReport{scenario: sc}
+		out := scenarioReport{Name: sc.String(), scenario: sc}
 		for _, p := range r.Peers {
 			if row, ok := newRow(s, sc, p.Name, reference); ok {
 				out.Rows = append(out.Rows, row)

@@ -12,9 +12,10 @@ import (
 	"sluice/bench/stats"
 )
 
-// slowerBenchmarks reads benchstat's CSV and returns the benchmarks whose time or allocations
-// have grown by more than the margin, significantly so: for others benchstat writes "~".
-func slowerBenchmarks(text string, margin float64) (slower []string, err error) {
+// judgeBenchmarks reads benchstat's CSV. A benchmark is slower if its time or allocations
+// have grown by more than the margin, significantly so. For others benchstat writes "~": they are undecided if they seem
+// to have grown by more than that all the same.
+func judgeBenchmarks(text string, margin float64) (found findings, err error) {
 	r := csv.NewReader(strings.NewReader(text))
 	r.FieldsPerRecord = -1 // a block of lines per unit, with titles in between
 	unit, compared := "", 0
@@ -24,7 +25,7 @@ func slowerBenchmarks(text string, margin float64) (slower []string, err error) 
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("benchstat: %w", err)
+			return found, fmt.Errorf("benchstat: %w", err)
 		}
 		// Titles are like ",base,,tree,,," and ",sec/op,CI,sec/op,CI,vs base,P", figures like
 		// "WriteData/bytes=400,1.2e-08,2%,1.5e-08,1%,+25.00%,p=0.002 n=6".
@@ -39,21 +40,25 @@ func slowerBenchmarks(text string, margin float64) (slower []string, err error) 
 			continue // a title, an average, or a benchmark that only one of the two has
 		}
 		compared++
-		if row[5] == "~" || unit != "sec/op" && unit != "allocs/op" && unit != "B/op" {
+		if unit != "sec/op" && unit != "allocs/op" && unit != "B/op" {
 			continue
 		}
 		growth, err := growth(row[1], row[3])
 		if err != nil {
-			return nil, fmt.Errorf("benchstat: %s: %w", row[0], err)
+			return found, fmt.Errorf("benchstat: %s: %w", row[0], err)
 		}
-		if growth > margin {
-			slower = append(slower, fmt.Sprintf("%s: %s %s (%s)", row[0], unit, row[5], row[6]))
+		switch {
+		case growth <= margin:
+		case row[5] == "~":
+			found.undecided = append(found.undecided, fmt.Sprintf("%s: %s %+.0f %%, or by chance (%s)", row[0], unit, 100*growth, row[6]))
+		default:
+			found.slower = append(found.slower, fmt.Sprintf("%s: %s %s (%s)", row[0], unit, row[5], row[6]))
 		}
 	}
 	if compared == 0 {
-		return nil, errors.New("benchstat: no benchmark is in both revisions")
+		return found, errors.New("benchstat: no benchmark is in both revisions")
 	}
-	return slower, nil
+	return found, nil
 }
 
 // growth is by which share a figure grew.
@@ -72,40 +77,58 @@ func growth(before, after string) (float64, error) {
 	return now/old - 1, nil
 }
 
-// slowerScenarios reads the bench's report and returns the scenarios in which even the lower
-// bound of the CPU ratio lies above the margin.
-func slowerScenarios(report []byte, margin float64, stdout io.Writer) (slower []string, err error) {
+// scenarioFindings are what is found of scenarios, with a line about each.
+type scenarioFindings struct {
+	findings
+	lines []string
+}
+
+func (f *scenarioFindings) print(w io.Writer) error {
+	_, err := fmt.Fprintln(w, strings.Join(f.lines, "\n"))
+	return err
+}
+
+// judgeScenarios reads the bench's report. A scenario is slower if even the lower bound of the CPU ratio lies above the
+// margin, not slower if the upper bound does not, and open otherwise.
+func judgeScenarios(report []byte, margin float64) (found scenarioFindings, open []string, err error) {
 	var r struct {
 		Scenarios []struct {
-			Size        int `json:"request_bytes"`
-			Connections int
-			Streams     int
-			Peers       []struct {
-				Peer  string
-				Ratio *stats.Summary `json:"cpu_ratio"`
+			Scenario string
+			Peers    []struct {
+				Peer   string
+				Ratio  *stats.Summary `json:"cpu_ratio"`
+				Beside struct{ Noisy, Samples int }
 			}
 		}
 	}
 	if err := json.Unmarshal(report, &r); err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
+		return found, nil, fmt.Errorf("bench: %w", err)
 	}
-	compared := 0
 	for _, s := range r.Scenarios {
+		noisy, samples := 0, 0
+		for _, p := range s.Peers {
+			noisy, samples = noisy+p.Beside.Noisy, samples+p.Beside.Samples
+		}
 		for _, p := range s.Peers {
 			if p.Peer != "base" || p.Ratio == nil {
 				continue
 			}
-			compared++
-			line := fmt.Sprintf("%d bytes, %d x %d: CPU per call %.3f of before (%.3f to %.3f)",
-				s.Size, s.Connections, s.Streams, p.Ratio.Median, p.Ratio.Low, p.Ratio.High)
-			fmt.Fprintln(stdout, line)
-			if p.Ratio.Low > 1+margin {
-				slower = append(slower, line)
+			line := fmt.Sprintf("%s: CPU per call %.3f of before (%.3f to %.3f), %d rounds", s.Scenario, p.Ratio.Median, p.Ratio.Low, p.Ratio.High, p.Ratio.N)
+			if noisy > 0 {
+				line += fmt.Sprintf("; others used the machine in %d of %d measurements", noisy, samples)
+			}
+			found.lines = append(found.lines, line)
+			switch {
+			case p.Ratio.Low > 1+margin:
+				found.slower = append(found.slower, line)
+			case p.Ratio.High > 1+margin:
+				found.undecided = append(found.undecided, line)
+				open = append(open, s.Scenario)
 			}
 		}
 	}
-	if compared == 0 {
-		return nil, errors.New("bench: no scenario has figures of both revisions")
+	if len(found.lines) == 0 {
+		return found, nil, errors.New("bench: no scenario has figures of both revisions")
 	}
-	return slower, nil
+	return found, open, nil
 }

@@ -2,7 +2,8 @@
 // beyond noise: micro-benchmarks of the data path by benchstat, and the whole gateway by CPU
 // time per call. `make bench-guard BASE=REV` runs it; it needs bin/benchstat.
 //
-// It exits 0 if nothing is slower, 1 if something is or the comparison failed, 2 on wrong usage.
+// It exits 0 if nothing is slower, 1 if something is or the comparison failed, 2 on wrong usage, and 3 if
+// nothing is known to be slower, but the measurements do not suffice to say so of everything.
 package main
 
 import (
@@ -15,12 +16,13 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
-
-	"sluice/bench/process"
+	"time"
 )
+
+// errUndecided says that the noise was too much for a margin this small.
+var errUndecided = errors.New("not decided")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -35,30 +37,50 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "guard:", err)
-		os.Exit(1)
 	}
+	os.Exit(exitCode(err))
+}
+
+// exitCode is what tells programs how the comparison went.
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUndecided):
+		return 3
+	}
+	return 1
 }
 
 // options are the command line.
 type options struct {
-	base      string
-	margin    float64
-	count     int
-	rounds    int
-	scenarios string
-	micro     bool
-	macro     bool
+	base       string
+	margin     float64
+	count      int
+	rounds     int
+	mostRounds int
+	seconds    float64
+	scenarios  string
+	routes     string
+	micro      bool
+	macro      bool
+
+	module string   // where bench/compare is built and run; empty: the root of the working tree
+	within []folder // which micro-benchmarks count
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
-	o := &options{}
+	o := &options{within: dataPath}
 	flags := flag.NewFlagSet("guard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.base, "base", "HEAD", "`revision` to compare with")
 	flags.Float64Var(&o.margin, "margin", 0.05, "`share` by which something may be slower, 0 to 1")
 	flags.IntVar(&o.count, "count", 12, "`runs` of every micro-benchmark")
 	flags.IntVar(&o.rounds, "rounds", 9, "`rounds` of the whole gateway")
-	flags.StringVar(&o.scenarios, "scenarios", "4KiB:4x8,4KiB:100x4", "a `list` as bench/compare takes it")
+	flags.IntVar(&o.mostRounds, "most-rounds", 27, "up to so many `rounds` of scenarios that fewer do not decide")
+	flags.Float64Var(&o.seconds, "seconds", 1, "`seconds` of one measurement of the whole gateway")
+	flags.StringVar(&o.scenarios, "scenarios", "4KiB:4x8,4KiB:100x4,64KiB:4x8,1MiB:4x4,4KiB:4x8:tls", "a `list` as bench/compare takes it")
+	flags.StringVar(&o.routes, "routes", "", "`file` of routes for both gateways, as bench/compare takes it in -sluice-routes (default: all policies, as the working tree writes them)")
 	flags.BoolVar(&o.micro, "micro", true, "compare micro-benchmarks")
 	flags.BoolVar(&o.macro, "macro", true, "compare the whole gateway")
 	if err := flags.Parse(args); err != nil {
@@ -74,6 +96,13 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		err = fmt.Errorf("-count: got %d, want 7 to 100: with fewer, nothing can be told from chance", o.count)
 	case o.rounds < 6 || o.rounds > 100:
 		err = fmt.Errorf("-rounds: got %d, want 6 to 100: with fewer, the median has no bounds", o.rounds)
+	case o.mostRounds > 100:
+		err = fmt.Errorf("-most-rounds: got %d, want at most 100", o.mostRounds)
+	case !(o.seconds >= 0.1 && o.seconds <= 60):
+		err = fmt.Errorf("-seconds: got %g, want 0.1 to 60", o.seconds)
+	}
+	if err == nil && o.routes != "" {
+		o.routes, err = filepath.Abs(o.routes)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "guard: %v\ntry: go run ./bench/guard -h\n", err)
@@ -83,6 +112,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 
 // run compares. Whatever it makes is gone when it returns.
 func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
+	start := time.Now()
 	root, err := output(ctx, ".", "git", "rev-parse", "--show-toplevel")
 	if err != nil {
 		return err
@@ -102,102 +132,47 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 		err = errors.Join(err, removed)
 	}()
 
-	var slower []string
+	var all findings
 	if o.micro {
 		found, err := o.compareMicro(ctx, root, base, folder, stdout, stderr)
 		if err != nil {
 			return err
 		}
-		slower = append(slower, found...)
+		all.add(found)
 	}
 	if o.macro {
 		found, err := o.compareMacro(ctx, root, base, folder, stdout, stderr)
 		if err != nil {
 			return err
 		}
-		slower = append(slower, found...)
+		all.add(found)
 	}
-	if len(slower) > 0 {
-		return fmt.Errorf("slower than %s:\n  %s", o.base, strings.Join(slower, "\n  "))
+	fmt.Fprintf(stderr, "that took %v\n", time.Since(start).Round(time.Second))
+	return all.conclude(o.base, stdout)
+}
+
+// findings are lines about what is slower, and about what may be or may not.
+type findings struct{ slower, undecided []string }
+
+func (f *findings) add(more findings) {
+	f.slower = append(f.slower, more.slower...)
+	f.undecided = append(f.undecided, more.undecided...)
+}
+
+// conclude returns an error unless nothing is slower.
+func (f *findings) conclude(base string, stdout io.Writer) error {
+	list := func(lines []string) string { return strings.Join(lines, "\n  ") }
+	if len(f.undecided) > 0 {
+		fmt.Fprintf(stdout, "may be slower than %s, or not: more -rounds or -count, a machine with nothing else to do, or a wider -margin would tell\n  %s\n", base, list(f.undecided))
 	}
-	fmt.Fprintf(stdout, "nothing is slower than %s\n", o.base)
+	switch {
+	case len(f.slower) > 0:
+		return fmt.Errorf("slower than %s:\n  %s", base, list(f.slower))
+	case len(f.undecided) > 0:
+		return fmt.Errorf("%w whether it is slower than %s: %d of the comparisons", errUndecided, base, len(f.undecided))
+	}
+	fmt.Fprintf(stdout, "nothing is slower than %s\n", base)
 	return nil
-}
-
-// microBenchmarks are the packages of the data path, and which of their benchmarks count.
-var microBenchmarks = []struct{ folder, pattern string }{
-	{"gateway/relay", "."},
-	{"gateway/identify", "Lookup|Identify|ManySmallFields|Rewrite"},
-	{"gateway", "Director|Pick"},
-	{"breaker", "Plain|TwoStep|Refused"},
-	{"routing", "Choose|Lookup"},
-}
-
-// alpha is the chance at which a benchmark that has not changed is called changed. There are
-// a hundred comparisons in a run: at the usual 0.05, some of them are off by chance every time.
-const alpha = "0.001"
-
-// compareMicro runs both revisions' benchmarks in turn and returns what benchstat finds slower.
-func (o *options) compareMicro(ctx context.Context, root, base, folder string, stdout, stderr io.Writer) ([]string, error) {
-	trees := []struct{ name, root, results string }{
-		{"base", base, filepath.Join(folder, "base.txt")},
-		{"tree", root, filepath.Join(folder, "tree.txt")},
-	}
-	for _, m := range microBenchmarks {
-		for _, t := range trees {
-			binary := filepath.Join(folder, t.name+"-"+strings.ReplaceAll(m.folder, "/", "-"))
-			if err := process.Go(ctx, t.root, nil, "test", "-c", "-o", binary, "./"+m.folder); err != nil {
-				return nil, fmt.Errorf("%s: %w", t.name, err)
-			}
-		}
-		fmt.Fprintf(stderr, "%s: %d runs of both\n", m.folder, o.count)
-		for range o.count {
-			for _, t := range trees {
-				binary := filepath.Join(folder, t.name+"-"+strings.ReplaceAll(m.folder, "/", "-"))
-				text, err := output(ctx, filepath.Join(t.root, m.folder), binary,
-					"-test.run", "^$", "-test.bench", m.pattern, "-test.benchmem", "-test.benchtime", "50ms")
-				if err != nil {
-					return nil, fmt.Errorf("%s, %s: %w", t.name, m.folder, err)
-				}
-				if err := appendTo(t.results, text+"\n"); err != nil {
-					return nil, err
-				}
-			}
-		}
-	}
-	benchstat := filepath.Join(root, "bin", "benchstat")
-	table, err := output(ctx, folder, benchstat, "-alpha", alpha, "base=base.txt", "tree=tree.txt")
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprintln(stdout, table)
-	figures, err := output(ctx, folder, benchstat, "-alpha", alpha, "-format", "csv", "base=base.txt", "tree=tree.txt")
-	if err != nil {
-		return nil, err
-	}
-	return slowerBenchmarks(figures, o.margin)
-}
-
-// compareMacro builds both gateways, has the bench measure them in turn and returns the
-// scenarios in which the working tree's takes more CPU time.
-func (o *options) compareMacro(ctx context.Context, root, base, folder string, stdout, stderr io.Writer) ([]string, error) {
-	before := filepath.Join(folder, "sluice-base")
-	if err := process.Build(ctx, base, []string{"CGO_ENABLED=0"}, "-trimpath", "-o", before, "./cmd/sluice"); err != nil {
-		return nil, err
-	}
-	bench := filepath.Join(folder, "compare")
-	if err := process.Build(ctx, root, nil, "-o", bench, "./bench/compare"); err != nil {
-		return nil, err
-	}
-	command := exec.CommandContext(ctx, bench, "-sluice", "base="+before, "-peers", "sluice,base", "-latency=false",
-		"-scenarios", o.scenarios, "-rounds", strconv.Itoa(o.rounds), "-o", "json")
-	command.Dir, command.Stderr = root, stderr
-	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) } // it then ends its own processes
-	text, err := command.Output()
-	if err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
-	}
-	return slowerScenarios(text, o.margin, stdout)
 }
 
 // output runs a command in a folder and returns what it prints, without the last newline.
@@ -211,14 +186,4 @@ func output(ctx context.Context, folder, program string, args ...string) (string
 		return "", fmt.Errorf("%s: %w: %s%s", filepath.Base(program), err, problems.String(), text)
 	}
 	return strings.TrimSpace(string(text)), nil
-}
-
-// appendTo adds text to a file.
-func appendTo(name, text string) error {
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text)
-	return errors.Join(err, file.Close())
 }
