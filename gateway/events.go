@@ -30,8 +30,9 @@ func (g *Gateway) followBreakers(events *breaker.Subscription) {
 		if e.To == breaker.Open {
 			level = slog.LevelWarn
 		}
+		model, version, _ := strings.Cut(e.Name.Version, " ")
 		g.cfg.changes.Log(level, "breaker "+e.To.String(),
-			"version", e.Name.Version, "endpoint", e.Name.Endpoint, "from", e.From.String(),
+			"model", model, "version", version, "endpoint", e.Name.Endpoint, "from", e.From.String(),
 			"cause", e.Cause.String(), "calls", e.Counts.Calls, "failures", e.Counts.Failures, "overloaded", e.Counts.Overloaded,
 			"slow", e.Counts.Slow, "sample_request_id", e.RequestID, "dry_run", e.DryRun)
 	}
@@ -48,12 +49,13 @@ func countEvent(e breaker.Event, tel *telemetry.Telemetry) {
 	tel.Known(model, version).Transition(scope, e.To.String(), e.Cause.String())
 }
 
-// logHealth writes a line when an endpoint is found unhealthy, or well again.
-func logHealth(log *telemetry.ChangeLog, version, addr string, was health.State, s health.Status) {
+// logHealth writes a line when an endpoint of the version of that id is found unhealthy, or well again.
+func logHealth(log *telemetry.ChangeLog, id, addr string, was health.State, s health.Status) {
+	model, version, _ := strings.Cut(id, " ")
 	switch {
 	case s.State == health.Unhealthy:
-		log.Log(slog.LevelWarn, "endpoint unhealthy", "version", version, "endpoint", addr, "reason", s.Why)
+		log.Log(slog.LevelWarn, "endpoint unhealthy", "model", model, "version", version, "endpoint", addr, "reason", s.Why)
 	case was == health.Unhealthy:
-		log.Log(slog.LevelInfo, "endpoint healthy again", "version", version, "endpoint", addr)
+		log.Log(slog.LevelInfo, "endpoint healthy again", "model", model, "version", version, "endpoint", addr)
 	}
 }

@@ -78,7 +78,7 @@ func startServe(t *testing.T, args ...string) *served {
 			t.Errorf("serve: %v\n%s", err, s.log)
 		}
 	})
-	found := s.log.await(t, `sluice serves.* listen=(\S+) .*admin=(\S+)`)
+	found := s.log.await(t, `sluice serves.*\blisten"?[=:]"?([^\s",]+).*\badmin"?[=:]"?([^\s",]+)`)
 	s.data, s.admin = found[1], found[2]
 	return s
 }

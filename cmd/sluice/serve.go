@@ -301,6 +301,14 @@ func announce(log *slog.Logger, gw *gateway.Gateway, router *routing.Router) {
 	log.Info("sluice serves", append(attrs, "models", t.Len(), "revision", t.Revision())...)
 }
 
+// sayUnits writes durations as in text, such as "12.3ms": a number would be one of nanoseconds, and not say so.
+func sayUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
+}
+
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -311,6 +319,7 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, o)), nil
 	case "json":
+		o.ReplaceAttr = sayUnits
 		return slog.New(slog.NewJSONHandler(w, o)), nil
 	}
 	return nil, fmt.Errorf("--log-format: got %q, want text or json", format)

@@ -1,0 +1,48 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+)
+
+// TestChangesOfBreakersHaveLines, with which version it is, why, and a call that shows it.
+func TestChangesOfBreakersHaveLines(t *testing.T) {
+	addr, failing := switched(t)
+	failing.Store(true)
+	r := start(t, `
+routes:
+  - model: fraud
+    versions: [{name: v7, endpoints: ["`+addr+`"]}]
+    weights: {v7: 1}
+    breaker: {consecutive: 3, open_for: 100ms, max_open_for: 100ms}
+`)
+	for _, id := range []string{"id-1", "id-2", "id-3"} {
+		if a := r.call(modelInfer, infer("fraud", ""), "x-request-id", id); a.code != codes.Internal {
+			t.Fatalf("got %v", a.code)
+		}
+	}
+	has := func(parts ...string) func() bool {
+		return func() bool {
+			for line := range strings.Lines(r.log.String()) {
+				all := true
+				for _, p := range parts {
+					all = all && strings.Contains(line, p)
+				}
+				if all {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	r.until(t, "a line for the breaker that opened", has(`level=WARN msg="breaker open"`, " model=fraud version=v7 ", `endpoint="" from=closed`,
+		`cause="consecutive failures"`, "calls=3 failures=3", "sample_request_id=id-3"))
+	r.until(t, "a line for its endpoint's", has(`level=WARN msg="breaker open"`, " model=fraud version=v7 endpoint="+addr+" from=closed"))
+	failing.Store(false)
+	r.until(t, "a line for the probe that succeeded", func() bool {
+		r.call(modelInfer, infer("fraud", ""))
+		return has(`level=INFO msg="breaker closed"`, " model=fraud version=v7 ", `cause="probe succeeded"`)()
+	})
+}
