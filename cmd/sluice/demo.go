@@ -56,7 +56,9 @@ with a summary after --for, or with Ctrl-C; a failed call makes it exit with 1.
 
 With --scenario canary-fails, every call of the new version fails for a while instead:
 it is cut off, the version before answers in its stead, and it gets its calls back when
-it has healed. Calls are counted by phase.
+it has healed. Calls are counted by phase. Meanwhile sluice incidents and sluice postmortem
+tell the story; with --for 4m it has been well for a minute at the end, and the incident is
+over.
 
 With --scenario drift, both versions have half of the calls, and after a while one
 feature of what is asked moves: it is found, and no other. The end is what sluice drift

@@ -38,6 +38,39 @@ func TestCountsThatBeginAnewAreAddedUp(t *testing.T) {
 	})
 }
 
+// TestEffectEndsWithTheLastTrouble: calls that go well while it is seen whether it stays calm are no part of it, unless it does
+// not; nor are those of the time in which a budget was not known yet to burn no more.
+func TestEffectEndsWithTheLastTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		calls := func(n int) { // one a second
+			synctest.Wait()
+			for range n {
+				g.calls.Add(1)
+				time.Sleep(time.Second)
+			}
+		}
+		g.Begin(breakerOpens("v8"))
+		calls(20)
+		g.End("fraud", "breaker v8", "closed", time.Now())
+		calls(30)
+		if e := effectOn(t, shelf, "a"); e.GetCalls() != 7+20 {
+			t.Errorf("calm for 30 s: %v, want 7+20 calls", e)
+		}
+		g.Begin(breakerOpens("v8"))
+		calls(20)
+		over := time.Now()
+		calls(10 * 60)
+		g.End("fraud", "breaker v8", "was over for ten minutes", over)
+		time.Sleep(calm + 2*interval)
+		synctest.Wait()
+		if e := effectOn(t, shelf, "a"); e.GetCalls() < 7+20+30+20 || e.GetCalls() > 7+20+30+20+5 || all(t, shelf)[0].GetRecovered() == nil {
+			t.Errorf("%v, recovered %v; want 7+70 calls, or those of the next five seconds too", e, all(t, shelf)[0].GetRecovered())
+		}
+	})
+}
+
 // TestEffectOutlastsItsGateway: one that leaves an incident and joins it again, or is restarted meanwhile, adds to what callers
 // had noticed before; also if the store has taken its first words without saying so.
 func TestEffectOutlastsItsGateway(t *testing.T) {

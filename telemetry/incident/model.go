@@ -112,7 +112,7 @@ func (m *model) look(name string, cfg Config, now time.Time) {
 	} else if is == Helped {
 		m.mitigate(how, now)
 	}
-	m.effect.observe(cfg.Effect(name))
+	m.effect.observe(cfg.Effect(name), now)
 	if text := m.help.look(m.effect.sum, now); text != "" {
 		m.note(&adminv1.IncidentEvent{Time: stamp(now), Kind: m.trigger, Text: text})
 	}
@@ -195,8 +195,11 @@ func (m *model) view(in *adminv1.Incident, cfg Config, now time.Time) *adminv1.G
 			m.budgetBefore = e.BudgetBefore
 		}
 	}
-	m.effect.observe(cfg.Effect(in.GetModel()))
+	m.effect.observe(cfg.Effect(in.GetModel()), now)
 	e := m.effect.all()
+	if len(m.troubles) == 0 {
+		e = m.effect.until(m.calmSince) // calls of the time in which nothing was wrong are no part of it
+	}
 	v := &adminv1.GatewayView{
 		Updated: stamp(now), Joined: stamp(m.joined), Troubles: slices.Sorted(maps.Keys(m.troubles)),
 		Effect: &adminv1.Effect{

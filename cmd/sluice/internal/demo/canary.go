@@ -53,6 +53,7 @@ func canaryRoute(endpoints map[string][]string) *routingv1.Route {
 		Breaker: &routingv1.Breaker{
 			Consecutive: 5, OpenFor: durationpb.New(canaryOpenFor), MaxOpenFor: durationpb.New(2 * canaryOpenFor),
 		},
+		Slo: &routingv1.SLO{Availability: 99.9},
 	}
 	for _, version := range []string{before, after} {
 		route.Versions = append(route.Versions, &routingv1.Version{Name: version, Endpoints: endpoints[version]})
@@ -83,7 +84,8 @@ func showCanary(ctx context.Context, s *stage) (err error) {
 	fmt.Fprintf(s.Out, "gateway on %s; model %q: %s has 90 %% of the calls, the canary %s 10 %%, and %s answers when it fails\n",
 		addr, sample.ModelName, before, after, before)
 	if admin := s.gateway.AdminAddr(); admin != nil {
-		fmt.Fprintf(s.Out, "watch its breaker:\n  sluice breakers --watch --admin %s\n", admin)
+		fmt.Fprintf(s.Out, "watch its breaker, and the incident when it fails:\n"+
+			"  sluice breakers --watch --admin %[1]s\n  sluice incidents --admin %[1]s\n  sluice postmortem INCIDENT --admin %[1]s\n", admin)
 	}
 	flowing, stop := context.WithCancel(ctx)
 	defer stop()
