@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// Of calls that fail, this many a second get a line, and a burst of them; for faults of servers and the gateway, and for
+	// Of calls that fail, this many a second get a line, and a burst of them; for faults of servers, refusals by the gateway and
 	// mistakes of callers, each.
 	linesPerSecond = 10
 	lineBurst      = 100
-	// Faults at each version get a line this often, and a burst of them, whatever fails elsewhere.
+	// Faults at each version, and refusals, get a line this often, and a burst of them, whatever fails elsewhere.
 	versionLineEvery = 10 * time.Second
 	versionLineBurst = 5
 	// lineRoom is how many may wait to be written.
@@ -39,6 +39,7 @@ type Failure struct {
 	Revision            uint64
 	LastEndpoint        string // empty without attempts
 	LastOutcome, LastIs string // outcome and reason of the last attempt
+	fault               bool   // a server's or the gateway's
 }
 
 func newFailure(c *Call) Failure {
@@ -67,8 +68,9 @@ type failureLog struct {
 	metrics *metrics
 	queue   chan Failure
 
-	// A caller who makes mistakes, which costs him nothing, hides no fault by them.
-	faults, mistakes failedCalls
+	// A caller who makes mistakes, which costs him nothing, hides no fault by them. Nor do calls that were refused because
+	// a version is cut off or full: each says the same, and the probe that fails meanwhile says why.
+	faults, refusals, mistakes failedCalls
 
 	fallbackLimit limiter
 	fellBack      latest
@@ -92,6 +94,7 @@ func newFailureLog(log *slog.Logger, m *metrics) *failureLog {
 	return &failureLog{
 		log: log, metrics: m, queue: make(chan Failure, lineRoom),
 		faults:        failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
+		refusals:      failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
 		mistakes:      failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
 		fallbackLimit: limiter{every: time.Second / linesPerSecond, burst: lineBurst},
 	}
@@ -99,15 +102,19 @@ func newFailureLog(log *slog.Logger, m *metrics) *failureLog {
 
 // offer takes a failed call, unless there were too many.
 func (l *failureLog) offer(c *Call) {
-	kind := &l.mistakes
-	if c.unanswered() {
-		kind = &l.faults
+	kind, own := &l.mistakes, (*limiter)(nil)
+	switch {
+	case c.unanswered() && c.refusedAtOnce():
+		kind, own = &l.refusals, &c.Series.refusalLines
+	case c.unanswered():
+		kind, own = &l.faults, &c.Series.lines
 	}
-	if !(kind == &l.faults && c.Series.lines.allow(c.Ended)) && !kind.limit.allow(c.Ended) {
+	if (own == nil || !own.allow(c.Ended)) && !kind.limit.allow(c.Ended) {
 		l.suppress(kind, dropRate)
 		return
 	}
 	f := newFailure(c)
+	f.fault = kind != &l.mistakes
 	kind.remember(f)
 	select {
 	case l.queue <- f:
@@ -118,7 +125,7 @@ func (l *failureLog) offer(c *Call) {
 
 // recent returns the failed calls that are remembered, the latest first.
 func (l *failureLog) recent() []Failure {
-	all := append(l.faults.recent(), l.mistakes.recent()...)
+	all := slices.Concat(l.faults.recent(), l.refusals.recent(), l.mistakes.recent())
 	slices.SortStableFunc(all, func(a, b Failure) int { return b.At.Compare(a.At) })
 	return all
 }
@@ -182,6 +189,9 @@ func (l *failureLog) tellSuppressed() {
 	if n := l.faults.suppressed.Swap(0); n > 0 {
 		l.log.Warn("calls failed without a line each", "suppressed", n)
 	}
+	if n := l.refusals.suppressed.Swap(0); n > 0 {
+		l.log.Warn("calls were refused without a line each", "suppressed", n)
+	}
 	if n := l.mistakes.suppressed.Swap(0); n > 0 {
 		l.log.Info("calls failed by mistakes of their callers without a line each", "suppressed", n)
 	}
@@ -190,7 +200,7 @@ func (l *failureLog) tellSuppressed() {
 // write writes a line. Faults of the callers' own are no news to operators.
 func (l *failureLog) write(f *Failure) {
 	level := slog.LevelInfo
-	if serverFaultName(f.Code) {
+	if f.fault {
 		level = slog.LevelWarn
 	}
 	attrs := append(make([]slog.Attr, 0, 16),

@@ -83,6 +83,88 @@ func TestMistakesHideNoFaults(t *testing.T) {
 	})
 }
 
+// TestRefusalsHideNoFaults: while a version is cut off, many calls a second are refused, and one probe in a while fails: that is
+// the call that says why, in lines, among what is remembered and in spans.
+func TestRefusalsHideNoFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer // written by one goroutine, and read when it has ended
+		k := &keeper{why: make(map[string]int)}
+		tel := New(Config{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Export: Export{Spans: k, Sampling: NewSampling(true, 0), Resource: resource.Empty()},
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); tel.Run(ctx) }()
+		v8, v9 := tel.Series("fraud", "v8"), tel.Series("other", "v9")
+		refused := func(s *Series, n int) {
+			for range n {
+				c := Call{ID: 1 << 63, Series: s, Opened: time.Now(), Ended: time.Now(), Code: uint32(codes.Unavailable), Reason: "BREAKER_OPEN"}
+				tel.Begin(&c, "")
+				tel.Record(&c)
+			}
+			synctest.Wait()
+		}
+		const probes = 20
+		for i := range probes {
+			refused(v8, 3*tailBurst)
+			now := time.Now()
+			c := Call{ID: 1 << 63, Series: v8, RequestID: fmt.Sprint("probe-", i), Opened: now, Ended: now, Code: uint32(codes.Internal)}
+			tel.Begin(&c, "")
+			a := Attempt{Series: v8, Started: now, Ended: now, Outcome: "failure", Reason: "INTERNAL", Code: uint32(codes.Internal)}
+			var p Traceparent
+			c.BeginAttempt(&a, &p)
+			c.EndAttempt(&a)
+			if tel.Record(&c); c.why != keptFailed {
+				t.Errorf("the spans of probe %d are not kept", i)
+			}
+			time.Sleep(time.Second)
+		}
+		refused(v9, 1)
+		stop()
+		<-ended
+		remembered := 0
+		for _, f := range tel.Failures() {
+			if strings.HasPrefix(f.RequestID, "probe-") {
+				remembered++
+			}
+		}
+		if n := strings.Count(log.String(), "request_id=probe-"); n != probes || remembered != probes {
+			t.Errorf("%d lines for %d probes that failed, %d are remembered", n, probes, remembered)
+		}
+		if n := strings.Count(log.String(), "reason=BREAKER_OPEN"); n < lineBurst || n > 2*lineBurst+probes*linesPerSecond {
+			t.Errorf("%d lines for calls refused", n)
+		}
+		if !strings.Contains(log.String(), "model=other version=v9 code=UNAVAILABLE") || !strings.Contains(log.String(), `level=WARN msg="calls were refused without a line each"`) {
+			t.Error("no line for what another version refuses, or none for those without one")
+		}
+	})
+}
+
+// TestLevelsSayWhoseFaultItIs: the gateway's own lack of room is its operators', a method that nobody has is its caller's.
+func TestLevelsSayWhoseFaultItIs(t *testing.T) {
+	for _, c := range []struct {
+		code   codes.Code
+		reason string
+		level  string
+	}{
+		{codes.Internal, "", "WARN"}, {codes.ResourceExhausted, "IN_FLIGHT_LIMIT", "WARN"}, {codes.Unavailable, "NO_ENDPOINT", "WARN"},
+		{codes.ResourceExhausted, "", "INFO"}, {codes.Unimplemented, "METHOD_UNKNOWN", "INFO"}, {codes.NotFound, "MODEL_NOT_FOUND", "INFO"},
+	} {
+		var log bytes.Buffer
+		tel := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		ended := make(chan struct{})
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { defer close(ended); tel.Run(ctx) }()
+		tel.Record(&Call{Series: tel.Series("fraud", "v7"), Ended: time.Now(), Code: uint32(c.code), Reason: c.reason})
+		stop()
+		<-ended
+		if !strings.Contains(log.String(), "level="+c.level+` msg="call failed"`) {
+			t.Errorf("%v %s, want it at level %s: %s", c.code, c.reason, c.level, log.String())
+		}
+	}
+}
+
 // TestMistakesLeaveSpansToFaults.
 func TestMistakesLeaveSpansToFaults(t *testing.T) {
 	k := &keeper{why: make(map[string]int)}

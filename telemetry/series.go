@@ -19,10 +19,12 @@ type Series struct {
 	Model, Version string
 
 	metrics *metrics
-	tally   *Tally      // of the model; nil for calls that belong to no route
-	lines   limiter     // of lines that are the version's own
-	mu      sync.Mutex  // serialises what follows being replaced
-	retired atomic.Bool // what is counted from now on is not exposed
+	tally   *Tally  // of the model; nil for calls that belong to no route
+	lines   limiter // of lines for faults that are the version's own
+	// refusalLines is of lines for calls that were refused because it was cut off, full or out of reach.
+	refusalLines limiter
+	mu           sync.Mutex  // serialises what follows being replaced
+	retired      atomic.Bool // what is counted from now on is not exposed
 
 	calls     children[uint32, prometheus.Observer]
 	refused   children[string, prometheus.Counter]
@@ -56,7 +58,8 @@ const (
 func newSeries(model, version string, m *metrics, tally *Tally) *Series {
 	return &Series{
 		Model: model, Version: version, metrics: m, tally: tally,
-		lines: limiter{every: versionLineEvery, burst: versionLineBurst},
+		lines:        limiter{every: versionLineEvery, burst: versionLineBurst},
+		refusalLines: limiter{every: versionLineEvery, burst: versionLineBurst},
 	}
 }
 

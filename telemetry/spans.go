@@ -12,6 +12,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	grpccodes "google.golang.org/grpc/codes"
 )
 
 // Attributes of the gateway's own. Their values come from the routes, but for the request id.
@@ -205,12 +206,8 @@ func spanName(c *Call) string {
 // serverFault reports codes that OpenTelemetry counts as errors of whoever answers: the others are for
 // the caller to avoid.
 func serverFault(code uint32) bool {
-	return serverFaultName(CodeName(code))
-}
-
-func serverFaultName(code string) bool {
-	switch code {
-	case "UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS":
+	switch grpccodes.Code(code) {
+	case grpccodes.Unknown, grpccodes.DeadlineExceeded, grpccodes.Unimplemented, grpccodes.Internal, grpccodes.Unavailable, grpccodes.DataLoss:
 		return true
 	}
 	return false

@@ -148,6 +148,9 @@ func take(first *atomic.Int64) time.Time {
 	return time.Time{}
 }
 
+// refusedAtOnce reports whether the gateway has refused the call without asking any server.
+func (c *Call) refusedAtOnce() bool { return c.begun == 0 && c.Reason != "" }
+
 // unanswered reports whether the call ended for a fault of the server's or the gateway's. A server that
 // has no room says so to whoever asked for too much; the gateway's limits are its operators'.
 func (c *Call) unanswered() bool {

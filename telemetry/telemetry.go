@@ -27,8 +27,9 @@ type Telemetry struct {
 	metrics  *metrics
 	spans    *spanExport // nil: traces are off
 	failures *failureLog
-	// tail is of calls whose spans are kept although they were not sampled; mistakes of callers have their own.
-	tail, mistakesTail limiter
+	// tail is of calls whose spans are kept although they were not sampled; mistakes of callers and refusals, which are many and
+	// all alike, have their own.
+	tail, lesserTail limiter
 
 	mu      sync.Mutex
 	series  map[seriesKey]*Series
@@ -54,7 +55,7 @@ func New(cfg Config) *Telemetry {
 	t := &Telemetry{cfg: cfg, metrics: newMetrics(cfg.Version), series: make(map[seriesKey]*Series), tallies: make(map[string]*Tally)}
 	t.failures = newFailureLog(cfg.Logger, t.metrics)
 	t.tail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
-	t.mistakesTail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
+	t.lesserTail = limiter{every: time.Second / tailPerSecond, burst: tailBurst}
 	if cfg.Export.Spans != nil {
 		if cfg.Export.Sampling == nil {
 			t.cfg.Export.Sampling = NewSampling(true, DefaultRatio)
@@ -186,7 +187,7 @@ func (c *Call) BeginAttempt(a *Attempt, p *Traceparent) string {
 }
 
 // Calls that were not sampled and are worth keeping all the same: this many a second, and a burst; of those that failed by
-// mistakes of their callers as many again.
+// mistakes of their callers, or were refused at once, as many again.
 const (
 	tailPerSecond = 500
 	tailBurst     = 1000
@@ -200,8 +201,8 @@ func (t *Telemetry) Record(c *Call) {
 	failed := c.failed()
 	c.why = c.worthKeeping()
 	tail := &t.tail
-	if failed && !c.unanswered() {
-		tail = &t.mistakesTail
+	if failed && (!c.unanswered() || c.refusedAtOnce()) {
+		tail = &t.lesserTail
 	}
 	if c.why > keptSampled && !tail.allow(c.Ended) {
 		c.why = notKept
