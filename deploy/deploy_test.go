@@ -96,6 +96,9 @@ var (
 	metricName = regexp.MustCompile(`\bsluice_[a-z0-9_]+`)
 	labelMatch = regexp.MustCompile(`\b(sluice_[a-z0-9_]+)\{([^}]*)\}`)
 	labelName  = regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)`)
+	grouping   = regexp.MustCompile(`\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)`)
+	rated      = regexp.MustCompile(`\b(?:rate|increase|irate)\(\s*(sluice_[a-z0-9_]+)`)
+	legend     = regexp.MustCompile(`\{\{([^}]*)\}\}`)
 )
 
 // documentedMetrics returns the labels of metrics by name, as docs/metrics.md has them; a test of the program
@@ -133,6 +136,58 @@ func checkExpr(t *testing.T, where, expr string, documented map[string][]string)
 			}
 		}
 	}
+	for _, m := range grouping.FindAllStringSubmatch(expr, -1) {
+		for l := range strings.SplitSeq(m[1], ",") {
+			if l = strings.TrimSpace(l); l != "" && !slices.Contains(labelsIn(expr, documented), l) {
+				t.Errorf("%s groups by %s, which none of its metrics has", where, l)
+			}
+		}
+	}
+	for _, m := range rated.FindAllStringSubmatch(expr, -1) {
+		if !strings.HasSuffix(m[1], "_total") && !strings.HasSuffix(m[1], "_bucket") && !strings.HasSuffix(m[1], "_count") && !strings.HasSuffix(m[1], "_sum") {
+			t.Errorf("%s asks how fast %s grows, which is no counter", where, m[1])
+		}
+	}
+}
+
+// labelsIn returns the labels that the metrics of an expression have together, and those of every series.
+func labelsIn(expr string, documented map[string][]string) []string {
+	all := []string{"instance", "job"}
+	for _, name := range metricName.FindAllString(expr, -1) {
+		if all = append(all, documented[name]...); strings.Contains(expr, "model:"+name) {
+			all = append(all, "model")
+		}
+	}
+	return all
+}
+
+// checkSyntax has promtool read expressions of dashboards, as rules, with what Grafana puts in.
+func checkSyntax(t *testing.T, where string, exprs []string) {
+	t.Helper()
+	filled := strings.NewReplacer("$__rate_interval", "5m", "$model", "fraud", "$version", ".*", "$instance", ".*")
+	type rule struct {
+		Record string `yaml:"record"`
+		Expr   string `yaml:"expr"`
+	}
+	type group struct {
+		Name  string `yaml:"name"`
+		Rules []rule `yaml:"rules"`
+	}
+	g := group{Name: "dashboard"}
+	for i, e := range exprs {
+		g.Rules = append(g.Rules, rule{fmt.Sprintf("panel:%d", i), filled.Replace(e)})
+	}
+	data, err := yaml.Marshal(map[string][]group{"groups": {g}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("promtool", "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", where, err, out)
+	}
 }
 
 // TestDashboardsAndRulesAskForWhatIsThere, and panels do not lie over each other.
@@ -153,7 +208,13 @@ func TestDashboardsAndRulesAskForWhatIsThere(t *testing.T) {
 			Panels     []struct {
 				Title   string
 				GridPos struct{ X, Y, W, H int }
-				Targets []struct{ Expr string }
+				Targets []struct{ Expr, LegendFormat string }
+			}
+			Templating struct {
+				List []struct {
+					Name  string
+					Query any
+				}
 			}
 		}
 		if err := json.Unmarshal(read(t, file), &d); err != nil {
@@ -163,6 +224,10 @@ func TestDashboardsAndRulesAskForWhatIsThere(t *testing.T) {
 		if d.UID+".json" != filepath.Base(file) || d.Title == "" || len(d.Panels) == 0 {
 			t.Errorf("%s: uid %q, title %q, %d panels", file, d.UID, d.Title, len(d.Panels))
 		}
+		for _, v := range d.Templating.List {
+			checkExpr(t, fmt.Sprintf("%s, variable %s", file, v.Name), fmt.Sprint(v.Query), documented)
+		}
+		var exprs []string
 		taken := make(map[[2]int]string)
 		for _, p := range d.Panels {
 			for x := range p.GridPos.W {
@@ -175,8 +240,16 @@ func TestDashboardsAndRulesAskForWhatIsThere(t *testing.T) {
 				}
 			}
 			for _, target := range p.Targets {
-				checkExpr(t, fmt.Sprintf("%s, %q", file, p.Title), target.Expr, documented)
+				where := fmt.Sprintf("%s, %q", file, p.Title)
+				checkExpr(t, where, target.Expr, documented)
+				exprs = append(exprs, target.Expr)
+				for _, m := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
+					if !slices.Contains(labelsIn(target.Expr, documented), m[1]) {
+						t.Errorf("%s names its lines by %s, which none of its metrics has", where, m[1])
+					}
+				}
 			}
 		}
+		checkSyntax(t, file, exprs)
 	}
 }
