@@ -168,6 +168,56 @@ func TestGatewaysShareOneIncident(t *testing.T) {
 	})
 }
 
+// TestGatewayThatCouldNotTellNoticedFirst: the store was out of its reach. Its moments and events are the earlier ones all the
+// same, and what it had no room to keep meanwhile is counted.
+func TestGatewayThatCouldNotTellNoticedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		away := &failing{Shelf: shelf}
+		away.down.Store(true)
+		a, b := startGateway(t, "a", away), startGateway(t, "b", shelf)
+		first := breakerOpens("v8")
+		first.Trigger = Rollback // of whatever kind it is
+		first.Onset = first.At.Add(-10 * time.Second)
+		a.Begin(first)
+		for range maxPending + 6 {
+			a.Note("fraud", &adminv1.IncidentEvent{Time: stamp(time.Now()), Text: "of many"})
+			time.Sleep(100 * time.Millisecond)
+		}
+		b.Begin(breakerOpens("v8"))
+		settle()
+		if in := all(t, shelf)[0]; in.GetTrigger() != Breaker || in.GetDetected().AsTime().Equal(first.At) {
+			t.Fatalf("before a can tell: %v", in)
+		}
+		away.down.Store(false)
+		settle()
+		in := all(t, shelf)
+		if len(in) != 1 || !in[0].GetOnset().AsTime().Equal(first.Onset) || !in[0].GetDetected().AsTime().Equal(first.At) || in[0].GetTrigger() != Rollback {
+			t.Errorf("%v, want one incident that a has noticed at %v", in, first.At)
+		}
+		inOrder := func(x, y *adminv1.IncidentEvent) int { return x.GetTime().AsTime().Compare(y.GetTime().AsTime()) }
+		if n := len(in[0].GetEvents()); n != maxPending+1 || in[0].GetDroppedEvents() != 7 || !slices.IsSortedFunc(in[0].GetEvents(), inOrder) {
+			t.Errorf("%d events, %d dropped; want those that a had room for and b's, in their order", n, in[0].GetDroppedEvents())
+		}
+	})
+}
+
+// TestSamplesAreBounded, however many kinds of failure there are; the first ones say most.
+func TestSamplesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		for i := range 2 * maxSamples { // the latest first
+			g.samples = append(g.samples, &adminv1.SampleCall{Version: "v8", Code: fmt.Sprint(2*maxSamples - i), Time: stamp(time.Now())})
+		}
+		g.Begin(breakerOpens("v8"))
+		settle()
+		if s := all(t, shelf)[0].GetSamples(); len(s) != maxSamples || s[0].GetCode() != "1" {
+			t.Errorf("%d samples, the first of them %v", len(s), s[0])
+		}
+	})
+}
+
 // TestIncidentOfAGatewayThatEndedIsClosedByAnother.
 func TestIncidentOfAGatewayThatEndedIsClosedByAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -175,9 +225,9 @@ func TestIncidentOfAGatewayThatEndedIsClosedByAnother(t *testing.T) {
 		a := startGateway(t, "a", shelf)
 		startGateway(t, "b", shelf)
 		a.Begin(breakerOpens("v8"))
-		settle()
+		time.Sleep(sweepEvery / 2) // so that somebody looks between calm and stale
 		a.stop()
-		time.Sleep(stale / 2)
+		time.Sleep(stale - 2*interval)
 		synctest.Wait()
 		if in := all(t, shelf); in[0].GetRecovered() != nil {
 			t.Fatal("closed while its gateway may be back")

@@ -62,6 +62,31 @@ func TestTotalOutagePagesWithinAMinute(t *testing.T) {
 	}
 }
 
+// TestOnsetAndEndOfABurn: an outage goes on over steps in which nobody calls, and not over good ones; it is over at the end of
+// the last step in which it burnt.
+func TestOnsetAndEndOfABurn(t *testing.T) {
+	f := feed{now: begin}
+	f.run(10*time.Minute, 10, 0)
+	f.run(slo.Step, 10, 1) // an earlier one
+	f.run(2*slo.Step, 10, 0)
+	began := f.now
+	f.run(slo.Step, 10, 1)
+	f.run(3*slo.Step, 0, 0)
+	f.run(slo.Step, 10, 1)
+	over := f.now
+	// A second is counted in the step that it ends in.
+	if got, want := f.series.Onset(0.999, 14.4), began.Truncate(slo.Step); got.Before(want) || got.After(want.Add(slo.Step)) {
+		t.Errorf("onset %v, want the step of %v", got, began)
+	}
+	f.run(5*time.Minute, 10, 0)
+	if got := f.series.LastBurn(0.999, 14.4); got.Before(over) || got.After(over.Add(slo.Step)) {
+		t.Errorf("last burn %v, want the end of the step of %v", got, over)
+	}
+	if got := f.series.Onset(0.999, 14.4); !got.IsZero() {
+		t.Errorf("onset %v of what is over", got)
+	}
+}
+
 // TestPageEndsSoonAfterTheTrouble, though its long window still burns.
 func TestPageEndsSoonAfterTheTrouble(t *testing.T) {
 	f := feed{now: begin}
