@@ -150,3 +150,31 @@ func TestKeptRequestsArriveWhole(t *testing.T) {
 		id += 2
 	}
 }
+
+// What an ended connection was lent and has not written is let go of at once, also if its writer
+// is under way then.
+func TestEndedConnectionLetsGoOfWhatItWasLent(t *testing.T) {
+	for _, writing := range []bool{false, true} {
+		near, _ := socketPair(t)
+		transport, err := newTransport(near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := New(Config{}, &recorder{})
+		defer r.Close()
+		c := newConn(r, transport, nil, "far")
+		lender := newChunk(&largeChunks)
+		c.outBuf().lend(lender.b[:lendFrom], lender)
+		c.writing = writing
+		c.fail(net.ErrClosed)
+		if writing {
+			if n := lender.holders.Load(); n != 2 {
+				t.Fatalf("%d hold the chunk while the writer may still be at it, want 2", n)
+			}
+			c.writer([][]byte{{1}}, newBatch())
+		}
+		if n := lender.holders.Load(); n != 1 {
+			t.Errorf("writing %t: %d hold the chunk, want its owner alone", writing, n)
+		}
+	}
+}

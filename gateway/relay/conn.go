@@ -408,8 +408,18 @@ func (c *conn) fail(err error) {
 		c.closed = true
 		c.err = err
 	}
+	c.dropOut()
 	c.mu.Unlock()
 	c.t.close()
+}
+
+// dropOut lets go of what an ended connection will not write any more, such as what calls
+// have lent it. c.mu is held.
+func (c *conn) dropOut() {
+	if c.closed && !c.writing {
+		c.out.release()
+		c.out = nil
+	}
 }
 
 // ending returns why the connection has been closed on this side, nil if it has not: what still
@@ -499,6 +509,7 @@ func (c *conn) release(w *worker) {
 		streams = append(streams, s)
 	}
 	clear(c.streams)
+	c.dropOut()
 	c.mu.Unlock()
 	c.side.gone(w, c, streams)
 }
