@@ -4,18 +4,29 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 )
 
-// lines makes the lines of counters, gauges and histograms, in text and in OpenMetrics 1.0. The library writes each
-// name and label anew for each bucket, which is most of the work of a scrape of thousands of histograms; the labels
-// of a metric are written once here, and copied. Whatever is rare is left to the library.
+// textFormat is one of the two formats that are text.
+type textFormat int
+
+const (
+	plainText textFormat = iota
+	openMetrics
+	textFormats // how many there are
+)
+
+// lines makes the lines of counters, gauges and histograms that calls feed, in text and in OpenMetrics 1.0. The library
+// writes each name and label anew for each bucket, which is most of the work of a scrape of thousands of histograms; the
+// labels of a metric are written once here, and copied. Whatever is rare is left to the library.
 type lines struct {
-	openMetrics bool
-	labels      []byte // of the metric under way, escaped
-	begun       []byte // of the lines of a histogram's buckets, up to their bounds
-	bounds      []bound
+	format textFormat
+	labels []byte // of the metric under way, escaped; they may be somebody else's
+	own    []byte // labels that were written here
+	begun  []byte // of the lines of a histogram's buckets, up to their bounds
+	bounds []bound
 }
 
 // bound is an upper bound of a bucket as it is written. Most histograms have the same ones.
@@ -25,53 +36,43 @@ type bound struct {
 }
 
 // append appends the lines of a metric of the family of that name. It reports false if the library has to write them:
-// those of other types, of names that OpenMetrics changes, and those with exemplars.
+// those of other types, and of counters that OpenMetrics gives another name or that have exemplars.
 func (l *lines) append(b []byte, family string, m *dto.Metric) ([]byte, bool) {
-	if m.TimestampMs != nil || l.openMetrics && l.unusual(family, m) {
+	if m.TimestampMs != nil || l.format == openMetrics && m.Counter != nil && (m.Counter.Exemplar != nil || !isTotal(family)) {
 		return b, false
 	}
-	l.labels = appendLabels(l.labels[:0], m.GetLabel())
+	l.own = appendLabels(l.own[:0], m.GetLabel())
+	l.labels = l.own
 	switch {
 	case m.Counter != nil:
 		return l.value(b, family, "", m.Counter.GetValue()), true
 	case m.Gauge != nil:
 		return l.value(b, family, "", m.Gauge.GetValue()), true
-	case m.Histogram != nil && m.Histogram.SampleCountFloat == nil:
-		return l.histogram(b, family, m.Histogram), true
 	}
 	return b, false
 }
 
-func (l *lines) unusual(family string, m *dto.Metric) bool {
-	if m.Counter != nil {
-		const suffix = "_total"
-		return m.Counter.Exemplar != nil || len(family) <= len(suffix) || family[len(family)-len(suffix):] != suffix
-	}
-	for _, b := range m.GetHistogram().GetBucket() {
-		if b.Exemplar != nil {
-			return true
-		}
-	}
-	return false
+func isTotal(family string) bool {
+	const suffix = "_total"
+	return len(family) > len(suffix) && strings.HasSuffix(family, suffix)
 }
 
-func (l *lines) histogram(b []byte, family string, h *dto.Histogram) []byte {
+// histogram appends the lines of a histogram, and returns how many values it has in them. Of what comes meanwhile, all
+// but the number may be there.
+func (l *lines) histogram(b []byte, family string, h *histogram) (lines []byte, values uint64) {
+	l.labels = h.labels
 	l.begun = append(append(l.begun[:0], family...), "_bucket{"...)
 	if len(l.labels) > 0 {
 		l.begun = append(append(l.begun, l.labels...), ',')
 	}
 	l.begun = append(l.begun, `le="`...)
-	infinite := false
-	for i, bucket := range h.GetBucket() {
-		infinite = infinite || math.IsInf(bucket.GetUpperBound(), 1)
-		b = l.bucket(b, i, bucket.GetUpperBound(), bucket.GetCumulativeCount())
+	for i := range h.buckets {
+		values += h.buckets[i].Load()
+		b = l.bucket(b, i, h.bound(i), values, h.example(i))
 	}
-	if !infinite {
-		b = l.bucket(b, len(h.GetBucket()), math.Inf(1), h.GetSampleCount())
-	}
-	b = l.value(b, family, "_sum", h.GetSampleSum())
+	b = l.value(b, family, "_sum", math.Float64frombits(h.sum.Load()))
 	b = l.begin(b, family, "_count")
-	return append(l.count(b, h.GetSampleCount()), '\n')
+	return append(l.count(b, values), '\n'), values
 }
 
 // begin appends what stands before a value.
@@ -87,8 +88,8 @@ func (l *lines) value(b []byte, family, suffix string, v float64) []byte {
 	return append(l.number(l.begin(b, family, suffix), v), '\n')
 }
 
-// bucket appends the line of a histogram's bucket, the i-th.
-func (l *lines) bucket(b []byte, i int, upper float64, n uint64) []byte {
+// bucket appends the line of a histogram's bucket, the i-th, with its example if it has one.
+func (l *lines) bucket(b []byte, i int, upper float64, n uint64, e *example) []byte {
 	if i == len(l.bounds) {
 		l.bounds = append(l.bounds, bound{math.NaN(), nil})
 	}
@@ -96,12 +97,22 @@ func (l *lines) bucket(b []byte, i int, upper float64, n uint64) []byte {
 		known.value, known.text = upper, append(l.number(known.text[:0], upper), `"} `...)
 	}
 	b = append(append(b, l.begun...), l.bounds[i].text...)
-	return append(l.count(b, n), '\n')
+	b = l.count(b, n)
+	if e != nil && l.format == openMetrics {
+		b = l.example(b, e)
+	}
+	return append(b, '\n')
+}
+
+func (l *lines) example(b []byte, e *example) []byte {
+	b = append(appendLabel(append(b, " # {"...), true, traceLabel, e.trace), "} "...)
+	b = l.number(b, e.value)
+	return l.number(append(b, ' '), float64(e.at.UnixNano())/1e9)
 }
 
 // count appends a number of events: an integer in OpenMetrics, a number like others in text.
 func (l *lines) count(b []byte, n uint64) []byte {
-	if l.openMetrics || n < 1e6 { // from there on, floating-point numbers are written with exponents
+	if l.format == openMetrics || n < 1e6 { // from there on, floating-point numbers are written with exponents
 		return strconv.AppendUint(b, n, 10)
 	}
 	return l.number(b, float64(n))
@@ -121,7 +132,7 @@ func (l *lines) number(b []byte, v float64) []byte {
 	default:
 		b = strconv.AppendFloat(b, v, 'g', -1, 64)
 	}
-	if l.openMetrics && !bytes.ContainsAny(b[begin:], ".e") {
+	if l.format == openMetrics && !bytes.ContainsAny(b[begin:], ".e") {
 		b = append(b, ".0"...)
 	}
 	return b

@@ -29,16 +29,16 @@ const (
 type metrics struct {
 	registry *Registry
 
-	calls       *prometheus.HistogramVec
-	refused     *prometheus.CounterVec
-	fallbacks   *prometheus.CounterVec
-	requests    *prometheus.CounterVec
-	answers     *prometheus.CounterVec
-	durations   *prometheus.HistogramVec
-	attempts    *prometheus.CounterVec
-	refusals    *prometheus.CounterVec
-	transitions *prometheus.CounterVec
-	faults      *prometheus.CounterVec
+	calls       *histograms
+	refused     *counters
+	fallbacks   *counters
+	requests    *counters
+	answers     *counters
+	durations   *histograms
+	attempts    *counters
+	refusals    *counters
+	transitions *counters
+	faults      *counters
 
 	dropped  *prometheus.CounterVec
 	exported *prometheus.CounterVec
@@ -66,11 +66,14 @@ func newMetrics(version string) *metrics {
 		"Changes of breakers' states, those of endpoints summed up by version.", "model", "version", "scope", "to", "cause")
 	m.faults = m.counter("sluice_faults_injected_total",
 		"Attempts that a fault was injected into, by what it does.", "model", "version", "kind")
-	m.dropped = m.counter("sluice_telemetry_dropped_total",
-		"Spans, log lines and metric exports that were given up.", "signal", "reason")
-	m.exported = m.counter("sluice_telemetry_exported_total",
-		"Spans and metric exports that were delivered.", "signal")
+	m.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_telemetry_dropped_total", Help: "Spans, log lines and metric exports that were given up.",
+	}, []string{"signal", "reason"})
+	m.exported = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_telemetry_exported_total", Help: "Spans and metric exports that were delivered.",
+	}, []string{"signal"})
 	m.registry.MustRegister(
+		m.dropped, m.exported,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -96,17 +99,14 @@ func (m *metrics) drop(signal, reason string, n int) {
 	m.dropped.WithLabelValues(signal, reason).Add(float64(n))
 }
 
-func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-	m.registry.MustRegister(v)
-	return v
+func (m *metrics) counter(name, help string, labels ...string) *counters {
+	c := newCounters(name, help, labels...)
+	m.registry.MustRegister(c)
+	return c
 }
 
-func (m *metrics) histogram(name string, buckets []float64, help string, labels ...string) *prometheus.HistogramVec {
-	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: name, Help: help, Buckets: buckets,
-		NativeHistogramBucketFactor: nativeFactor, NativeHistogramMaxBucketNumber: nativeBuckets,
-	}, labels)
-	m.registry.MustRegister(v)
-	return v
+func (m *metrics) histogram(name string, bounds []float64, help string, labels ...string) *histograms {
+	h := newHistograms(name, help, bounds, labels...)
+	m.registry.MustRegister(h)
+	return h
 }

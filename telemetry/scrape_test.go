@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func many(t *testing.T) *Telemetry {
 	tel := New(Config{Logger: slog.New(slog.DiscardHandler)})
 	for _, c := range tel.Registry().list() {
 		switch c.(type) {
-		case *prometheus.CounterVec, *prometheus.HistogramVec:
+		case *counters, *histograms:
 		default:
 			tel.Registry().Unregister(c)
 		}
@@ -279,7 +280,6 @@ func TestExemplarsNameTracesThatAreKept(t *testing.T) {
 	if !line.MatchString(text) || strings.Count(text, "trace_id=") != 1 {
 		t.Errorf("no exemplar of trace %s, or others:\n%s", parentTrace, text)
 	}
-	// The library writes lines with exemplars, of each metric by itself.
 	again := kept
 	again.Series = tel.Series("spam", "v1")
 	tel.Record(&again)
@@ -340,12 +340,12 @@ func TestSlowReadersHoldNobodyUp(t *testing.T) {
 func TestScrapeAfterOneThatBroke(t *testing.T) {
 	tel := many(t)
 	s := newScraper(slog.New(slog.DiscardHandler))
-	if err := s.write(&breaks{left: 10_000}, expfmt.NewFormat(expfmt.TypeTextPlain), tel.Registry()); !errors.Is(err, io.ErrClosedPipe) {
+	if err := s.write(&breaks{left: 10_000}, false, expfmt.NewFormat(expfmt.TypeTextPlain), tel.Registry()); !errors.Is(err, io.ErrClosedPipe) {
 		t.Fatalf("got %v, want the writer's error", err)
 	}
 	var first, second bytes.Buffer
 	for _, out := range []*bytes.Buffer{&first, &second} {
-		if err := s.write(out, expfmt.NewFormat(expfmt.TypeTextPlain), tel.Registry()); err != nil {
+		if err := s.write(out, false, expfmt.NewFormat(expfmt.TypeTextPlain), tel.Registry()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -365,23 +365,37 @@ func (b *breaks) Write(p []byte) (int, error) {
 
 // Lines are what the library writes of the same metric, byte for byte.
 func FuzzLines(f *testing.F) {
-	f.Add("fraud", 1.0, uint64(3), 0.25)
-	f.Add("a\"b\\c\nd\xff", math.Copysign(0, -1), uint64(12_345_678), 1e9)
-	f.Add("", math.Inf(-1), uint64(1<<63), math.NaN())
-	f.Fuzz(func(t *testing.T, label string, value float64, n uint64, bound float64) {
+	f.Add("fraud", 1.0, uint64(3), 0.25, int64(1))
+	f.Add("a\"b\\c\nd\xff", math.Copysign(0, -1), uint64(12_345_678), 1e9, int64(1_777_777_777_123_456_789))
+	f.Add("", math.Inf(-1), uint64(1<<63), math.NaN(), int64(-1))
+	f.Fuzz(func(t *testing.T, label string, value float64, n uint64, bound float64, nanoseconds int64) {
 		label = strings.ToValidUTF8(label, "?")
-		labels := []*dto.LabelPair{{Name: new("model"), Value: &label}, {Name: new("version"), Value: new("v7")}}
-		if label == "" {
-			labels = nil
+		if math.IsInf(bound, 0) {
+			bound = 1 // the last bucket is there without being asked for
 		}
+		labels := []*dto.LabelPair{{Name: new("model"), Value: &label}, {Name: new("version"), Value: new("v7")}}
+		head := newFamily(prometheus.UntypedValue, "sluice_any_total", "", []string{"version", "model"})
+		values := []string{"v7", label}
+		if label == "" {
+			labels, values = nil, nil
+			head = newFamily(prometheus.UntypedValue, "sluice_any_total", "", nil)
+		}
+		h := &histogram{member: newMember(head, values), bounds: []float64{0.005, bound}, buckets: make([]atomic.Uint64, 3)}
+		h.buckets[0].Store(1)
+		h.buckets[1].Store(n - 1)
+		h.sum.Store(math.Float64bits(value))
+		latest := &example{label, value, time.Unix(0, nanoseconds)}
+		examples := make([]atomic.Pointer[example], 3)
+		examples[1].Store(latest)
+		h.examples.Store(&examples)
 		for _, m := range []*dto.Metric{
 			{Label: labels, Gauge: &dto.Gauge{Value: &value}},
 			{Label: labels, Counter: &dto.Counter{Value: &value}},
 			{Label: labels, Histogram: &dto.Histogram{SampleCount: &n, SampleSum: &value, Bucket: []*dto.Bucket{
-				{UpperBound: new(0.005), CumulativeCount: new(uint64(1))}, {UpperBound: &bound, CumulativeCount: &n}}}},
+				{UpperBound: new(0.005), CumulativeCount: new(uint64(1))}, {UpperBound: &bound, CumulativeCount: &n, Exemplar: latest.exemplar()}}}},
 		} {
 			for _, format := range []expfmt.Format{expfmt.NewFormat(expfmt.TypeTextPlain), expfmt.NewFormat(expfmt.TypeOpenMetrics)} {
-				family := &dto.MetricFamily{Name: new("sluice_any_total"), Metric: []*dto.Metric{m}, Type: dto.MetricType_GAUGE.Enum()}
+				family := &dto.MetricFamily{Name: &head.name, Metric: []*dto.Metric{m}, Type: dto.MetricType_GAUGE.Enum()}
 				switch {
 				case m.Counter != nil:
 					family.Type = dto.MetricType_COUNTER.Enum()
@@ -393,8 +407,18 @@ func FuzzLines(f *testing.F) {
 					t.Fatal(err)
 				}
 				cutHead(want, 0)
-				l := lines{openMetrics: format.FormatType() == expfmt.TypeOpenMetrics}
-				if got, ok := l.append(nil, family.GetName(), m); !ok || string(got) != want.String() {
+				l := lines{format: plainText}
+				if format.FormatType() == expfmt.TypeOpenMetrics {
+					l.format = openMetrics
+				}
+				var got []byte
+				ok := true
+				if m.Histogram != nil {
+					got, _ = l.histogram(nil, head.name, h)
+				} else {
+					got, ok = l.append(nil, head.name, m)
+				}
+				if !ok || string(got) != want.String() {
 					t.Errorf("%s: got\n%s\nwant\n%s", format, got, want)
 				}
 			}
@@ -411,7 +435,7 @@ func TestReadValuesLeaveNoGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := testing.AllocsPerRun(3, func() {
-		if err := s.write(io.Discard, expfmt.NewFormat(expfmt.TypeOpenMetrics), registry); err != nil {
+		if err := s.write(io.Discard, false, expfmt.NewFormat(expfmt.TypeOpenMetrics), registry); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -26,15 +26,15 @@ type Series struct {
 	mu           sync.Mutex  // serialises what follows being replaced
 	retired      atomic.Bool // what is counted from now on is not exposed
 
-	calls     children[uint32, prometheus.Observer]
-	refused   children[string, prometheus.Counter]
-	fallbacks children[fallbackKey, prometheus.Counter]
-	durations children[string, prometheus.Observer]
-	attempts  children[attemptKey, prometheus.Counter]
-	refusals  children[string, prometheus.Counter]
-	changes   children[changeKey, prometheus.Counter]
-	faults    children[string, prometheus.Counter]
-	bytes     children[direction, prometheus.Counter]
+	calls     children[uint32, *histogram]
+	refused   children[string, *counter]
+	fallbacks children[fallbackKey, *counter]
+	durations children[string, *histogram]
+	attempts  children[attemptKey, *counter]
+	refusals  children[string, *counter]
+	changes   children[changeKey, *counter]
+	faults    children[string, *counter]
+	bytes     children[direction, *counter]
 }
 
 type (
@@ -118,11 +118,11 @@ func (c *children[K, V]) drop(gone func(K) bool) {
 	}
 }
 
-// each visits the keys.
-func (c *children[K, V]) each(visit func(K)) {
+// each visits the children.
+func (c *children[K, V]) each(visit func(K, V)) {
 	if m := c.known.Load(); m != nil {
-		for k := range *m {
-			visit(k)
+		for k, v := range *m {
+			visit(k, v)
 		}
 	}
 }
@@ -133,24 +133,24 @@ func (s *Series) call(c *Call) {
 		return
 	}
 	s.tally.count(c)
-	o := s.calls.get(s, min(c.Code, uint32(len(codeNames))), newCallSeries)
+	h := s.calls.get(s, min(c.Code, uint32(len(codeNames))), newCallSeries)
 	seconds := c.Ended.Sub(c.Opened).Seconds()
 	if c.why != notKept {
-		o.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": c.Trace.ID.String()})
+		h.observeExample(seconds, c.Trace.ID.String())
 	} else {
-		o.Observe(seconds)
+		h.observe(seconds)
 	}
 	if c.RequestBytes > 0 {
-		s.bytes.get(s, request, newByteSeries).Add(float64(c.RequestBytes))
+		s.bytes.get(s, request, newByteSeries).n.Add(uint64(c.RequestBytes))
 	}
 	if c.AnswerBytes > 0 {
-		s.bytes.get(s, answer, newByteSeries).Add(float64(c.AnswerBytes))
+		s.bytes.get(s, answer, newByteSeries).n.Add(uint64(c.AnswerBytes))
 	}
 	if c.Reason != "" {
-		s.refused.get(s, c.Reason, newRefusedSeries).Inc()
+		s.refused.get(s, c.Reason, newRefusedSeries).n.Add(1)
 	}
 	if c.FallbackReason != "" && c.Primary != nil {
-		s.fallbacks.get(s, fallbackKey{c.Primary, c.FallbackReason}, newFallbackSeries).Inc()
+		s.fallbacks.get(s, fallbackKey{c.Primary, c.FallbackReason}, newFallbackSeries).n.Add(1)
 	}
 }
 
@@ -159,14 +159,14 @@ func (s *Series) attempt(a *Attempt) {
 	if s == nil {
 		return
 	}
-	s.attempts.get(s, attemptKey{a.Kind, a.Outcome, a.Reason}, newAttemptSeries).Inc()
-	s.durations.get(s, a.Outcome, newDurationSeries).Observe(a.Ended.Sub(a.Started).Seconds())
+	s.attempts.get(s, attemptKey{a.Kind, a.Outcome, a.Reason}, newAttemptSeries).n.Add(1)
+	s.durations.get(s, a.Outcome, newDurationSeries).observe(a.Ended.Sub(a.Started).Seconds())
 }
 
 // refuse counts that the version could not be asked.
 func (s *Series) refuse(reason string) {
 	if s != nil {
-		s.refusals.get(s, reason, newRefusalSeries).Inc()
+		s.refusals.get(s, reason, newRefusalSeries).n.Add(1)
 	}
 }
 
@@ -174,78 +174,75 @@ func (s *Series) refuse(reason string) {
 // endpoints'.
 func (s *Series) Transition(scope, to, cause string) {
 	if s != nil {
-		s.changes.get(s, changeKey{scope, to, cause}, newChangeSeries).Inc()
+		s.changes.get(s, changeKey{scope, to, cause}, newChangeSeries).n.Add(1)
 	}
 }
 
 // Strike counts an attempt at the version that a fault of a kind was injected into.
 func (s *Series) Strike(kind string) {
 	if s != nil {
-		s.faults.get(s, kind, newFaultSeries).Inc()
+		s.faults.get(s, kind, newFaultSeries).n.Add(1)
 	}
 }
 
 // The functions below make what a key stands for. s.mu is held. A series that has been retired gets
 // metrics that nobody exposes.
 
-func newCallSeries(s *Series, code uint32) prometheus.Observer {
-	return observer(s, s.metrics.calls, s.Model, s.Version, CodeName(code))
+func newCallSeries(s *Series, code uint32) *histogram {
+	return histogramOf(s, s.metrics.calls, s.Model, s.Version, CodeName(code))
 }
 
-func newDurationSeries(s *Series, outcome string) prometheus.Observer {
-	return observer(s, s.metrics.durations, s.Model, s.Version, outcome)
+func newDurationSeries(s *Series, outcome string) *histogram {
+	return histogramOf(s, s.metrics.durations, s.Model, s.Version, outcome)
 }
 
-func newRefusedSeries(s *Series, reason string) prometheus.Counter {
-	return counter(s, s.metrics.refused, s.Model, s.Version, reason)
+func newRefusedSeries(s *Series, reason string) *counter {
+	return counterOf(s, s.metrics.refused, s.Model, s.Version, reason)
 }
 
-func newFallbackSeries(s *Series, k fallbackKey) prometheus.Counter {
+func newFallbackSeries(s *Series, k fallbackKey) *counter {
+	labels := []string{s.Model, k.from.Version, s.Version, k.reason}
 	if k.from.retired.Load() {
-		return unexposed()
+		return newCounter(s.metrics.fallbacks.head, labels)
 	}
-	return counter(s, s.metrics.fallbacks, s.Model, k.from.Version, s.Version, k.reason)
+	return counterOf(s, s.metrics.fallbacks, labels...)
 }
 
-func newAttemptSeries(s *Series, k attemptKey) prometheus.Counter {
-	return counter(s, s.metrics.attempts, s.Model, s.Version, k.kind.String(), k.outcome, k.reason)
+func newAttemptSeries(s *Series, k attemptKey) *counter {
+	return counterOf(s, s.metrics.attempts, s.Model, s.Version, k.kind.String(), k.outcome, k.reason)
 }
 
-func newRefusalSeries(s *Series, reason string) prometheus.Counter {
-	return counter(s, s.metrics.refusals, s.Model, s.Version, reason)
+func newRefusalSeries(s *Series, reason string) *counter {
+	return counterOf(s, s.metrics.refusals, s.Model, s.Version, reason)
 }
 
-func newChangeSeries(s *Series, k changeKey) prometheus.Counter {
-	return counter(s, s.metrics.transitions, s.Model, s.Version, k.scope, k.to, k.cause)
+func newChangeSeries(s *Series, k changeKey) *counter {
+	return counterOf(s, s.metrics.transitions, s.Model, s.Version, k.scope, k.to, k.cause)
 }
 
-func newFaultSeries(s *Series, kind string) prometheus.Counter {
-	return counter(s, s.metrics.faults, s.Model, s.Version, kind)
+func newFaultSeries(s *Series, kind string) *counter {
+	return counterOf(s, s.metrics.faults, s.Model, s.Version, kind)
 }
 
-func newByteSeries(s *Series, d direction) prometheus.Counter {
+func newByteSeries(s *Series, d direction) *counter {
 	if d == request {
-		return counter(s, s.metrics.requests, s.Model, s.Version)
+		return counterOf(s, s.metrics.requests, s.Model, s.Version)
 	}
-	return counter(s, s.metrics.answers, s.Model, s.Version)
+	return counterOf(s, s.metrics.answers, s.Model, s.Version)
 }
 
-func counter(s *Series, vec *prometheus.CounterVec, labels ...string) prometheus.Counter {
+func counterOf(s *Series, f *counters, labels ...string) *counter {
 	if s.retired.Load() {
-		return unexposed()
+		return newCounter(f.head, labels)
 	}
-	return vec.WithLabelValues(labels...)
+	return f.with(labels...)
 }
 
-func unexposed() prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Name: "retired"})
-}
-
-func observer(s *Series, vec *prometheus.HistogramVec, labels ...string) prometheus.Observer {
+func histogramOf(s *Series, f *histograms, labels ...string) *histogram {
 	if s.retired.Load() {
-		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "retired"})
+		return newHistogram(f.bounds, prometheus.NewHistogram(prometheus.HistogramOpts{Name: "retired"}), member{place: -1})
 	}
-	return vec.WithLabelValues(labels...)
+	return f.with(labels...)
 }
 
 // retire takes everything of the series out of what is exposed.
@@ -253,22 +250,20 @@ func (s *Series) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retired.Store(true)
-	m, model, version := s.metrics, s.Model, s.Version
-	s.calls.each(func(code uint32) { m.calls.DeleteLabelValues(model, version, CodeName(code)) })
-	s.durations.each(func(outcome string) { m.durations.DeleteLabelValues(model, version, outcome) })
-	s.refused.each(func(reason string) { m.refused.DeleteLabelValues(model, version, reason) })
-	s.fallbacks.each(func(k fallbackKey) { m.fallbacks.DeleteLabelValues(model, k.from.Version, version, k.reason) })
-	s.attempts.each(func(k attemptKey) {
-		m.attempts.DeleteLabelValues(model, version, k.kind.String(), k.outcome, k.reason)
-	})
-	s.refusals.each(func(reason string) { m.refusals.DeleteLabelValues(model, version, reason) })
-	s.changes.each(func(k changeKey) { m.transitions.DeleteLabelValues(model, version, k.scope, k.to, k.cause) })
-	s.faults.each(func(kind string) { m.faults.DeleteLabelValues(model, version, kind) })
-	s.bytes.each(func(d direction) {
+	m := s.metrics
+	s.calls.each(func(_ uint32, h *histogram) { m.calls.remove(h) })
+	s.durations.each(func(_ string, h *histogram) { m.durations.remove(h) })
+	s.refused.each(func(_ string, c *counter) { m.refused.remove(c) })
+	s.fallbacks.each(func(_ fallbackKey, c *counter) { m.fallbacks.remove(c) })
+	s.attempts.each(func(_ attemptKey, c *counter) { m.attempts.remove(c) })
+	s.refusals.each(func(_ string, c *counter) { m.refusals.remove(c) })
+	s.changes.each(func(_ changeKey, c *counter) { m.transitions.remove(c) })
+	s.faults.each(func(_ string, c *counter) { m.faults.remove(c) })
+	s.bytes.each(func(d direction, c *counter) {
 		if d == request {
-			m.requests.DeleteLabelValues(model, version)
+			m.requests.remove(c)
 		} else {
-			m.answers.DeleteLabelValues(model, version)
+			m.answers.remove(c)
 		}
 	})
 }
@@ -279,10 +274,10 @@ func (s *Series) forgetFallbacks(gone map[*Series]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := false
-	s.fallbacks.each(func(k fallbackKey) {
+	s.fallbacks.each(func(k fallbackKey, c *counter) {
 		if gone[k.from] {
 			found = true
-			s.metrics.fallbacks.DeleteLabelValues(s.Model, k.from.Version, s.Version, k.reason)
+			s.metrics.fallbacks.remove(c)
 		}
 	})
 	if found {
