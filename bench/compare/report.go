@@ -182,14 +182,16 @@ func besides(samples map[int]sample) beside {
 // noisy reports whether strangers used so much of the machine that a sample may be off.
 func (s *sample) noisy() bool { return s.OtherCores > noisyCores }
 
-// growths compares scenarios that differ in their shape alone and have as many calls open.
+// growths compares scenarios that differ in their number of connections, and either have as many calls
+// open on each or as many in all.
 func growths(s *samples, peers []peerVersion) (out []growth) {
 	all := s.scenarios()
 	for _, few := range all {
 		for _, many := range all {
 			same := few
 			same.Connections, same.Streams = many.Connections, many.Streams
-			if same != many || few.Connections >= many.Connections || few.Connections*few.Streams != many.Connections*many.Streams {
+			if same != many || few.Connections >= many.Connections ||
+				few.Streams != many.Streams && few.Connections*few.Streams != many.Connections*many.Streams {
 				continue
 			}
 			for _, p := range peers {

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,6 +84,26 @@ func TestEveryRatioIsOfItsOwnFigure(t *testing.T) {
 	}
 	if len(r.Warnings) != 0 {
 		t.Errorf("warnings = %q, want none", r.Warnings)
+	}
+}
+
+// Scenarios tell of growth if they have as many calls open on each connection or in all.
+func TestWhichScenariosTellOfGrowth(t *testing.T) {
+	s := &samples{have: make(map[key]bool)}
+	for i, name := range []string{"4KiB:10x1", "4KiB:10x100", "4KiB:1000x1", "4KiB:20x50:tls", "64KiB:1000x100", "4KiB:4x8"} {
+		sc, ok := parseScenario(name)
+		if !ok {
+			t.Fatal(name)
+		}
+		s.keep(record{Sample: &sample{Scenario: sc, Peer: "sluice", Kind: saturated, Calls: 1, CPUMicros: float64(10 * (i + 1))}})
+	}
+	got := map[string]float64{}
+	for _, g := range growths(s, []peerVersion{{Name: "sluice"}}) {
+		got[g.Between] = g.Ratio.Median
+	}
+	want := map[string]float64{"4KiB:10x1 and 4KiB:1000x1": 3, "4KiB:10x100 and 4KiB:1000x1": 1.5}
+	if !maps.Equal(got, want) {
+		t.Errorf("growth = %v, want %v", got, want)
 	}
 }
 

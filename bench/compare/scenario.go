@@ -73,10 +73,10 @@ func (s scenario) answerBytes() uint64 {
 var sets = map[string]string{
 	"quick":    "4KiB:4x8",
 	"standard": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8",
-	"targets":  "standard,1MiB:4x4,4KiB:1x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:tls,1KiB:4x8:stream",
+	"targets":  "standard,1MiB:4x4,4KiB:1x1,4KiB:10x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:tls,1KiB:4x8:stream",
 	"tls":      "1KiB:4x8:tls,4KiB:4x8:tls,64KiB:4x8:tls,1MiB:4x8:tls,4KiB:1x1:tls,4KiB:100x4:tls,1KiB:4x8:tls:stream",
 	"report": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8,64KiB:4x32,64KiB:100x4,1MiB:4x8,1MiB:4x4,1KiB:4x8,4KiB:1x1," +
-		"4KiB:10x100,4KiB:1000x1,4KiB:4x8:varied,1KiB:4x8:stream,tls",
+		"4KiB:10x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:varied,1KiB:4x8:stream,tls",
 	"all":     matrix(""), // plaintext
 	"all-tls": matrix(":tls"),
 }
