@@ -59,6 +59,8 @@ routes:
 		`sluice_slo_target{model="fraud",objective="availability"}`:                        0.9,
 		`sluice_slo_budget_left{model="fraud",objective="availability"}`:                   1 - 1/0.1, // both calls were bad
 		`sluice_slo_budget_left{model="fraud",objective="latency"}`:                        1,
+		`sluice_slo_burn_rate{model="fraud",objective="availability",window="5m"}`:         1 / 0.1,
+		`sluice_slo_burn_rate{model="fraud",objective="latency",window="3d"}`:              0,
 	} {
 		if got := all[name]; got < v-1e-9 || got > v+1e-9 {
 			t.Errorf("%s is %v, want %v", name, got, v)

@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	"sluice/breaker"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/routing/memstore"
+	"sluice/telemetry"
 	"sluice/telemetry/incident"
 )
 
@@ -320,6 +324,87 @@ func TestOperatorWhoCutsAVersionOffMakesNoIncident(t *testing.T) {
 	if in.GetMitigation() != "the breaker cut v8 off, v7 answers" {
 		t.Errorf("mitigated by %q", in.GetMitigation())
 	}
+}
+
+// TestFallbackThatCannotBeReachedHelpsNobody, though its breaker is closed: no call has gone there yet.
+func TestFallbackThatCannotBeReachedHelpsNobody(t *testing.T) {
+	t.Parallel()
+	v8, v7 := serve(t, fails(codes.Internal, "bad weights")), serve(t, nil)
+	r := start(t, withFallback(v8.addr, v7.addr, "breaker: {consecutive: 5, open_for: 1h, max_open_for: 1h}"), keepsIncidents)
+	r.makeWell("v7", false)
+	trip(t, r, "fraud v8")
+	if how, is := r.helped("fraud"); is != incident.Helpless {
+		t.Errorf("%q, %v, want nobody to help", how, is)
+	}
+	r.makeWell("v7", true)
+	if how, is := r.helped("fraud"); is != incident.Helped || how != "the breaker cut v8 off, v7 answers" {
+		t.Errorf("%q, %v, want v7 to help", how, is)
+	}
+}
+
+// TestProbeThatFailsIsNoNewOnset: what opened the breaker may be long ago, and not known as trouble any more.
+func TestProbeThatFailsIsNoNewOnset(t *testing.T) {
+	r := start(t, routesOf(version("v7", "127.0.0.1:1")), keepsIncidents)
+	at := time.Now()
+	first := at.Add(-time.Hour)
+	if got := r.opened("fraud", "v7", "", breaker.CauseConsecutive, at, first, "").Onset; !got.Equal(first) {
+		t.Errorf("opened by failures: onset %v, want that of the first, %v", got, first)
+	}
+	if got := r.opened("fraud", "v7", "", breaker.CauseProbeFailed, at, first, "").Onset; !got.Equal(at) {
+		t.Errorf("opened by a probe: onset %v, want %v", got, at)
+	}
+}
+
+// TestSamplesAreTheModelsOwn: those that failed, and after them those that fell back.
+func TestSamplesAreTheModelsOwn(t *testing.T) {
+	tel := telemetry.New(telemetry.Config{Logger: slog.New(slog.DiscardHandler)})
+	now := time.Now()
+	record := func(id, model string, code codes.Code, fallback string) {
+		tel.Record(&telemetry.Call{
+			Series: tel.Series(model, "v7"), Primary: tel.Series(model, "v8"), RequestID: id, Opened: now, Ended: now, Code: uint32(code), FallbackReason: fallback,
+		})
+	}
+	record("fell back", "fraud", codes.OK, "INTERNAL")
+	record("failed", "fraud", codes.Internal, "")
+	record("another's", "rank", codes.Internal, "")
+	record("another's, too", "rank", codes.OK, "INTERNAL")
+	record("good", "fraud", codes.OK, "")
+	var got []string
+	for _, s := range samplesOf(tel, "fraud") {
+		got = append(got, s.GetRequestId()+": "+s.GetReason())
+	}
+	if want := []string{"failed: ", "fell back: after v8: INTERNAL"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// unwritable is a shelf that takes nothing.
+type unwritable struct{ incident.Shelf }
+
+func (unwritable) Swap(context.Context, string, []byte, []byte) (bool, error) {
+	return false, errors.New("read-only")
+}
+
+// TestIncidentsHaveMetrics: how many are open, and what of them could not be written or had no room.
+func TestIncidentsHaveMetrics(t *testing.T) {
+	const open, late, lost = "sluice_incidents_open", "sluice_incident_writes_failed_total", "sluice_incident_events_dropped_total"
+	r := start(t, routesOf(version("v7", "127.0.0.1:1")), func(c *Config) {
+		c.Incidents, c.Name = unwritable{memstore.New(memstore.Config{}).Shelf("incidents")}, "gw-1"
+	})
+	if m := r.metrics(t); m[open] != 0 || m[late] != 0 || m[lost] != 0 {
+		t.Errorf("at first: %v open, %v late, %v lost", m[open], m[late], m[lost])
+	}
+	trip(t, r, "fraud v7")
+	r.until(t, "an incident that cannot be written is counted", func() bool {
+		m := r.metrics(t)
+		return m[open] == 1 && m[late] > 0
+	})
+	r.until(t, "what has no room is counted", func() bool {
+		for range 10_000 { // faster than they are taken
+			r.Incidents().Note("fraud", &adminv1.IncidentEvent{})
+		}
+		return r.metrics(t)[lost] > 0
+	})
 }
 
 // TestWeightThatIsTakenAwayHelps, where nothing but the objective says that something is wrong.

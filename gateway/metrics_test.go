@@ -21,7 +21,12 @@ import (
 // written in text.
 func (r *rig) metrics(t testing.TB) map[string]float64 {
 	t.Helper()
-	families, err := r.cfg.Telemetry.Registry().Gather()
+	return gathered(t, r.cfg.Telemetry)
+}
+
+func gathered(t testing.TB, tel *telemetry.Telemetry) map[string]float64 {
+	t.Helper()
+	families, err := tel.Registry().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -139,6 +141,60 @@ func TestOutagePagesAndEnds(t *testing.T) {
 	if _, ok := j.budget("other"); ok {
 		t.Error("a model without an objective has a budget")
 	}
+}
+
+// TestBudgetsHaveLinesAndMetrics of what they ask for, by objective and window.
+func TestBudgetsHaveLinesAndMetrics(t *testing.T) {
+	var log bytes.Buffer
+	j := newJudged(t, "99.9")
+	j.logger = slog.New(slog.NewTextHandler(&log, nil))
+	if _, err := j.telemetry.Registry().Read(j.judge); err != nil {
+		t.Fatal(err)
+	}
+	read := func() map[string]float64 { return gathered(t, j.telemetry) }
+	good := lasting(time.Millisecond, codes.OK)
+	j.run(2*time.Hour, good)
+	j.run(2*time.Minute, lasting(time.Millisecond, codes.Unavailable))
+	for name, want := range map[string]float64{
+		`sluice_slo_severity{model="fraud",objective="availability"}`:               2,
+		`sluice_slo_severity{model="fraud",objective="latency"}`:                    0,
+		`sluice_slo_burn_rate{model="fraud",objective="availability",window="5m"}`:  400, // two of five minutes
+		`sluice_slo_burn_rate{model="fraud",objective="availability",window="30m"}`: 1000. * 2 / 30,
+		`sluice_slo_burn_rate{model="fraud",objective="availability",window="1h"}`:  1000. * 2 / 60,
+	} {
+		if got := read()[name]; math.Abs(got-want) > want/10 {
+			t.Errorf("%s is %v, want about %v", name, got, want)
+		}
+	}
+	j.run(35*time.Minute, good)
+	for _, line := range []string{
+		`level=WARN msg="error budget: page" model=fraud objective=availability target=0.999 burn_rate=`, " window=6h ",
+		`level=INFO msg="error budget: `,
+	} {
+		if !strings.Contains(log.String(), line) {
+			t.Errorf("no %q in\n%s", line, log.String())
+		}
+	}
+	if got := read()[`sluice_slo_severity{model="fraud",objective="availability"}`]; got == 2 {
+		t.Error("still a page after half an hour")
+	}
+}
+
+// TestOnsetUnderANewObjective is the first call that was bad since, whatever failed before it was there.
+func TestOnsetUnderANewObjective(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJudgedAt(t, "99.9", time.Now())
+		with := table(t, 3, fmt.Sprintf(objectiveRoute, "99.9"))
+		j.use(table(t, 2, strings.ReplaceAll(fmt.Sprintf(objectiveRoute, "99.9"), "    slo:", "    #")))
+		j.live(time.Minute, 250*time.Millisecond, codes.Unavailable)
+		j.use(with)
+		j.live(62*time.Second, 0, codes.OK) // to between two looks
+		first := time.Now().Add(250 * time.Millisecond)
+		j.live(time.Minute, 250*time.Millisecond, codes.Unavailable)
+		if all := j.burning(); len(all) != 1 || all[0].Onset.Sub(first).Abs() > time.Millisecond {
+			t.Errorf("%+v, want one since %v", all, first)
+		}
+	})
 }
 
 // TestNewObjectiveBeginsAnew: what came before it says nothing about it, while another one of

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -152,7 +153,8 @@ routes:
 		"rpc.system.name": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer", "rpc.response.status_code": "OK",
 		"sluice.model": "fraud", "sluice.version": "v7", "sluice.primary": "v8", "sluice.choice": "weighted",
 		"sluice.fallback.reason": "INTERNAL", "sluice.attempts": "2", "sluice.revision": "1", "sluice.request_id": "id-1",
-		"sluice.data_version": "dvc:3fa91c", "sluice.kept": "sampled",
+		"sluice.data_version": "dvc:3fa91c", "sluice.kept": "sampled", "error.type": "", "sluice.reason": "",
+		"sluice.request.bytes": sizeOf(t, infer("fraud", "")), "sluice.answer.bytes": fmt.Sprint(len(a.body)),
 		"feature_flag.key": "fraud", "feature_flag.provider.name": "sluice", "feature_flag.result.variant": "v8", "feature_flag.result.reason": "split",
 	})
 	for _, c := range []struct {
@@ -184,10 +186,24 @@ routes:
 			t.Errorf("%s: status %v, want %v", span.GetName(), span.GetStatus(), c.status)
 		}
 		wantAttributes(t, span, c.want)
+		host, port, _ := net.SplitHostPort(c.server.addr)
+		wantAttributes(t, span, map[string]string{"sluice.model": "fraud", "sluice.revision": "1", "server.address": host, "server.port": port})
+	}
+	if call.GetStatus().GetCode() != otlp.Status_STATUS_CODE_UNSET {
+		t.Errorf("the call was answered, its status is %v", call.GetStatus())
 	}
 	if rc.resource["service.name"] != "sluice" || rc.resource["service.version"] != "test" {
 		t.Errorf("resource %v", rc.resource)
 	}
+}
+
+func sizeOf(t *testing.T, r io.Reader) string {
+	t.Helper()
+	n, err := io.Copy(io.Discard, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(n)
 }
 
 func wantAttributes(t *testing.T, s *otlp.Span, want map[string]string) {
@@ -239,6 +255,15 @@ routes:
 					reason = "targeting_match"
 				}
 				wantAttributes(t, s, map[string]string{"feature_flag.result.reason": reason})
+				switch a["sluice.request_id"] {
+				case "failed-1":
+					wantAttributes(t, s, map[string]string{"error.type": "INTERNAL", "sluice.reason": ""})
+				case "cut-off":
+					wantAttributes(t, s, map[string]string{"error.type": "UNAVAILABLE", "sluice.reason": "BREAKER_OPEN"})
+				}
+				if failed := a["sluice.kept"] == "failed"; failed != (s.GetStatus().GetCode() == otlp.Status_STATUS_CODE_ERROR) {
+					t.Errorf("%s: status %v", a["sluice.request_id"], s.GetStatus())
+				}
 				if a["sluice.request_id"] == "cut-off" {
 					if len(s.GetEvents()) != 1 || attributes(s.GetEvents()[0].GetAttributes())["sluice.reason"] != "BREAKER_OPEN" {
 						t.Errorf("the refusal by the breaker is no event: %v", s.GetEvents())

@@ -74,13 +74,12 @@ func TestOnsetAndEndOfABurn(t *testing.T) {
 	f.run(3*slo.Step, 0, 0)
 	f.run(slo.Step, 10, 1)
 	over := f.now
-	// A second is counted in the step that it ends in.
-	if got, want := f.series.Onset(0.999, 14.4), began.Truncate(slo.Step); got.Before(want) || got.After(want.Add(slo.Step)) {
-		t.Errorf("onset %v, want the step of %v", got, began)
+	if got := f.series.Onset(0.999, 14.4); !got.Equal(began) {
+		t.Errorf("onset %v, want %v, when a step began", got, began)
 	}
 	f.run(5*time.Minute, 10, 0)
-	if got := f.series.LastBurn(0.999, 14.4); got.Before(over) || got.After(over.Add(slo.Step)) {
-		t.Errorf("last burn %v, want the end of the step of %v", got, over)
+	if got, want := f.series.LastBurn(0.999, 14.4), over.Add(slo.Step); !got.Equal(want) {
+		t.Errorf("last burn %v, want the end of the step in which the last call failed, %v", got, want)
 	}
 	if got := f.series.Onset(0.999, 14.4); !got.IsZero() {
 		t.Errorf("onset %v of what is over", got)
