@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -137,8 +138,9 @@ type metricsReceiver struct {
 	collector.UnimplementedMetricsServiceServer
 	addr string
 
-	mu     sync.Mutex
-	latest map[string]*metrics.Metric
+	mu       sync.Mutex
+	latest   map[string]*metrics.Metric
+	resource map[string]string
 }
 
 func receiveMetrics(t *testing.T) *metricsReceiver {
@@ -164,6 +166,7 @@ func (r *metricsReceiver) Export(_ context.Context, req *collector.ExportMetrics
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, rm := range req.GetResourceMetrics() {
+		r.resource = attributes(rm.GetResource().GetAttributes())
 		for _, sm := range rm.GetScopeMetrics() {
 			for _, m := range sm.GetMetrics() {
 				r.latest[m.GetName()] = m
@@ -182,6 +185,7 @@ func (r *metricsReceiver) metric(name string) *metrics.Metric {
 // What a real receiver gets by OTLP is what has happened: calls with their durations in an exponential histogram, attempts as a
 // counter, states as gauges, all with the labels that Prometheus gets.
 func TestMetricsByOTLPSayWhatHappened(t *testing.T) {
+	begun := time.Now()
 	rc := receiveMetrics(t)
 	t.Setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://"+rc.addr)
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
@@ -208,7 +212,15 @@ func TestMetricsByOTLPSayWhatHappened(t *testing.T) {
 		}
 		return n
 	}
-	r.until(t, "all calls have arrived", func() bool { return total() == 10 })
+	attempted := func() (n float64) {
+		for _, p := range rc.metric("sluice_attempts_total").GetSum().GetDataPoints() {
+			n += p.GetAsDouble()
+		}
+		return n
+	}
+	r.until(t, "all calls, attempts and weights have arrived, each by itself", func() bool {
+		return total() == 10 && attempted() == 10 && rc.metric("sluice_version_weight") != nil
+	})
 	for _, p := range durations() {
 		a := attributes(p.GetAttributes())
 		want := map[string]uint64{"v7 OK": 7, "v8 INTERNAL": 3}[a["version"]+" "+a["code"]]
@@ -229,14 +241,45 @@ func TestMetricsByOTLPSayWhatHappened(t *testing.T) {
 	attempts := rc.metric("sluice_attempts_total").GetSum()
 	counted := make(map[string]float64)
 	for _, p := range attempts.GetDataPoints() {
-		a := attributes(p.GetAttributes())
-		counted[a["version"]+" "+a["kind"]+" "+a["outcome"]] = p.GetAsDouble()
+		counted[fmt.Sprint(attributes(p.GetAttributes()))] = p.GetAsDouble()
 	}
-	if !attempts.GetIsMonotonic() || fmt.Sprint(counted) != "map[v7 primary success:7 v8 primary failure:3]" {
+	if !maps.Equal(counted, map[string]float64{
+		"map[kind:primary model:fraud outcome:success reason:OK version:v7]":       7,
+		"map[kind:primary model:fraud outcome:failure reason:INTERNAL version:v8]": 3,
+	}) {
 		t.Errorf("attempts %v", counted)
 	}
-	weights := rc.metric("sluice_version_weight").GetGauge().GetDataPoints()
-	if len(weights) != 2 {
-		t.Errorf("weights %v, want those of two versions", weights)
+	if !attempts.GetIsMonotonic() || attempts.GetAggregationTemporality() != metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE {
+		t.Errorf("attempts are %v, monotonic %v; want a cumulative, monotonic sum", attempts.GetAggregationTemporality(), attempts.GetIsMonotonic())
+	}
+	weights := make(map[string]float64)
+	for _, p := range rc.metric("sluice_version_weight").GetGauge().GetDataPoints() {
+		weights[fmt.Sprint(attributes(p.GetAttributes()))] = p.GetAsDouble()
+	}
+	if !maps.Equal(weights, map[string]float64{"map[model:fraud version:v7]": 1, "map[model:fraud version:v8]": 0}) {
+		t.Errorf("weights %v", weights)
+	}
+	// What counts says since when: the first of its kind, which was after the test began and before it was sent.
+	now := uint64(time.Now().UnixNano())
+	for _, p := range durations() {
+		if start, at := p.GetStartTimeUnixNano(), p.GetTimeUnixNano(); start < uint64(begun.UnixNano()) || start > at || at > now {
+			t.Errorf("durations from %d to %d, want from %d to %d at most", start, at, begun.UnixNano(), now)
+		}
+	}
+	for _, p := range attempts.GetDataPoints() {
+		if start, at := p.GetStartTimeUnixNano(), p.GetTimeUnixNano(); start < uint64(begun.UnixNano()) || start > at || at > now {
+			t.Errorf("attempts from %d to %d, want from %d to %d at most", start, at, begun.UnixNano(), now)
+		}
+	}
+	for name, what := range map[string]string{
+		"sluice_attempts_total":        "Attempts, by why they were made and how they ended.",
+		"sluice_call_duration_seconds": "Time from a call's header fields to its end, by who answered and with which status.",
+	} {
+		if got := rc.metric(name).GetDescription(); got != what {
+			t.Errorf("%s is described as %q, want %q", name, got, what)
+		}
+	}
+	if rc.resource["service.name"] != "sluice" || rc.resource["service.version"] != "test" {
+		t.Errorf("the resource is %v, want that of sluice, version test", rc.resource)
 	}
 }

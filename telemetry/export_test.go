@@ -3,13 +3,17 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -155,7 +159,7 @@ func (refuses) Export(context.Context, *metricdata.ResourceMetrics) error { retu
 // A delivery of metrics that fails is counted, and that of the next is, too.
 func TestExportsOfMetricsAreCounted(t *testing.T) {
 	tel := New(Config{Logger: slog.New(slog.DiscardHandler)})
-	c := countingExporter{Exporter: refuses{}, metrics: tel.metrics, log: tel.cfg.Logger}
+	c := pieceExporter{Exporter: refuses{}, metrics: tel.metrics, log: tel.cfg.Logger}
 	for range 2 {
 		if err := c.Export(t.Context(), new(metricdata.ResourceMetrics)); err == nil {
 			t.Error("the failure is not passed on")
@@ -163,5 +167,84 @@ func TestExportsOfMetricsAreCounted(t *testing.T) {
 	}
 	if got := total(t, tel, "dropped", signalMetrics, dropExport); got != 2 {
 		t.Errorf("%d failures counted, want 2", got)
+	}
+}
+
+// pieces takes metrics, and remembers their values by name and attributes.
+type pieces struct {
+	metric.Exporter
+	fails  int // the one that is refused, counted from 1; 0 for none
+	sizes  []int
+	points map[string]float64
+}
+
+func (p *pieces) Export(_ context.Context, rm *metricdata.ResourceMetrics) error {
+	size := 0
+	add := func(name string, a attribute.Set, value float64) {
+		size++
+		p.points[name+" "+a.Encoded(attribute.DefaultEncoder())] += value // twice the value, if it comes twice
+	}
+	for _, sm := range rm.ScopeMetrics {
+		for _, m := range sm.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Gauge[float64]:
+				for _, d := range data.DataPoints {
+					add(m.Name, d.Attributes, d.Value)
+				}
+			case metricdata.Sum[float64]:
+				for _, d := range data.DataPoints {
+					add(m.Name, d.Attributes, d.Value)
+				}
+			case metricdata.ExponentialHistogram[float64]:
+				for _, d := range data.DataPoints {
+					add(m.Name, d.Attributes, float64(d.Count))
+				}
+			default:
+				return fmt.Errorf("%s is a %T", m.Name, data)
+			}
+		}
+	}
+	if p.sizes = append(p.sizes, size); len(p.sizes) == p.fails {
+		return errors.New("no")
+	}
+	return nil
+}
+
+// What is exported in pieces, none of which is large, is everything, once; if a piece is refused, the rest waits for the next time,
+// and the export counts as failed.
+func TestMetricsAreExportedInPieces(t *testing.T) {
+	tel := many(t)
+	sink := &pieces{points: make(map[string]float64)}
+	x := pieceExporter{Exporter: sink, metrics: tel.metrics, log: tel.cfg.Logger}
+	if err := x.Export(t.Context(), &metricdata.ResourceMetrics{Resource: resource.Empty()}); err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[string]float64)
+	for name, f := range gathered(t, tel) {
+		for _, m := range f.GetMetric() {
+			var labels []attribute.KeyValue
+			for _, l := range m.GetLabel() {
+				labels = append(labels, attribute.String(l.GetName(), l.GetValue()))
+			}
+			set := attribute.NewSet(labels...)
+			want[name+" "+set.Encoded(attribute.DefaultEncoder())] =
+				m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	if !maps.Equal(sink.points, want) || len(want) < 10*manyMetrics {
+		t.Errorf("%d metrics were exported, want the %d that there are, with their values", len(sink.points), len(want))
+	}
+	if n := len(sink.sizes); n < 10 || slices.Max(sink.sizes) > exportPoints {
+		t.Errorf("pieces of %v, want many, none above %d", sink.sizes, exportPoints)
+	}
+	if exported, dropped := total(t, tel, "exported", signalMetrics), total(t, tel, "dropped", signalMetrics, dropExport); exported != 1 || dropped != 0 {
+		t.Errorf("%d exports and %d failures are counted, want 1 and 0", exported, dropped)
+	}
+	sink.sizes, sink.fails = nil, 3
+	if err := x.Export(t.Context(), &metricdata.ResourceMetrics{Resource: resource.Empty()}); err == nil || len(sink.sizes) != 3 {
+		t.Errorf("got %v after %d pieces, want that the third fails and is the last", err, len(sink.sizes))
+	}
+	if exported, dropped := total(t, tel, "exported", signalMetrics), total(t, tel, "dropped", signalMetrics, dropExport); exported != 1 || dropped != 1 {
+		t.Errorf("%d exports and %d failures are counted, want 1 and 1", exported, dropped)
 	}
 }

@@ -35,8 +35,6 @@ const (
 	stepsPerLook = 16
 	// fewMetrics is how many metrics of a collector the library may be given at once.
 	fewMetrics = 64
-	// collected is how many metrics of a collector may be on their way.
-	collected = 256
 )
 
 // scraper answers Prometheus. It asks one collector after the other, and makes text of a few metrics at a time, so
@@ -54,31 +52,14 @@ type scraper struct {
 	values     Values
 	counters   []*counter
 	histograms []*histogram
-	piece      piece
+	piece      *piece
 }
 
 func newScraper(log *slog.Logger) *scraper {
-	s := &scraper{log: log, out: bufio.NewWriterSize(nil, writeBytes), piece: piece{registry: prometheus.NewRegistry()}}
+	s := &scraper{log: log, out: bufio.NewWriterSize(nil, writeBytes), piece: newPiece()}
 	s.packer = newPacker(s.out)
-	s.piece.registry.MustRegister(&s.piece)
 	s.values.breathe = s.breathe
 	return s
-}
-
-// piece gathers some metrics of one family, whose names and types the library keeps to itself.
-type piece struct {
-	registry *prometheus.Registry
-	metrics  []prometheus.Metric
-}
-
-// Describe implements [prometheus.Collector]: metrics of any kind may come.
-func (p *piece) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements [prometheus.Collector].
-func (p *piece) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range p.metrics {
-		ch <- m
-	}
 }
 
 // Handler answers Prometheus, in the format that it asks for: text, OpenMetrics with exemplars, or
@@ -184,7 +165,7 @@ func (s *scraper) collector(encoder expfmt.Encoder, c prometheus.Collector) erro
 			return s.measure(encoder, c)
 		}
 	}
-	families := s.collect(c)
+	families := collect(c)
 	if all := slices.Concat(families...); len(all) <= fewMetrics {
 		if _, err := s.encode(encoder, all); err != nil {
 			return err
@@ -315,27 +296,6 @@ func (s *scraper) head(encoder expfmt.Encoder, f *Family, kind *dto.MetricType) 
 	return nil
 }
 
-// collect asks a collector for its metrics, by family. They are all there before the first is written, and there are
-// no pauses, since collectors hold locks that calls need for metrics they are the first to count.
-func (s *scraper) collect(c prometheus.Collector) (families [][]prometheus.Metric) {
-	ch := make(chan prometheus.Metric, collected)
-	go func() {
-		defer close(ch)
-		c.Collect(ch)
-	}()
-	index := make(map[*prometheus.Desc]int)
-	for m := range ch {
-		i, ok := index[m.Desc()]
-		if !ok {
-			i = len(families)
-			index[m.Desc()] = i
-			families = append(families, nil)
-		}
-		families[i] = append(families[i], m)
-	}
-	return families
-}
-
 // family writes a family. The library writes its head and the first metric, since it keeps the names of families
 // to itself.
 func (s *scraper) family(encoder expfmt.Encoder, all []prometheus.Metric) error {
@@ -371,8 +331,7 @@ func (s *scraper) family(encoder expfmt.Encoder, all []prometheus.Metric) error 
 
 // encode has the library write metrics of one family, which it returns; nil if there is nothing of it.
 func (s *scraper) encode(encoder expfmt.Encoder, all []prometheus.Metric) (family *dto.MetricFamily, err error) {
-	s.piece.metrics = all
-	gathered, err := s.piece.registry.Gather()
+	gathered, err := s.piece.gather(all)
 	if err != nil {
 		s.log.Warn("metrics contradict each other", "error", err) // those that do not are there
 	}

@@ -1,14 +1,20 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/resource"
 )
 
 // fleet is telemetry of so many routes of two versions, each of which has answered and failed, with as many values
@@ -133,4 +139,40 @@ func spent(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkExport is an export of the metrics of 1,000 routes of two versions to nobody.
+func BenchmarkExport(b *testing.B) {
+	f := newFleet(b, 1000)
+	sink := &largest{}
+	x := pieceExporter{Exporter: sink, metrics: f.metrics, log: f.cfg.Logger}
+	b.ReportAllocs()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	begun, heap := spent(b), m.HeapAlloc
+	for b.Loop() {
+		if err := x.Export(b.Context(), &metricdata.ResourceMetrics{Resource: resource.Empty()}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((spent(b)-begun).Microseconds())/1e3/float64(b.N), "cpu-ms/op")
+	b.ReportMetric(float64(sink.live-heap)/(1<<20), "MiB-live-most")
+}
+
+// largest takes metrics, and sees from time to time how much memory is in use.
+type largest struct {
+	metric.Exporter
+	taken int
+	live  uint64
+}
+
+func (l *largest) Export(context.Context, *metricdata.ResourceMetrics) error {
+	if l.taken++; l.taken%20 == 0 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		l.live = max(l.live, m.HeapAlloc)
+	}
+	return nil
 }
