@@ -113,8 +113,8 @@ Flags may also stand in a YAML file, by their names; the command line wins:
 	f.StringVar(&o.metrics, "metrics-listen", "", "`address` that serves /metrics, /livez and /readyz and nothing else")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate `file` (PEM) of the data address; read again when it changes")
 	f.StringVar(&o.tlsKey, "tls-key", "", "key `file` (PEM) of the data address")
-	f.IntVar(&o.ioThreads, "io-threads", ioThreadsAuto, "`threads` that read connections in plaintext; 0 gives each connection a goroutine instead")
-	f.Lookup("io-threads").DefValue = "half of the cores; 0 with --tls-cert"
+	f.IntVar(&o.ioThreads, "io-threads", ioThreadsAuto, "`threads` that read connections; 0 gives each connection a goroutine instead")
+	f.Lookup("io-threads").DefValue = "half of the cores"
 	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long calls are still taken after not ready was said")
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long calls may then take to end")
 	f.StringVar(&o.telemetry, "telemetry", "on", "on, or \"off\" to record nothing of calls and serve no /metrics")

@@ -272,6 +272,7 @@ func TestTrailersWaitBehindUndeliveredData(t *testing.T) {
 	cl.windowUpdate(1, 100)
 	cl.body(1, 15)
 	cl.next("trailers", isTrailers(1))
+	waitFor(t, "the call to be over", func() bool { return len(g.policy.outcomes()) > 0 })
 	if o := g.policy.outcomes(); len(o) != 1 || o[0].Kind != Answered {
 		t.Errorf("outcomes %+v", o)
 	}

@@ -47,10 +47,8 @@ type Config struct {
 	UpstreamIdle      time.Duration // an upstream connection without calls
 	MaxUpstreamStream uint32        // stream id at which an upstream connection retires
 
-	// Loops is how many threads read the connections in plaintext, on Linux. Default: half of
-	// GOMAXPROCS; none with TLS, since between a client's goroutine and an upstream's loop
-	// there is a switch of threads for each call. With fewer than one, as elsewhere, each
-	// connection has a goroutine that reads it.
+	// Loops is how many threads read the connections, on Linux. Default: half of GOMAXPROCS.
+	// With fewer than one, as elsewhere, each connection has a goroutine that reads it.
 	Loops int
 }
 
@@ -128,9 +126,7 @@ func (c Config) withDefaults() Config {
 	set(&c.BackoffMax, d.BackoffMax)
 	set(&c.UpstreamIdle, d.UpstreamIdle)
 	set(&c.MaxUpstreamStream, d.MaxUpstreamStream)
-	if c.TLS == nil {
-		set(&c.Loops, d.Loops)
-	}
+	set(&c.Loops, d.Loops)
 	c.StreamWindow = max(c.StreamWindow, initialWindow)
 	c.ConnWindow = max(c.ConnWindow, initialWindow)
 	if c.Logger == nil {

@@ -107,8 +107,9 @@ func newConn(r *Relay, t transport, s side, name string) *conn {
 		peerFrame:   maxFrameLen,
 		recvWin:     int64(r.cfg.ConnWindow),
 	}
+	c.gathers = t.gathers()
 	c.rpool = &heldReadBufs
-	if c.gathers = t.gathers(); c.gathers {
+	if c.gathers || looped(t) != nil {
 		c.rpool = &readBufs
 	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
@@ -129,8 +130,8 @@ func (e *encBuffer) Write(p []byte) (int, error) {
 
 // readLoop reads until the connection ends. It owns w.
 func (c *conn) readLoop(w *worker) {
-	if t, ok := c.t.(*polled); ok {
-		t.serve(c, w)
+	if p := looped(c.t); p != nil {
+		p.serve(c, w)
 		return
 	}
 	for {
@@ -143,8 +144,7 @@ func (c *conn) readLoop(w *worker) {
 		err := c.t.read(c)
 		w.now = time.Now() // also for what ends with the connection
 		if err != nil {
-			c.fail(err)
-			c.release(w)
+			c.lost(w, err)
 			break
 		}
 		if err := c.received(w); err != nil {
@@ -420,6 +420,15 @@ func (c *conn) dropOut() {
 		c.out.release()
 		c.out = nil
 	}
+}
+
+// lost ends a connection that cannot be read any more.
+func (c *conn) lost(w *worker, err error) {
+	if c.t.backlog() {
+		c.flush(w) // TLS says to the peer what was wrong with it
+	}
+	c.fail(err)
+	c.release(w)
 }
 
 // ending returns why the connection has been closed on this side, nil if it has not: what still

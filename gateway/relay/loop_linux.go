@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loops are threads that read connections in plaintext. A loop waits in one system call for all
+// loops are threads that read connections. A loop waits in one system call for all
 // of its connections, handles whatever has arrived on any of them, and then writes once for
 // all. With a goroutine per connection, Go's scheduler switches between them and wakes
 // threads for them, and each flushes by itself: a fifth of the CPU of a call.
@@ -103,6 +103,10 @@ type loop struct {
 
 	mu    sync.Mutex
 	conns map[int32]*polled // by descriptor
+
+	// Of its goroutine: connections whose turn has ended early. No event tells of what has been
+	// read of them already.
+	early, resumed []*polled
 }
 
 func newLoop(r *Relay) (*loop, error) {
@@ -150,7 +154,11 @@ func (l *loop) run() {
 		if round%yieldEvery == 0 {
 			runtime.Gosched()
 		}
-		n, err := unix.EpollWait(l.epoll, events[:], -1)
+		wait := -1
+		if len(l.early) > 0 {
+			wait = 0
+		}
+		n, err := unix.EpollWait(l.epoll, events[:], wait)
 		if err != nil && err != unix.EINTR {
 			panic("relay: epoll: " + err.Error()) // its descriptor is not one any more: a bug
 		}
@@ -167,6 +175,16 @@ func (l *loop) run() {
 			}
 			w.now = time.Now()
 			if handled += p.event(w, e.Events); handled > bytesAtOnce {
+				w.flush()
+				handled = 0
+			}
+		}
+		l.resumed, l.early = l.early, l.resumed[:0]
+		for i, p := range l.resumed {
+			l.resumed[i] = nil
+			p.early = false
+			w.now = time.Now()
+			if handled += p.turn(w); handled > bytesAtOnce {
 				w.flush()
 				handled = 0
 			}
@@ -204,10 +222,12 @@ func (l *loop) remove(p *polled) {
 	l.mu.Unlock()
 }
 
-// polled is a plaintext connection that a loop reads. Its goroutine waits until it ends.
+// polled is a connection that a loop reads. Its goroutine waits until it ends.
 type polled struct {
 	loop  *loop
 	c     *conn
+	tls   *tlsTransport // nil in plaintext
+	early bool          // in the loop's list of those whose turn has ended early
 	ended chan error    // from the loop, which has let go: why
 	gone  chan struct{} // closed once nobody tells writable any more
 	// writable is told by the loop when the writer has asked.
@@ -227,7 +247,7 @@ type protocolFault struct{ error }
 // serve has the loop read the connection and returns once it has ended. It owns w.
 func (p *polled) serve(c *conn, w *worker) {
 	p.c = c
-	if err := p.start(); err != nil {
+	if err := p.start(w); err != nil {
 		p.loop.remove(p)
 		p.ended <- err
 	} else {
@@ -240,8 +260,7 @@ func (p *polled) serve(c *conn, w *worker) {
 	if errors.As(err, &fault) {
 		c.die(w, fault.error)
 	} else {
-		c.fail(err)
-		c.release(w)
+		c.lost(w, err)
 	}
 	w.flush()
 	if c.rbuf != nil {
@@ -252,7 +271,13 @@ func (p *polled) serve(c *conn, w *worker) {
 	p.mu.Unlock()
 }
 
-func (p *polled) start() error {
+func (p *polled) start(w *worker) error {
+	if p.tls != nil {
+		// What came with the end of the handshake was read then, and no event tells of it.
+		if _, err := p.tls.unseal(p.c, w); err != nil {
+			return err
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fd < 0 {
@@ -274,25 +299,46 @@ func (p *polled) event(w *worker, events uint32) int {
 			return 0
 		}
 	}
-	before := p.c.rend - p.c.rpos
-	err := p.c.readFrom(p.fd)
-	if err == syscall.EAGAIN {
-		return 0
+	if p.early {
+		return 0 // it goes on after those that have not yet had a turn
 	}
-	n := 0
-	if err == nil {
-		n = p.c.rend - p.c.rpos - before
-		if err = p.c.ending(); err == nil {
-			if err = p.c.received(w); err == nil {
-				p.c.restBuf()
-				return n
-			}
-			err = protocolFault{err}
-		}
+	return p.turn(w)
+}
+
+// turn reads what is there and handles it.
+func (p *polled) turn(w *worker) int {
+	n, err := p.receive(w)
+	switch {
+	case err == syscall.EAGAIN:
+	case err != nil:
+		p.loop.remove(p)
+		p.ended <- err
+	case p.tls != nil && p.tls.waits():
+		p.early = true
+		p.loop.early = append(p.loop.early, p)
 	}
-	p.loop.remove(p)
-	p.ended <- err
 	return n
+}
+
+// receive reads once and handles what came; the error is EAGAIN if there was nothing.
+func (p *polled) receive(w *worker) (int, error) {
+	if p.tls != nil {
+		return p.tls.receive(p, w)
+	}
+	c := p.c
+	before := c.rend - c.rpos
+	if err := c.readFrom(p.fd); err != nil {
+		return 0, err
+	}
+	n := c.rend - c.rpos - before
+	if err := c.ending(); err != nil {
+		return n, err
+	}
+	if err := c.received(w); err != nil {
+		return n, protocolFault{err}
+	}
+	c.restBuf()
+	return n, nil
 }
 
 // lingerPause is how often a connection that no loop reads any more is looked at.

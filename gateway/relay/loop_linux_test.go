@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -25,21 +26,41 @@ func descriptors(t *testing.T) int {
 // Loops give every descriptor back: of connections that end, of those that are never served,
 // and their own.
 func TestLoopsGiveDescriptorsBack(t *testing.T) {
+	t.Run("plaintext", func(t *testing.T) { testDescriptorsComeBack(t, nil, nil) })
+	server, client := testTLS(t)
+	t.Run("TLS", func(t *testing.T) { testDescriptorsComeBack(t, server, client) })
+}
+
+func testDescriptorsComeBack(t *testing.T, server, client *tls.Config) {
 	before := descriptors(t)
-	r := New(Config{Loops: 2}, &recorder{over: make(map[*Call]int)})
+	r := New(Config{Loops: 2, TLS: server}, &recorder{over: make(map[*Call]int)})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(ln) }()
-	for range 20 {
-		c := dialRaw(t, ln.Addr().String())
-		c.sync()
-		c.close()
+	dial := func() *rawPeer {
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if client != nil {
+			nc = tls.Client(nc, client)
+		}
+		c := newRawPeer(t, nc)
+		c.begin()
+		return c
 	}
-	idle := dialRaw(t, ln.Addr().String())
-	idle.sync()
+	for range 20 {
+		dial().close()
+	}
+	idle := dial()
+	for _, c := range r.snapshot() {
+		if looped(c.t) == nil {
+			t.Errorf("no loop reads a connection of type %T", c.t)
+		}
+	}
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

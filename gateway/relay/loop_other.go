@@ -13,7 +13,8 @@ func (*loops) stop()                                     {}
 // polled is never made.
 type polled struct {
 	fdTransport
-	fd int
+	fd  int
+	tls *tlsTransport
 }
 
 func (*polled) serve(*conn, *worker) {}

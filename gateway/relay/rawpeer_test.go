@@ -450,11 +450,17 @@ func dialRawWith(t testing.TB, addr string, setup func(*rawPeer), settings ...ht
 	if setup != nil {
 		setup(p)
 	}
+	p.begin(settings...)
+	return p
+}
+
+// begin completes the exchange of SETTINGS.
+func (p *rawPeer) begin(settings ...http2.Setting) {
+	p.t.Helper()
 	p.raw([]byte(http2.ClientPreface))
 	p.settings(settings...)
 	p.start()
 	p.next("SETTINGS acknowledgement", func(f frame) bool { return f.typ == http2.FrameSettings && f.ack })
-	return p
 }
 
 // dialRawQuiet connects a client that sends nothing by itself.
@@ -507,6 +513,12 @@ type rawServer struct {
 // then does what setup says; setup runs before the reader starts and may be nil.
 func listenRaw(t testing.TB, setup func(*rawPeer), settings ...http2.Setting) *rawServer {
 	t.Helper()
+	return listenRawOver(t, func(nc net.Conn) net.Conn { return nc }, setup, settings...)
+}
+
+// listenRawOver is listenRaw with something between HTTP/2 and TCP.
+func listenRawOver(t testing.TB, over func(net.Conn) net.Conn, setup func(*rawPeer), settings ...http2.Setting) *rawServer {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -522,7 +534,7 @@ func listenRaw(t testing.TB, setup func(*rawPeer), settings ...http2.Setting) *r
 			if err != nil {
 				return
 			}
-			p := newRawPeer(t, nc)
+			p := newRawPeer(t, over(nc))
 			if setup != nil {
 				setup(p)
 			}

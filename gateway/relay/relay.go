@@ -211,11 +211,8 @@ func (r *Relay) accept(nc net.Conn, handshakes chan struct{}) {
 }
 
 func (r *Relay) handshake(nc net.Conn) (transport, error) {
-	q, err := newCipherQueue(nc)
-	if err != nil {
-		return nil, err
-	}
-	tc := tls.Server(q, r.cfg.TLS)
+	w := &wire{Conn: nc}
+	tc := tls.Server(w, r.cfg.TLS)
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {
@@ -227,10 +224,10 @@ func (r *Relay) handshake(nc net.Conn) (transport, error) {
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	return newTLSTransport(tc, q), nil
+	return r.newTLSTransport(tc, w)
 }
 
-// plain returns the transport of a connection in plaintext, which it takes over.
+// plain returns the transport of a connection's bytes as they are, and takes it over.
 func (r *Relay) plain(nc net.Conn) (transport, error) {
 	t, err := r.loops.adopt(nc, r)
 	if t != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // readers has the whole suite run as it does without loops.
-var readers = flag.Bool("readers", false, "give every connection a goroutine that reads it, as with TLS and elsewhere than on Linux")
+var readers = flag.Bool("readers", false, "give every connection a goroutine that reads it, as elsewhere than on Linux")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

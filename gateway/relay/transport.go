@@ -1,10 +1,7 @@
 package relay
 
 import (
-	"crypto/tls"
-	"errors"
 	"net"
-	"sync"
 	"syscall"
 )
 
@@ -28,7 +25,7 @@ type transport interface {
 	close()
 }
 
-// fdTransport is a plaintext connection with a file descriptor.
+// fdTransport is a connection with a file descriptor; its bytes are moved as they are.
 type fdTransport struct {
 	nc  net.Conn
 	raw syscall.RawConn
@@ -175,167 +172,3 @@ func (t *pipeTransport) backlog() bool { return false }
 func (t *pipeTransport) gathers() bool { return false }
 func (t *pipeTransport) closeWrite()   {}
 func (t *pipeTransport) close()        { _ = t.nc.Close() }
-
-// tlsPiece is how much plaintext is encrypted before the socket is asked again.
-const tlsPiece = 64 << 10
-
-// maxCipherBacklog bounds the encrypted bytes that wait for the socket: a few
-// pieces, or what a peer provokes that asks for key updates and reads nothing.
-const maxCipherBacklog = 1 << 20
-
-var errCipherBacklog = errors.New("relay: peer provokes TLS messages and does not read them")
-
-// tlsTransport encrypts when the connection is flushed. tls.Conn writes into a
-// queue (cipherQueue) that never blocks, because tls.Conn.Read may write too.
-type tlsTransport struct {
-	tc *tls.Conn
-	q  *cipherQueue
-}
-
-// cipherQueue is the net.Conn beneath a tls.Conn. Until its handshake is over it
-// passes writes through; then it queues them.
-type cipherQueue struct {
-	*fdOrPipe
-	mu      sync.Mutex
-	queuing bool
-	buf     []byte
-	err     error
-}
-
-// fdOrPipe names the embedded connection so that Write can be replaced.
-type fdOrPipe struct {
-	net.Conn
-	t transport
-}
-
-func newCipherQueue(nc net.Conn) (*cipherQueue, error) {
-	t, err := newTransport(nc)
-	if err != nil {
-		return nil, err
-	}
-	return &cipherQueue{fdOrPipe: &fdOrPipe{Conn: nc, t: t}}, nil
-}
-
-// Write implements net.Conn for tls.Conn.
-func (q *cipherQueue) Write(p []byte) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.queuing {
-		return q.Conn.Write(p)
-	}
-	if q.err != nil {
-		return 0, q.err
-	}
-	if len(q.buf)+len(p) > maxCipherBacklog {
-		q.err = errCipherBacklog
-		return 0, q.err
-	}
-	q.buf = append(q.buf, p...)
-	return len(p), nil
-}
-
-// take returns the queued bytes; done gives the buffer back for reuse.
-func (q *cipherQueue) take() []byte {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	b := q.buf
-	q.buf = nil
-	return b
-}
-
-// putBack puts the unwritten rest in front of what came since.
-func (q *cipherQueue) putBack(rest []byte) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.buf) == 0 {
-		q.buf = rest
-		return
-	}
-	q.buf = append(rest[:len(rest):len(rest)], q.buf...)
-}
-
-func newTLSTransport(tc *tls.Conn, q *cipherQueue) *tlsTransport {
-	q.mu.Lock()
-	q.queuing = true
-	q.mu.Unlock()
-	return &tlsTransport{tc: tc, q: q}
-}
-
-func (t *tlsTransport) read(c *conn) error {
-	n, err := t.tc.Read(c.readSpace())
-	if n > 0 {
-		c.readGot(n)
-		return nil
-	}
-	c.readNothing()
-	return err
-}
-
-// pump writes queued ciphertext without blocking; it reports whether all went.
-func (t *tlsTransport) pump() (bool, error) {
-	b := t.q.take()
-	if len(b) == 0 {
-		return true, nil
-	}
-	n, _, err := t.q.t.tryWrite([][]byte{b})
-	if n < len(b) {
-		t.q.putBack(b[n:])
-		return false, err
-	}
-	return true, err
-}
-
-func (t *tlsTransport) tryWrite(pieces [][]byte) (int, bool, error) {
-	done, err := t.pump()
-	n := 0
-	for _, b := range pieces {
-		for len(b) > 0 && done && err == nil {
-			piece := b[:min(len(b), tlsPiece)]
-			if _, err = t.tc.Write(piece); err != nil {
-				return n, false, err
-			}
-			n += len(piece)
-			b = b[len(piece):]
-			done, err = t.pump()
-		}
-	}
-	return n, !done, err
-}
-
-func (t *tlsTransport) write(pieces [][]byte) error {
-	if err := t.drain(); err != nil {
-		return err
-	}
-	for _, p := range pieces {
-		for len(p) > 0 {
-			piece := p[:min(len(p), tlsPiece)]
-			if _, err := t.tc.Write(piece); err != nil {
-				return err
-			}
-			if err := t.drain(); err != nil {
-				return err
-			}
-			p = p[len(piece):]
-		}
-	}
-	return nil
-}
-
-// drain writes the queued ciphertext, waiting for the socket.
-func (t *tlsTransport) drain() error {
-	if b := t.q.take(); len(b) > 0 {
-		return t.q.t.write([][]byte{b})
-	}
-	return nil
-}
-
-func (t *tlsTransport) backlog() bool {
-	t.q.mu.Lock()
-	defer t.q.mu.Unlock()
-	return len(t.q.buf) > 0
-}
-
-func (t *tlsTransport) gathers() bool { return false }
-
-func (t *tlsTransport) closeWrite() { t.q.t.closeWrite() }
-func (t *tlsTransport) close()      { t.q.t.close() }

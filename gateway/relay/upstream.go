@@ -20,7 +20,8 @@ type UpstreamConfig struct {
 	// Addr is dialled, and names the upstream in logs and errors.
 	Addr string
 	// TLS, if set, encrypts. It is asked for every new connection, so that
-	// certificates can change; what it returns must offer "h2".
+	// certificates can change; what it returns must offer "h2" and, as HTTP/2 wants it, not
+	// renegotiate.
 	TLS func() (*tls.Config, error)
 	// Dial replaces the network; default: TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -344,17 +345,13 @@ func (u *Upstream) open() (transport, error) {
 	if u.cfg.TLS == nil {
 		return u.relay.plain(nc)
 	}
-	q, err := newCipherQueue(nc)
-	if err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
 	cfg, err := u.cfg.TLS()
 	if err != nil {
 		_ = nc.Close()
 		return nil, err
 	}
-	tc := tls.Client(q, cfg)
+	w := &wire{Conn: nc}
+	tc := tls.Client(w, cfg)
 	err = tc.HandshakeContext(ctx)
 	if err == nil && tc.ConnectionState().NegotiatedProtocol != "h2" {
 		err = fmt.Errorf("server negotiated %q, want h2", tc.ConnectionState().NegotiatedProtocol)
@@ -363,7 +360,7 @@ func (u *Upstream) open() (transport, error) {
 		_ = nc.Close()
 		return nil, err
 	}
-	return newTLSTransport(tc, q), nil
+	return u.relay.newTLSTransport(tc, w)
 }
 
 // connectFailed fails the calls that wait if nothing else is on its way, and
