@@ -50,6 +50,10 @@ func judgeBenchmarks(text string, margin float64) (found findings, err error) {
 		switch {
 		case growth <= margin:
 		case row[5] == "~":
+			if unit == "B/op" {
+				continue // pools give and take as it happens
+			}
+			found.open = append(found.open, topLevel(row[0]))
 			found.undecided = append(found.undecided, fmt.Sprintf("%s: %s %+.0f %%, or by chance (%s)", row[0], unit, 100*growth, row[6]))
 		default:
 			found.slower = append(found.slower, fmt.Sprintf("%s: %s %s (%s)", row[0], unit, row[5], row[6]))
@@ -59,6 +63,15 @@ func judgeBenchmarks(text string, margin float64) (found findings, err error) {
 		return found, errors.New("benchstat: no benchmark is in both revisions")
 	}
 	return found, nil
+}
+
+// topLevel returns the name of the benchmark that "Director/split-2" or "FrameHeader-2" is one of.
+func topLevel(name string) string {
+	name, _, sub := strings.Cut(name, "/")
+	if i := strings.LastIndexByte(name, '-'); !sub && i > 0 {
+		name = name[:i] // the number of processors
+	}
+	return "Benchmark" + name
 }
 
 // growth is by which share a figure grew.
@@ -77,20 +90,9 @@ func growth(before, after string) (float64, error) {
 	return now/old - 1, nil
 }
 
-// scenarioFindings are what is found of scenarios, with a line about each.
-type scenarioFindings struct {
-	findings
-	lines []string
-}
-
-func (f *scenarioFindings) print(w io.Writer) error {
-	_, err := fmt.Fprintln(w, strings.Join(f.lines, "\n"))
-	return err
-}
-
 // judgeScenarios reads the bench's report. A scenario is slower if even the lower bound of the CPU ratio lies above the
-// margin, not slower if the upper bound does not, and open otherwise.
-func judgeScenarios(report []byte, margin float64) (found scenarioFindings, open []string, err error) {
+// margin, not slower if the upper bound does not, and undecided otherwise. The lines are about all of them.
+func judgeScenarios(report []byte, margin float64) (found findings, lines []string, err error) {
 	var r struct {
 		Scenarios []struct {
 			Scenario string
@@ -117,18 +119,18 @@ func judgeScenarios(report []byte, margin float64) (found scenarioFindings, open
 			if noisy > 0 {
 				line += fmt.Sprintf("; others used the machine in %d of %d measurements", noisy, samples)
 			}
-			found.lines = append(found.lines, line)
+			lines = append(lines, line)
 			switch {
 			case p.Ratio.Low > 1+margin:
 				found.slower = append(found.slower, line)
 			case p.Ratio.High > 1+margin:
 				found.undecided = append(found.undecided, line)
-				open = append(open, s.Scenario)
+				found.open = append(found.open, s.Scenario)
 			}
 		}
 	}
-	if len(found.lines) == 0 {
+	if len(lines) == 0 {
 		return found, nil, errors.New("bench: no scenario has figures of both revisions")
 	}
-	return found, open, nil
+	return found, lines, nil
 }

@@ -35,6 +35,7 @@ func TestSlowerBenchmarksAreThoseBeyondChanceAndMargin(t *testing.T) {
 	want := findings{
 		slower:    []string{"WriteData/bytes=400: sec/op +25.00% (p=0.002 n=6)", "WriteData/bytes=400: allocs/op ? (p=0.002 n=6)"},
 		undecided: []string{"WriteData/bytes=4096: sec/op +25 %, or by chance (p=0.310 n=6)"},
+		open:      []string{"BenchmarkWriteData"},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("findings = %q, %v, want %q", got, err, want)
@@ -63,15 +64,15 @@ func TestScenariosAreJudgedByTheirBounds(t *testing.T) {
 		{"0.9", "1.04", 0, 0},
 		{"0.5", "0.9", 0, 0},
 	} {
-		got, open, err := judgeScenarios(report(test.low, test.high), 0.05)
-		if err != nil || len(got.slower) != test.slower || len(got.undecided) != test.undecided || len(open) != test.undecided {
-			t.Errorf("bounds %s to %s: %+v, open %q, %v, want %d slower and %d undecided", test.low, test.high, got, open, err, test.slower, test.undecided)
+		got, lines, err := judgeScenarios(report(test.low, test.high), 0.05)
+		if err != nil || len(got.slower) != test.slower || len(got.undecided) != test.undecided || len(got.open) != test.undecided {
+			t.Errorf("bounds %s to %s: %+v, %v, want %d slower and %d undecided", test.low, test.high, got, err, test.slower, test.undecided)
 		}
-		if len(open) > 0 && open[0] != "4KiB:4x8:tls" {
-			t.Errorf("open is %q, want what -scenarios takes", open)
+		if len(got.open) > 0 && got.open[0] != "4KiB:4x8:tls" {
+			t.Errorf("open is %q, want what -scenarios takes", got.open)
 		}
-		if want := "9 rounds; others used the machine in 3 of 18 measurements"; !strings.Contains(got.lines[0], want) {
-			t.Errorf("%q lacks %q", got.lines[0], want)
+		if want := "9 rounds; others used the machine in 3 of 18 measurements"; !strings.Contains(lines[0], want) {
+			t.Errorf("%q lacks %q", lines[0], want)
 		}
 	}
 	if _, _, err := judgeScenarios([]byte(`{"scenarios": []}`), 0.05); err == nil {
@@ -97,8 +98,19 @@ func TestEachConclusionHasAnExitCode(t *testing.T) {
 	}
 }
 
+func TestBenchmarksAreRunAgainByTheirTopLevelNames(t *testing.T) {
+	for name, want := range map[string]string{
+		"Director/split-2": "BenchmarkDirector", "FrameHeader-16": "BenchmarkFrameHeader", "FrameHeader": "BenchmarkFrameHeader",
+		"Plain-Old/x=1-2/y-2": "BenchmarkPlain-Old",
+	} {
+		if got := topLevel(name); got != want {
+			t.Errorf("topLevel(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
-	for _, arguments := range []string{"-count 2", "-rounds 3", "-margin 2", "-margin NaN", "-most-rounds 101", "-seconds 0", "main"} {
+	for _, arguments := range []string{"-count 2", "-rounds 3", "-margin 2", "-margin NaN", "-count 34", "-seconds 0", "main"} {
 		var stderr strings.Builder
 		if _, err := parse(strings.Fields(arguments), &stderr); err == nil || !strings.Contains(stderr.String(), "got") && !strings.Contains(stderr.String(), "unexpected") {
 			t.Errorf("parse(%s) = %v, printed %q", arguments, err, &stderr)

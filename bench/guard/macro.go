@@ -16,7 +16,7 @@ import (
 
 // compareMacro builds both gateways, has the bench measure them in turn and returns the
 // scenarios in which the working tree's takes more CPU time. What is not decided yet gets more
-// rounds, as far as those may be.
+// rounds, twice at most.
 func (o *options) compareMacro(ctx context.Context, root, base, scratch string, stdout, stderr io.Writer) (findings, error) {
 	builds := []struct{ name, root string }{{"base", base}, {"tree", root}}
 	m := macro{
@@ -40,19 +40,20 @@ func (o *options) compareMacro(ctx context.Context, root, base, scratch string, 
 		return findings{}, err
 	}
 	scenarios := o.scenarios
-	for rounds := o.rounds; ; rounds = min(rounds+o.rounds, o.mostRounds) {
+	for rounds := o.rounds; ; rounds += o.rounds {
 		text, err := m.measure(ctx, scenarios, rounds, stderr)
 		if err != nil {
 			return findings{}, err
 		}
-		found, open, err := judgeScenarios(text, o.margin)
+		found, lines, err := judgeScenarios(text, o.margin)
 		if err != nil {
 			return findings{}, err
 		}
-		if len(open) == 0 || rounds >= o.mostRounds {
-			return found.findings, found.print(stdout)
+		if len(found.open) == 0 || rounds == patience*o.rounds {
+			fmt.Fprintln(stdout, strings.Join(lines, "\n"))
+			return found, nil
 		}
-		scenarios = strings.Join(open, ",")
+		scenarios = strings.Join(found.open, ",")
 		fmt.Fprintf(stderr, "after %d rounds not decided: %s\n", rounds, scenarios)
 	}
 }

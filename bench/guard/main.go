@@ -52,18 +52,20 @@ func exitCode(err error) int {
 	return 1
 }
 
+// patience is how many times what is not decided is measured.
+const patience = 3
+
 // options are the command line.
 type options struct {
-	base       string
-	margin     float64
-	count      int
-	rounds     int
-	mostRounds int
-	seconds    float64
-	scenarios  string
-	routes     string
-	micro      bool
-	macro      bool
+	base      string
+	margin    float64
+	count     int
+	rounds    int
+	seconds   float64
+	scenarios string
+	routes    string
+	micro     bool
+	macro     bool
 
 	module string   // where bench/compare is built and run; empty: the root of the working tree
 	within []folder // which micro-benchmarks count
@@ -75,9 +77,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.base, "base", "HEAD", "`revision` to compare with")
 	flags.Float64Var(&o.margin, "margin", 0.05, "`share` by which something may be slower, 0 to 1")
-	flags.IntVar(&o.count, "count", 12, "`runs` of every micro-benchmark")
-	flags.IntVar(&o.rounds, "rounds", 9, "`rounds` of the whole gateway")
-	flags.IntVar(&o.mostRounds, "most-rounds", 27, "up to so many `rounds` of scenarios that fewer do not decide")
+	flags.IntVar(&o.count, "count", 12, "`runs` of every micro-benchmark; up to three times as many of what is not decided then")
+	flags.IntVar(&o.rounds, "rounds", 9, "`rounds` of the whole gateway; up to three times as many of what is not decided then")
 	flags.Float64Var(&o.seconds, "seconds", 1, "`seconds` of one measurement of the whole gateway")
 	flags.StringVar(&o.scenarios, "scenarios", "4KiB:4x8,4KiB:100x4,64KiB:4x8,1MiB:4x4,4KiB:4x8:tls", "a `list` as bench/compare takes it")
 	flags.StringVar(&o.routes, "routes", "", "`file` of routes for both gateways, as bench/compare takes it in -sluice-routes (default: all policies, as the working tree writes them)")
@@ -92,12 +93,10 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case !(o.margin >= 0 && o.margin <= 1):
 		err = fmt.Errorf("-margin: got %g, want 0 to 1", o.margin)
-	case o.count < 7 || o.count > 100:
-		err = fmt.Errorf("-count: got %d, want 7 to 100: with fewer, nothing can be told from chance", o.count)
-	case o.rounds < 6 || o.rounds > 100:
-		err = fmt.Errorf("-rounds: got %d, want 6 to 100: with fewer, the median has no bounds", o.rounds)
-	case o.mostRounds > 100:
-		err = fmt.Errorf("-most-rounds: got %d, want at most 100", o.mostRounds)
+	case o.count < 7 || o.count > 33:
+		err = fmt.Errorf("-count: got %d, want 7 to 33: with fewer, nothing can be told from chance", o.count)
+	case o.rounds < 6 || o.rounds > 33:
+		err = fmt.Errorf("-rounds: got %d, want 6 to 33: with fewer, the median has no bounds", o.rounds)
 	case !(o.seconds >= 0.1 && o.seconds <= 60):
 		err = fmt.Errorf("-seconds: got %g, want 0.1 to 60", o.seconds)
 	}
@@ -151,8 +150,9 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	return all.conclude(o.base, stdout)
 }
 
-// findings are lines about what is slower, and about what may be or may not.
-type findings struct{ slower, undecided []string }
+// findings are lines about what is slower, and about what may be or may not; open are the names of the latter, as those who
+// measure take them.
+type findings struct{ slower, undecided, open []string }
 
 func (f *findings) add(more findings) {
 	f.slower = append(f.slower, more.slower...)

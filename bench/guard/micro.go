@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sluice/bench/process"
@@ -28,45 +29,76 @@ var dataPath = []folder{
 // a hundred comparisons in a run: at the usual 0.05, some of them are off by chance every time.
 const alpha = "0.001"
 
-// compareMicro runs both revisions' benchmarks in turn and returns what benchstat finds slower.
+// micro runs the benchmarks of two trees. Their results are in files named after the trees in its folder.
+type micro struct {
+	scratch string
+	trees   []tree
+}
+
+type tree struct{ name, root string }
+
+// binary is where the benchmarks of a package are.
+func (m micro) binary(t tree, f folder) string {
+	return filepath.Join(m.scratch, t.name+"-"+strings.ReplaceAll(f.path, "/", "-"))
+}
+
+// compareMicro runs both revisions' benchmarks in turn and returns what benchstat finds slower. What is not decided yet gets more
+// runs, twice at most.
 func (o *options) compareMicro(ctx context.Context, root, base, scratch string, stdout, stderr io.Writer) (findings, error) {
-	trees := []struct{ name, root, results string }{
-		{"base", base, filepath.Join(scratch, "base.txt")},
-		{"tree", root, filepath.Join(scratch, "tree.txt")},
-	}
+	m := micro{scratch, []tree{{"base", base}, {"tree", root}}}
 	for _, f := range o.within {
-		for _, t := range trees {
-			binary := filepath.Join(scratch, t.name+"-"+strings.ReplaceAll(f.path, "/", "-"))
-			if err := process.Go(ctx, t.root, nil, "test", "-c", "-o", binary, "./"+f.path); err != nil {
+		for _, t := range m.trees {
+			if err := process.Go(ctx, t.root, nil, "test", "-c", "-o", m.binary(t, f), "./"+f.path); err != nil {
 				return findings{}, fmt.Errorf("%s: %w", t.name, err)
 			}
 		}
 		fmt.Fprintf(stderr, "%s: %d runs of both\n", f.path, o.count)
-		for range o.count {
-			for _, t := range trees {
-				binary := filepath.Join(scratch, t.name+"-"+strings.ReplaceAll(f.path, "/", "-"))
-				text, err := output(ctx, filepath.Join(t.root, f.path), binary,
-					"-test.run", "^$", "-test.bench", f.pattern, "-test.benchmem", "-test.benchtime", "50ms")
-				if err != nil {
-					return findings{}, fmt.Errorf("%s, %s: %w", t.name, f.path, err)
-				}
-				if err := appendTo(t.results, text+"\n"); err != nil {
-					return findings{}, err
-				}
+		if err := m.run(ctx, f, o.count); err != nil {
+			return findings{}, err
+		}
+	}
+	benchstat := []string{filepath.Join(root, "bin", "benchstat"), "-alpha", alpha}
+	for turn := 1; ; turn++ {
+		figures, err := output(ctx, scratch, benchstat[0], slices.Concat(benchstat[1:], []string{"-format", "csv", "base=base.txt", "tree=tree.txt"})...)
+		if err != nil {
+			return findings{}, err
+		}
+		found, err := judgeBenchmarks(figures, o.margin)
+		if err != nil {
+			return findings{}, err
+		}
+		if len(found.open) == 0 || turn == patience {
+			table, err := output(ctx, scratch, benchstat[0], slices.Concat(benchstat[1:], []string{"base=base.txt", "tree=tree.txt"})...)
+			fmt.Fprintln(stdout, table)
+			return found, err
+		}
+		slices.Sort(found.open)
+		open := slices.Compact(found.open)
+		fmt.Fprintf(stderr, "after %d runs not decided: %s\n", turn*o.count, strings.Join(open, ", "))
+		for _, f := range o.within {
+			// Where there are none of them, nothing is run.
+			if err := m.run(ctx, folder{f.path, "^(" + strings.Join(open, "|") + ")$"}, o.count); err != nil {
+				return findings{}, err
 			}
 		}
 	}
-	benchstat := filepath.Join(root, "bin", "benchstat")
-	table, err := output(ctx, scratch, benchstat, "-alpha", alpha, "base=base.txt", "tree=tree.txt")
-	if err != nil {
-		return findings{}, err
+}
+
+// run runs the benchmarks of a package, both trees' in turn.
+func (m micro) run(ctx context.Context, f folder, count int) error {
+	for range count {
+		for _, t := range m.trees {
+			text, err := output(ctx, filepath.Join(t.root, f.path), m.binary(t, f),
+				"-test.run", "^$", "-test.bench", f.pattern, "-test.benchmem", "-test.benchtime", "50ms")
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", t.name, f.path, err)
+			}
+			if err := appendTo(filepath.Join(m.scratch, t.name+".txt"), text+"\n"); err != nil {
+				return err
+			}
+		}
 	}
-	fmt.Fprintln(stdout, table)
-	figures, err := output(ctx, scratch, benchstat, "-alpha", alpha, "-format", "csv", "base=base.txt", "tree=tree.txt")
-	if err != nil {
-		return findings{}, err
-	}
-	return judgeBenchmarks(figures, o.margin)
+	return nil
 }
 
 // appendTo adds text to a file.

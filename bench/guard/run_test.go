@@ -149,7 +149,7 @@ func repository(t *testing.T, before, after int) {
 func guard(t *testing.T, module, arguments string) (string, error) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	o, err := parse(strings.Fields("-base before -margin 1 -count 7 -rounds 6 -most-rounds 12 -seconds 0.1 -scenarios 1KiB:1x1 "+arguments), &stderr)
+	o, err := parse(strings.Fields("-base before -margin 1 -count 7 -rounds 6 -seconds 0.1 -scenarios 1KiB:1x1 "+arguments), &stderr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -179,7 +179,11 @@ func (o *benchOptions) run(ctx context.Context, stdout, stderr io.Writer) error 
 	}
 	failed := result.Calls() - result.OK
 	if result.Calls() == 0 || float64(failed) > o.failures*float64(result.Calls()) {
-		return &failure{text: fmt.Sprintf("%d of %d calls failed", failed, result.Calls())}
+		text := fmt.Sprintf("%d of %d calls failed", failed, result.Calls())
+		if result.Failures["NOT_FOUND"] > 0 && o.message == "" {
+			text += fmt.Sprintf("; they were for model %q, try --model if there is none", o.model)
+		}
+		return &failure{text: text}
 	}
 	return nil
 }

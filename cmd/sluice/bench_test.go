@@ -59,7 +59,7 @@ func TestBenchFailsWhenCallsDo(t *testing.T) {
 	arguments := []string{"bench", gateway.data, "--model", "nobody", "--requests", "20"}
 	var out bytes.Buffer
 	err := run(t.Context(), arguments, &out, &out)
-	if exitCode(err) != exitFailure || !strings.Contains(err.Error(), "20 of 20 calls failed") || !strings.Contains(out.String(), "20 NOT_FOUND") {
+	if exitCode(err) != exitFailure || !strings.Contains(err.Error(), `20 of 20 calls failed; they were for model "nobody", try --model`) || !strings.Contains(out.String(), "20 NOT_FOUND") {
 		t.Errorf("a model that is not there: %v\n%s", err, &out)
 	}
 	if err := run(t.Context(), append(arguments, "--allow-failures", "1"), &out, &out); err != nil {
