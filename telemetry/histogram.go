@@ -15,7 +15,7 @@ import (
 // concurrent use.
 //
 // Most of the histograms of a fleet have not changed from one scrape to the next: their lines are kept, compressed to some
-// 300 bytes for each format that somebody asks for.
+// 250 bytes for each format that somebody asks for.
 type histogram struct {
 	member
 	native  prometheus.Histogram // every value once more

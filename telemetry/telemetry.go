@@ -76,6 +76,9 @@ func (t *Telemetry) Series(model, version string) *Series {
 	if t == nil {
 		return nil
 	}
+	if version == "" && model == LocalModel { // somebody has called a model so: series with the same labels are one
+		return t.local
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := seriesKey{model, version}
