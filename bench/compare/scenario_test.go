@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,32 @@ func TestScenariosReadAsTheyAreWritten(t *testing.T) {
 	want := []scenario{{Size: 4096, Connections: 4, Streams: 32, TLS: true, Stream: true, Varied: true}, {Size: 4096, Connections: 4, Streams: 8}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("scenarios = %v, %v, want %v", got, err, want)
+	}
+}
+
+func TestEveryPeerComesAfterEveryOther(t *testing.T) {
+	peers := []string{"a", "b", "c", "d"}
+	order := rand.New(rand.NewPCG(1, 0))
+	after := make(map[string]int)
+	for range 200 {
+		var members []*member
+		for _, name := range peers {
+			members = append(members, &member{peer: known(name)})
+		}
+		last := "nobody"
+		for _, m := range shuffled(members, order) {
+			after[last+m.name()]++
+			last = m.name()
+		}
+	}
+	// 4 that may be first, and 3 that each may follow: with 200 rounds, 50 times.
+	if len(after) != 4+4*3 {
+		t.Errorf("who came after whom: %v, want every pair", after)
+	}
+	for pair, n := range after {
+		if n < 20 {
+			t.Errorf("%s came %d times, want about 50", pair, n)
+		}
 	}
 }
 
