@@ -279,6 +279,8 @@ func TestMetricsByOTLPSayWhatHappened(t *testing.T) {
 			t.Errorf("%s is described as %q, want %q", name, got, what)
 		}
 	}
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
 	if rc.resource["service.name"] != "sluice" || rc.resource["service.version"] != "test" {
 		t.Errorf("the resource is %v, want that of sluice, version test", rc.resource)
 	}
