@@ -175,3 +175,24 @@ func TestWithoutDescriptorsAGoroutineReads(t *testing.T) {
 		t.Errorf("got %T, %v; want a transport that a goroutine reads", got, err)
 	}
 }
+
+// A peer that asks for new keys and says nothing else is answered all the same.
+func TestLoopsAnswerNewKeysAtOnce(t *testing.T) {
+	server, client := testTLS(t)
+	r := New(Config{Loops: 1, TLS: server}, &recorder{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(ln) }()
+	defer func() { r.Close(); <-served }()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := shakeHands(t, nc, client, true)
+	newRawPeer(t, below).begin()
+	below.send(func(k *recordKeys) []byte { return k.sealUpdate(true, false) })
+	waitFor(t, "the answer", func() bool { return below.updated() == 1 })
+}

@@ -446,3 +446,48 @@ func TestTLSFloodsDelayNobodyElse(t *testing.T) {
 		}
 	}
 }
+
+// What the socket did not take goes before what tls.Conn has queued meanwhile.
+func TestTLSQueueKeepsItsOrder(t *testing.T) {
+	w := &wire{queuing: true}
+	for _, s := range []string{"one ", "two "} {
+		if _, err := w.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := w.take()
+	if _, err := w.Write([]byte("three")); err != nil {
+		t.Fatal(err)
+	}
+	w.putBack(b, 2)
+	if b = w.take(); string(b.b) != "e two three" || w.take() != nil {
+		t.Errorf("%q is queued, want what was not sent and then the rest", b.b)
+	}
+	if _, err := w.Write(make([]byte, maxCipherBacklog+1)); !errors.Is(err, errCipherBacklog) {
+		t.Errorf("queueing more than may wait: %v", err)
+	}
+}
+
+// A frame in more records than are taken at once, after which nothing comes: the loop has to go on by itself.
+func TestTLSTurnsGoOn(t *testing.T) {
+	server, client := testTLS(t)
+	up := listenRaw(t, answering)
+	g := newRig(t, Config{TLS: server}, up.addr, nil)
+	nc, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := shakeHands(t, nc, client, true)
+	c := newRawPeer(t, below)
+	c.begin()
+	for id := uint32(1); id < 20; id += 2 {
+		below.recordLen = nil
+		c.request(id, false)
+		c.sync()
+		below.recordLen = func() int { return 1 }
+		c.raw(append(appendFrameHeader(nil, 8*recordsAtOnce, http2.FrameData, http2.FlagDataEndStream, id), make([]byte, 8*recordsAtOnce)...))
+		if got := c.next("the answer", isTrailers(id)).field("grpc-status"); got != "0" {
+			t.Fatalf("status %s", got)
+		}
+	}
+}
