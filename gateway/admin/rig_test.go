@@ -78,7 +78,7 @@ func newRig(t *testing.T, options ...func(*admin.Config)) *rig {
 	r.url = "http://" + gw.AdminAddr().String()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	r.http = &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	r.http = &http.Client{Transport: transport, Timeout: time.Minute}
 	r.client = adminv1connect.NewAdminServiceClient(r.http, r.url)
 	r.breaker = adminv1connect.NewBreakerServiceClient(r.http, r.url)
 	r.fault = adminv1connect.NewFaultServiceClient(r.http, r.url)

@@ -42,7 +42,7 @@ const (
 	openKey     = "open/"
 	// forgottenKey has, by model and in JSON, when the latest incident was over that is no longer kept.
 	forgottenKey = "forgotten"
-	// maxIncidents is how many are kept; of those that are over, the oldest of the model that has the most of them goes
+	// maxIncidents is how many are kept that are over; of those, the oldest of the model that has the most of them goes
 	// first, so that one that is always in trouble does not take the past of others with it.
 	maxIncidents = 500
 	// maxTries is how often a change is tried when others change the same incident.
@@ -192,7 +192,6 @@ func (b *Book) begin(ctx context.Context, model string, alter func(*adminv1.Inci
 		_, undo := b.shelf.Swap(ctx, incidentKey+in.GetId(), value, nil)
 		return nil, errors.Join(err, undo)
 	}
-	_ = b.forget(ctx, in.GetDetected().AsTime()) // the next one tries again
 	return in, nil
 }
 
@@ -216,7 +215,7 @@ func (b *Book) forget(ctx context.Context, now time.Time) error {
 			over[in.GetModel()] = append(over[in.GetModel()], in)
 		}
 	}
-	for n := len(all); n > maxIncidents && len(over) > 0; n-- {
+	for range max(0, countOver(all)-maxIncidents) {
 		in := excess(over)
 		// That it is missing is known before it is.
 		if err := b.noteForgotten(ctx, in, now); err != nil {
@@ -286,19 +285,28 @@ func decodeForgotten(value []byte) map[string]time.Time {
 	return until
 }
 
-// open returns the incidents that are not over.
-func (b *Book) open(ctx context.Context) ([]*adminv1.Incident, error) {
+// open returns the incidents that are not over, and how many are.
+func (b *Book) open(ctx context.Context) (open []*adminv1.Incident, over int, err error) {
 	values, err := b.shelf.All(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var open []*adminv1.Incident
-	for _, in := range decodeAll(values) {
+	all := decodeAll(values)
+	for _, in := range all {
 		if in.GetRecovered() == nil {
 			open = append(open, in)
 		}
 	}
-	return open, nil
+	return open, countOver(all), nil
+}
+
+func countOver(all []*adminv1.Incident) (n int) {
+	for _, in := range all {
+		if in.GetRecovered() != nil {
+			n++
+		}
+	}
+	return n
 }
 
 var errNotCalm = errors.New("a gateway still sees trouble")

@@ -53,8 +53,8 @@ func budget(cfg Config, model string) *float64 {
 // looked at in steps of that length, and calls that failed for another reason may lie in the first of them.
 const burnBlur = 30 * time.Second
 
-// begin takes a trouble that has an onset.
-func (m *model) begin(tr Trouble) {
+// begin takes a trouble that has an onset, and reports whether it is news.
+func (m *model) begin(tr Trouble) (news bool) {
 	switch {
 	case m.routine() && !tr.Brief && !tr.Onset.Before(m.detected):
 		// Somebody had rolled back while all was well; that has neither detected nor mended what came after.
@@ -64,7 +64,7 @@ func (m *model) begin(tr Trouble) {
 		m.onset = tr.Onset
 	}
 	if m.troubles[tr.Name] {
-		return
+		return false
 	}
 	if tr.Trigger == BurnRate && tr.Onset.After(m.help.from) {
 		m.help.withdraw() // that was no help against this
@@ -77,6 +77,16 @@ func (m *model) begin(tr Trouble) {
 	m.note(&adminv1.IncidentEvent{
 		Time: stamp(tr.At), Kind: tr.Trigger, Text: tr.Text, Actor: tr.Actor, Revision: tr.Revision, RequestId: tr.RequestID,
 	})
+	return true
+}
+
+// seek asks whether callers are helped, as of a time.
+func (m *model) seek(name string, cfg Config, at time.Time) {
+	if how, is := cfg.Helped(name); is == Helpless {
+		m.worsen(how, at)
+	} else if is == Helped {
+		m.mitigate(how, at)
+	}
 }
 
 // routine reports whether nothing is known to have gone wrong before somebody rolled back.
@@ -107,11 +117,7 @@ func (m *model) look(name string, cfg Config, now time.Time) {
 			m.end(trouble, how, at)
 		}
 	}
-	if how, is := cfg.Helped(name); is == Helpless {
-		m.worsen(how, now)
-	} else if is == Helped {
-		m.mitigate(how, now)
-	}
+	m.seek(name, cfg, now)
 	m.effect.observe(cfg.Effect(name), now)
 	if text := m.help.look(m.effect.sum, now); text != "" {
 		m.note(&adminv1.IncidentEvent{Time: stamp(now), Kind: m.trigger, Text: text})

@@ -259,7 +259,9 @@ func (t *Tracker) begin(tr Trouble) {
 		t.open.Store(int64(len(t.models)))
 		t.recall(tr.Model, m)
 	}
-	m.begin(tr)
+	if m.begin(tr) {
+		m.seek(tr.Model, t.cfg, tr.At) // so that what is written first says so, too
+	}
 }
 
 // recall takes what happened to a model since its onset, before it was known to be in trouble.
@@ -312,11 +314,14 @@ func (t *Tracker) write(ctx context.Context, tick bool) {
 	}
 }
 
-// sweep closes incidents that nobody keeps open any more, such as those of a gateway that has ended.
+// sweep closes incidents that nobody keeps open any more, such as those of a gateway that has ended, and forgets the oldest.
 func (t *Tracker) sweep(ctx context.Context) {
-	open, err := t.book.open(ctx)
+	open, over, err := t.book.open(ctx)
 	if err != nil {
 		return // it is tried again
+	}
+	if over > maxIncidents {
+		_ = t.book.forget(ctx, time.Now()) // the next one tries again
 	}
 	for _, in := range open {
 		if t.models[in.GetModel()] == nil {

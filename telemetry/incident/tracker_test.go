@@ -465,7 +465,7 @@ func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
 	book := NewBook(shelf)
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	hour := func(i int) time.Time { return begin.Add(time.Duration(i) * time.Hour) }
-	for i := range maxIncidents + 3 {
+	for i := range maxIncidents + 4 { // one of them stays open
 		model := "noisy"
 		if i < 200 { // the oldest ones
 			model = fmt.Sprint("m", i)
@@ -480,16 +480,28 @@ func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
 			t.Fatal(in, opened, err)
 		}
 	}
-	kept := all(t, shelf)
+	for i := range maxIncidents { // trouble of everybody at once takes nobody's past
+		open := func(in *adminv1.Incident) { in.Onset, in.Detected = stamp(hour(-i)), stamp(hour(-i)) }
+		if _, _, err := book.update(t.Context(), fmt.Sprint("open", i), "", open); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, over, err := book.open(t.Context()); err != nil || over != maxIncidents+3 {
+		t.Fatalf("%d incidents are over, %v", over, err)
+	}
+	if err := book.forget(t.Context(), hour(maxIncidents+4)); err != nil {
+		t.Fatal(err)
+	}
+	kept := slices.DeleteFunc(all(t, shelf), func(in *adminv1.Incident) bool { return strings.HasPrefix(in.GetModel(), "open") })
 	var first *adminv1.Incident
 	for _, in := range kept {
 		if in.GetModel() == "noisy" {
 			first = in
 		}
 	}
-	if n := len(kept); n != maxIncidents || kept[n-1].GetModel() != "m0" || kept[n-2].GetModel() != "m1" || !first.GetDetected().AsTime().Equal(hour(203)) {
+	if n := len(kept); n != maxIncidents+1 || kept[n-1].GetModel() != "m0" || kept[n-2].GetModel() != "m1" || !first.GetDetected().AsTime().Equal(hour(203)) {
 		t.Errorf("kept %d, the oldest of %q and %q, of the noisy one since %v; want %d, and the noisy one's oldest three forgotten",
-			n, kept[n-1].GetModel(), kept[n-2].GetModel(), first.GetDetected().AsTime(), maxIncidents)
+			n, kept[n-1].GetModel(), kept[n-2].GetModel(), first.GetDetected().AsTime(), maxIncidents+1)
 	}
 	want := map[string]time.Time{"noisy": hour(202).Add(time.Minute)}
 	if got, err := book.Forgotten(t.Context()); err != nil || !maps.Equal(got, want) {
@@ -503,6 +515,46 @@ func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
 	if got, _ := book.Forgotten(t.Context()); !maps.Equal(got, map[string]time.Time{"m9": hour(40 * 24)}) {
 		t.Errorf("a month later, forgotten are %v", got)
 	}
+}
+
+// TestSweepForgets what there is no room for, whoever has closed it.
+func TestSweepForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		for i := range maxIncidents + 2 {
+			in := &adminv1.Incident{Id: fmt.Sprint(i), Model: "fraud", Detected: stamp(time.Now()), Recovered: stamp(time.Now())}
+			if _, err := shelf.Swap(t.Context(), incidentKey+in.GetId(), nil, mustMarshal(t, in)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		startGateway(t, "a", shelf)
+		time.Sleep(sweepEvery + time.Second)
+		synctest.Wait()
+		if n := len(all(t, shelf)); n != maxIncidents {
+			t.Errorf("%d are kept, want %d", n, maxIncidents)
+		}
+	})
+}
+
+// TestHelpIsThereFromTheFirstWord: nobody reads of an incident whose callers are helped that they are not.
+func TestHelpIsThereFromTheFirstWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		g.sees.Store(&sight{help: Helped})
+		tr := breakerOpens("v8")
+		g.Begin(tr)
+		synctest.Wait()
+		if in := all(t, shelf); len(in) != 1 || !in[0].GetMitigated().AsTime().Equal(tr.At) {
+			t.Errorf("%v, want one that is mitigated at once", in)
+		}
+		g.sees.Store(&sight{help: Helpless})
+		g.Begin(breakerOpens("v7"))
+		synctest.Wait()
+		if in := all(t, shelf); in[0].GetMitigated() != nil {
+			t.Errorf("%v, want nobody helped as soon as nobody is", in)
+		}
+	})
 }
 
 func TestFindTakesAUniqueBeginning(t *testing.T) {
