@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// probeTimeout bounds what a change waits for endpoints that do not answer.
-	probeTimeout = 800 * time.Millisecond
+	// defaultProbeTimeout is little, since who makes a change waits for it.
+	defaultProbeTimeout = 800 * time.Millisecond
 	// maxProbes bounds how many endpoints one request connects to, and
 	// probesAtOnce how many at the same time.
 	maxProbes    = 256
@@ -147,10 +147,10 @@ var errNotProbed = errors.New("not looked at: others took too long")
 
 // probe asks the endpoints of versions, many at once, and returns what came of it
 // by version, in the order of the endpoints' names. It takes no longer than
-// probeTimeout. If one is enough, a version's first success ends the rest of its
+// [Config.ProbeTimeout]. If one is enough, a version's first success ends the rest of its
 // probes.
 func (s *Service) probe(ctx context.Context, versions []*routing.Version, oneIsEnough bool) [][]probed {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProbeTimeout)
 	defer cancel()
 	results := make([][]probed, len(versions))
 	slots := make(chan struct{}, probesAtOnce)

@@ -37,10 +37,8 @@ func (l *longHistory) History(_ context.Context, q routing.HistoryQuery) ([]*rou
 // the next one begins.
 func TestHistoryComesInPiecesThatFit(t *testing.T) {
 	big := storetest.Route("big", "v1")
-	for i := range 900 {
-		big.Versions[0].Endpoints = append(big.Versions[0].Endpoints, fmt.Sprintf("%s.%s.example.org:%d", strings.Repeat("a", 63), strings.Repeat("b", 60), i+1))
-	}
-	const changes = 200 // of some 0.25 MB
+	big.Versions[0].Endpoints = []string{strings.Repeat("a", 500<<10)} // few and long: it is the length that counts here
+	const changes = 40                                                 // of 1 MB each
 	r := newRig(t, func(c *admin.Config) { c.Watcher = &longHistory{c.Watcher, changes, big} })
 	var seen []uint64
 	before, pages := uint64(0), 0

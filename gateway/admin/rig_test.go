@@ -63,7 +63,7 @@ func newRig(t *testing.T, options ...func(*admin.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := admin.Config{Watcher: r.watcher, Router: router, Gateway: gw, Version: "test", Logger: log}
+	cfg := admin.Config{Watcher: r.watcher, Router: router, Gateway: gw, Version: "test", Logger: log, ProbeTimeout: time.Minute} // a busy machine may take seconds
 	for _, o := range options {
 		o(&cfg)
 	}

@@ -64,6 +64,8 @@ type Config struct {
 	Labels *labels.Monitor
 	// Prober defaults to one that asks the endpoint's grpc.health.v1.
 	Prober Prober
+	// ProbeTimeout bounds what a request waits for endpoints that do not answer; default 800 ms.
+	ProbeTimeout time.Duration
 	// Tokens, unless nil, are required of every caller.
 	Tokens *TokenFile
 	// Failures returns the calls that failed last, for the page at /debug/; nil for none.
@@ -102,6 +104,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Prober == nil {
 		cfg.Prober = healthProber{}
+	}
+	if cfg.ProbeTimeout == 0 {
+		cfg.ProbeTimeout = defaultProbeTimeout
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
