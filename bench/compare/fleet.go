@@ -10,6 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"sluice/bench/counters"
@@ -18,17 +21,31 @@ import (
 	"sluice/loopback"
 )
 
-// startPatience is how long a process may take until it answers a call.
-const startPatience = 10 * time.Second
+// startPatience is how long a process may take until it answers a call, on a machine that does other
+// work, too. Nobody waits that long for one that has ended.
+const startPatience = 30 * time.Second
+
+// startAttempts is how often a peer is started if somebody else has taken its address first.
+const startAttempts = 3
+
+// yard is what fleets are started from, as often as somebody wants one.
+type yard struct {
+	folder string
+	cert   *peer.TLS
+	trust  *tls.Config // for who connects with TLS
+	peers  []peer.Peer
+	secure []bool // whether peers take plaintext, TLS or, with both values, each
+	// workers is what [peer.Site] has.
+	workers int
+	starts  int // fleets so far; each has a folder of its own
+}
 
 // fleet is the backend and the peers in front of it, all running.
 type fleet struct {
-	folder    string
-	cert      *peer.TLS
-	trust     *tls.Config // for who connects with TLS
+	*yard
+	number    int // from 1
 	backend   *process.Process
 	addresses counters.Addresses
-	workers   int // as [peer.Site] has them
 	members   []*member
 }
 
@@ -44,33 +61,43 @@ type member struct {
 // name returns the peer's name.
 func (m *member) name() string { return m.peer.Name() }
 
-// of returns the members that speak TLS, or those that do not.
-func (f *fleet) of(secure bool) (out []*member) {
-	for _, m := range f.members {
-		if (m.trust != nil) == secure {
-			out = append(out, m)
-		}
-	}
-	return out
+// member returns the peer of a name that speaks TLS, or the one that does not. There must be one.
+func (f *fleet) member(name string, secure bool) *member {
+	i := slices.IndexFunc(f.members, func(m *member) bool { return m.name() == name && (m.trust != nil) == secure })
+	return f.members[i]
 }
 
-// startFleet builds and starts the backend, then each peer, once for plaintext and once
-// for TLS if both are asked for. On an error everything already started is stopped.
-func startFleet(ctx context.Context, root, folder string, peers []peer.Peer, secure []bool, workers int) (_ *fleet, err error) {
-	f := &fleet{folder: folder, workers: workers}
+// prepare builds the backend and makes the certificate that fleets have in common.
+func prepare(ctx context.Context, root, folder string, peers []peer.Peer, secure []bool, workers int) (*yard, error) {
+	y := &yard{folder: folder, peers: peers, secure: secure, workers: workers}
+	var err error
+	if y.cert, y.trust, err = makeCertificate(folder); err != nil {
+		return nil, err
+	}
+	if err := process.Build(ctx, root, nil, "-o", y.backendBinary(), "./bench/backend"); err != nil {
+		return nil, fmt.Errorf("build backend: %w", err)
+	}
+	return y, nil
+}
+
+// backendBinary is where prepare builds the backend.
+func (y *yard) backendBinary() string { return filepath.Join(y.folder, "backend") }
+
+// start starts a backend, then each peer, once for plaintext and once for TLS if both are asked
+// for. On an error everything already started is stopped.
+func (y *yard) start(ctx context.Context) (_ *fleet, err error) {
+	y.starts++
+	f := &fleet{yard: y, number: y.starts}
 	defer func() {
 		if err != nil {
 			f.stop()
 		}
 	}()
-	if f.cert, f.trust, err = makeCertificate(folder); err != nil {
+	if err := f.startBackend(); err != nil {
 		return nil, err
 	}
-	if err := f.startBackend(ctx, root); err != nil {
-		return nil, err
-	}
-	for _, s := range secure {
-		for _, p := range peers {
+	for _, s := range y.secure {
+		for _, p := range y.peers {
 			if err := f.add(ctx, p, s); err != nil {
 				return nil, err
 			}
@@ -79,18 +106,24 @@ func startFleet(ctx context.Context, root, folder string, peers []peer.Peer, sec
 	return f, nil
 }
 
-// startBackend builds the backend, starts it and reads its addresses.
-func (f *fleet) startBackend(ctx context.Context, root string) error {
-	binary := filepath.Join(f.folder, "backend")
-	if err := process.Build(ctx, root, nil, "-o", binary, "./bench/backend"); err != nil {
-		return fmt.Errorf("build backend: %w", err)
+// place is where a process of this fleet has its files. An earlier fleet's are in another: what a gateway left
+// there must not be what the next one starts from.
+func (f *fleet) place(name string) string {
+	return filepath.Join(f.folder, fmt.Sprintf("start-%d", f.number), name)
+}
+
+// startBackend starts the backend and reads its addresses.
+func (f *fleet) startBackend() error {
+	folder := f.place("backend")
+	if err := writeFiles(folder, nil); err != nil {
+		return fmt.Errorf("start backend: %w", err)
 	}
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("start backend: %w", err)
 	}
 	defer reader.Close()
-	f.backend, err = process.Start(process.Command{Path: binary, Args: []string{"-cert", f.cert.Cert, "-key", f.cert.Key}}, binary+".log", writer)
+	f.backend, err = process.Start(process.Command{Path: f.backendBinary(), Args: []string{"-cert", f.cert.Cert, "-key", f.cert.Key}}, filepath.Join(folder, "log"), writer)
 	// The backend has its own end; ours would keep the pipe open after it.
 	if err := errors.Join(err, writer.Close()); err != nil {
 		return err
@@ -108,9 +141,20 @@ func (f *fleet) startBackend(ctx context.Context, root string) error {
 	return nil
 }
 
-// add starts one peer and waits until a call through it is answered correctly.
+// add starts one peer and waits until a call through it is answered correctly. Between the moment its
+// address is found free and the moment it listens somebody else may take it: then it gets another one.
 func (f *fleet) add(ctx context.Context, p peer.Peer, secure bool) error {
-	site := peer.Site{Folder: filepath.Join(f.folder, "peers", p.Name()), Backend: f.addresses.Data, Copies: f.addresses.Copies, Workers: f.workers}
+	for attempt := 1; ; attempt++ {
+		err := f.tryToAdd(ctx, p, secure)
+		// In the words of strerror, which all peers print.
+		if err == nil || attempt == startAttempts || !strings.Contains(strings.ToLower(err.Error()), "address already in use") {
+			return err
+		}
+	}
+}
+
+func (f *fleet) tryToAdd(ctx context.Context, p peer.Peer, secure bool) error {
+	site := peer.Site{Folder: f.place(p.Name()), Backend: f.addresses.Data, Copies: f.addresses.Copies, Workers: f.workers}
 	m := &member{peer: p}
 	if secure {
 		site.Folder += "-tls"
@@ -135,8 +179,12 @@ func (f *fleet) add(ctx context.Context, p peer.Peer, secure bool) error {
 			return fmt.Errorf("%s: %w", p.Name(), err)
 		}
 	}
+	if err := m.awaitAnswer(ctx); err != nil {
+		m.stop()
+		return err
+	}
 	f.members = append(f.members, m)
-	return m.awaitAnswer(ctx)
+	return nil
 }
 
 // awaitAnswer calls until the right answer comes, the process ends, or patience does.
@@ -171,19 +219,26 @@ func (m *member) said() error {
 }
 
 // bodyFile is where writeBodies puts a request of a size.
-func (f *fleet) bodyFile(size int) string {
-	return filepath.Join(f.folder, fmt.Sprintf("request-%d", size))
+func (y *yard) bodyFile(size int) string {
+	return filepath.Join(y.folder, fmt.Sprintf("request-%d", size))
 }
 
-// stop ends every process of the fleet.
+// stop ends every process of the fleet, all at once: some take a moment.
 func (f *fleet) stop() {
+	var all sync.WaitGroup
 	for _, m := range f.members {
-		if m.process != nil {
-			m.process.Stop()
-		}
+		all.Go(m.stop)
 	}
+	all.Wait()
 	if f.backend != nil {
 		f.backend.Stop()
+	}
+}
+
+// stop ends the member's processes, if it has any.
+func (m *member) stop() {
+	if m.process != nil {
+		m.process.Stop()
 	}
 }
 

@@ -37,7 +37,7 @@ type outcome struct {
 func (m *measurer) generator(ctx context.Context, target *member, s scenario) (generator, error) {
 	if m.h2load {
 		return foreign{h2load.Load{
-			URL: "http://" + target.address + payload.InferMethod, BodyFile: m.fleet.bodyFile(s.Size),
+			URL: "http://" + target.address + payload.InferMethod, BodyFile: m.yard.bodyFile(s.Size),
 			Connections: s.Connections, Streams: s.Streams,
 		}}, nil
 	}

@@ -97,20 +97,19 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	if o.idle > 0 || o.neverRead > 0 {
 		secure = []bool{o.secure}
 	}
-	f, err := startFleet(ctx, root, folder, peers, secure, o.workers)
+	y, err := prepare(ctx, root, folder, peers, secure, o.workers)
 	if err != nil {
 		return err
 	}
-	defer f.stop()
 	if o.idle > 0 || o.neverRead > 0 {
-		return o.measureMemory(ctx, f, now, stdout, stderr)
+		return o.measureMemory(ctx, y, now, stdout, stderr)
 	}
-	return o.measureSpeed(ctx, f, now, stdout, stderr)
+	return o.measureSpeed(ctx, y, now, stdout, stderr)
 }
 
 // measureSpeed takes the samples and reports on them.
-func (o *options) measureSpeed(ctx context.Context, f *fleet, now session, stdout, stderr io.Writer) (err error) {
-	messages, err := writeBodies(f, o.scenarios)
+func (o *options) measureSpeed(ctx context.Context, y *yard, now session, stdout, stderr io.Writer) (err error) {
+	messages, err := writeBodies(y, o.scenarios)
 	if err != nil {
 		return err
 	}
@@ -124,7 +123,7 @@ func (o *options) measureSpeed(ctx context.Context, f *fleet, now session, stdou
 	}
 	// The generator gets as many cores as the proxies get workers.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, o.workers)))
-	m := &measurer{fleet: f, messages: messages, seconds: o.seconds, warmUp: o.warmUp, trust: f.trust, h2load: o.h2load}
+	m := &measurer{yard: y, messages: messages, seconds: o.seconds, warmUp: o.warmUp, h2load: o.h2load}
 	if err := o.takeSamples(ctx, m, s, time.Now().Add(o.budget), stderr); err != nil {
 		return err
 	}
@@ -139,7 +138,7 @@ func (o *options) report(s *samples, stdout io.Writer) error {
 }
 
 // writeBodies makes a request of each size, also as a file for h2load to send.
-func writeBodies(f *fleet, scenarios []scenario) (map[int][]byte, error) {
+func writeBodies(y *yard, scenarios []scenario) (map[int][]byte, error) {
 	out := make(map[int][]byte)
 	for _, s := range scenarios {
 		request, err := payload.Request(payload.Model, s.Size)
@@ -147,7 +146,7 @@ func writeBodies(f *fleet, scenarios []scenario) (map[int][]byte, error) {
 			return nil, err
 		}
 		out[s.Size] = request
-		if err := os.WriteFile(f.bodyFile(s.Size), request, 0o600); err != nil {
+		if err := os.WriteFile(y.bodyFile(s.Size), request, 0o600); err != nil {
 			return nil, fmt.Errorf("request body: %w", err)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -22,18 +21,18 @@ const fewest = 4000
 
 // measurer runs loads against the members of a fleet.
 type measurer struct {
-	fleet    *fleet
+	yard     *yard
+	fleet    *fleet         // of the round; nil: not started yet
 	messages map[int][]byte // framed request size -> request
 	seconds  time.Duration
 	warmUp   time.Duration
-	trust    *tls.Config // for members that speak TLS
-	h2load   bool        // use nghttp2's generator where it can: unary, plaintext, saturated
+	h2load   bool // use nghttp2's generator where it can: unary, plaintext, saturated
 }
 
 // sample warms a member up and measures it once, on the same connections. Calls are counted
 // rather than timed, so that every one of them can be accounted for.
 func (m *measurer) sample(ctx context.Context, target *member, at key, rate float64) (sample, error) {
-	out := sample{Scenario: at.scenario, Kind: at.kind, Peer: at.peer, Round: at.round, Rate: rate, Workers: m.fleet.workers}
+	out := sample{Scenario: at.scenario, Kind: at.kind, Peer: at.peer, Round: at.round, Rate: rate, Workers: m.yard.workers}
 	tooLong := fmt.Errorf("%s, %v: took longer than %v", at.peer, at.scenario, m.bound())
 	ctx, cancel := context.WithTimeoutCause(ctx, m.bound(), tooLong)
 	defer cancel()
@@ -161,7 +160,7 @@ func (m *measurer) configured(target *member, s scenario) load.Config {
 		Method: methodOf(s), Message: m.messages[s.Size], Timeout: m.bound(),
 	}
 	if s.TLS {
-		config.TLS = m.trust
+		config.TLS = m.yard.trust
 	}
 	if s.Stream {
 		config.Metadata = [][2]string{

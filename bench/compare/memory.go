@@ -21,8 +21,13 @@ type memoryReport struct {
 }
 
 // measureMemory runs the memory modes asked for, one peer after the other.
-func (o *options) measureMemory(ctx context.Context, f *fleet, now session, stdout, stderr io.Writer) error {
-	out := memoryReport{Machine: now.Machine, Peers: now.Peers, TLS: len(f.of(true)) > 0, Workers: now.Workers, SluiceEnv: now.SluiceEnv}
+func (o *options) measureMemory(ctx context.Context, y *yard, now session, stdout, stderr io.Writer) error {
+	f, err := y.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	out := memoryReport{Machine: now.Machine, Peers: now.Peers, TLS: o.secure, Workers: now.Workers, SluiceEnv: now.SluiceEnv}
 	var failed error
 	for _, m := range f.members {
 		if m.process == nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/bench/peer"
 	"sluice/bench/stats"
 )
 
@@ -21,18 +22,39 @@ func (o *options) takeSamples(ctx context.Context, m *measurer, s *samples, unti
 	order := rand.New(rand.NewPCG(o.seed, 0))
 	for _, k := range o.kinds() {
 		for round := range o.rounds {
-			for _, sc := range o.scenarios {
-				if time.Now().After(until) {
-					fmt.Fprintln(progress, "the time is over; the same command goes on from here")
-					return nil
-				}
-				if err := o.turn(ctx, m, s, key{scenario: sc, kind: k, round: round}, order, progress); err != nil {
-					return err
-				}
+			over, err := o.round(ctx, m, s, key{kind: k, round: round}, order, until, progress)
+			if err != nil {
+				return err
+			}
+			if over {
+				fmt.Fprintln(progress, "the time is over; the same command goes on from here")
+				return nil
 			}
 		}
 	}
 	return nil
+}
+
+// round takes a round's samples, by processes of its own. How memory is laid out, which connection falls to which thread and
+// how calls happen to be batched is settled when processes start and connect, and may make one faster for as long as it runs: with the
+// same processes in all rounds, that luck would be in every figure and in no bound. It reports whether the time was over
+// before the end. A round that is there already starts nothing.
+func (o *options) round(ctx context.Context, m *measurer, s *samples, at key, order *rand.Rand, until time.Time, progress io.Writer) (over bool, err error) {
+	defer func() {
+		if m.fleet != nil {
+			m.fleet.stop()
+			m.fleet = nil
+		}
+	}()
+	for _, at.scenario = range o.scenarios {
+		if time.Now().After(until) {
+			return true, nil
+		}
+		if err := o.turn(ctx, m, s, at, order, progress); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // kinds are the ways each scenario is measured.
@@ -51,12 +73,18 @@ func (o *options) turn(ctx context.Context, m *measurer, s *samples, at key, ord
 			return nil // no proxy was saturated: there is nothing to compare
 		}
 	}
-	for i, target := range shuffled(m.fleet.of(at.scenario.TLS), order) {
-		at.peer = target.name()
+	for i, p := range shuffled(m.yard.peers, order) {
+		at.peer = p.Name()
 		if s.have[at] {
 			continue
 		}
-		sample, err := m.sample(ctx, target, at, rate)
+		if m.fleet == nil {
+			var err error
+			if m.fleet, err = m.yard.start(ctx); err != nil {
+				return err
+			}
+		}
+		sample, err := m.sample(ctx, m.fleet.member(at.peer, at.scenario.TLS), at, rate)
 		if err != nil {
 			return err
 		}
@@ -69,10 +97,11 @@ func (o *options) turn(ctx context.Context, m *measurer, s *samples, at key, ord
 	return nil
 }
 
-// shuffled returns members in the order that is drawn next.
-func shuffled(members []*member, order *rand.Rand) []*member {
-	order.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
-	return members
+// shuffled returns peers in the order that is drawn next.
+func shuffled(peers []peer.Peer, order *rand.Rand) []peer.Peer {
+	peers = slices.Clone(peers)
+	order.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
+	return peers
 }
 
 // halfRate returns half the rate of the slowest proxy, or the rate that earlier samples

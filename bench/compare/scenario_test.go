@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sluice/bench/peer"
 )
 
 func TestScenariosReadAsTheyAreWritten(t *testing.T) {
@@ -30,18 +32,14 @@ func TestScenariosReadAsTheyAreWritten(t *testing.T) {
 }
 
 func TestEveryPeerComesAfterEveryOther(t *testing.T) {
-	peers := []string{"a", "b", "c", "d"}
+	peers := []peer.Peer{known("a"), known("b"), known("c"), known("d")}
 	order := rand.New(rand.NewPCG(1, 0))
 	after := make(map[string]int)
 	for range 200 {
-		var members []*member
-		for _, name := range peers {
-			members = append(members, &member{peer: known(name)})
-		}
 		last := "nobody"
-		for _, m := range shuffled(members, order) {
-			after[last+m.name()]++
-			last = m.name()
+		for _, p := range shuffled(peers, order) {
+			after[last+p.Name()]++
+			last = p.Name()
 		}
 	}
 	// 4 that may be first, and 3 that each may follow: with 200 rounds, 50 times.

@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,22 +35,31 @@ func runIn(ctx context.Context, t *testing.T, arguments string) (stdout, stderr 
 	}
 	var out, progress bytes.Buffer
 	err = o.run(ctx, &out, &progress)
-
-	commands, globErr := filepath.Glob("/proc/[0-9]*/cmdline")
-	if globErr != nil {
-		t.Fatal(globErr)
-	}
-	for _, file := range commands {
-		// A process that ends meanwhile cannot be read and is no trouble.
-		if command, _ := os.ReadFile(file); bytes.Contains(command, []byte(folder)) {
-			t.Errorf("left running: %s", bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
-		}
+	for _, command := range started(t, folder) {
+		t.Errorf("left running: %s", command)
 	}
 	left, globErr := filepath.Glob(filepath.Join(folder, "sluice-bench-*"))
 	if globErr != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, globErr)
 	}
 	return out.String(), progress.String(), err
+}
+
+// started returns the processes that have a folder in their command, by what they are below /proc.
+func started(t *testing.T, folder string) map[string]string {
+	t.Helper()
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]string)
+	for _, file := range commands {
+		// A process that ends meanwhile cannot be read and is no trouble.
+		if command, _ := os.ReadFile(file); bytes.Contains(command, []byte(folder)) {
+			out[file] = string(bytes.ReplaceAll(command, []byte{0}, []byte{' '}))
+		}
+	}
+	return out
 }
 
 // known is a peer of which only the name is known.
@@ -83,13 +94,13 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 		}
 	}
 	for i := 0; i < len(got.Samples); i += len(got.Peers) {
-		var started []*member
+		var peers []peer.Peer
 		for _, p := range got.Peers {
-			started = append(started, &member{peer: known(p.Name)})
+			peers = append(peers, known(p.Name))
 		}
-		for turn, want := range shuffled(started, order) {
-			if got := got.Samples[i+turn]; got.Peer != want.name() {
-				t.Errorf("%v: %s came as number %d, want %s by the seed", got.Scenario, got.Peer, turn, want.name())
+		for turn, want := range shuffled(peers, order) {
+			if got := got.Samples[i+turn]; got.Peer != want.Name() {
+				t.Errorf("%v: %s came as number %d, want %s by the seed", got.Scenario, got.Peer, turn, want.Name())
 			}
 		}
 	}
@@ -105,13 +116,50 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	}
 
 	// What is there is not measured again.
-	_, stderr, err = runIn(t.Context(), t, strings.Replace(arguments, "relay,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct", "direct", 1))
+	_, stderr, err = runIn(t.Context(), t, arguments)
 	if err != nil || strings.Contains(stderr, "round ") {
 		t.Errorf("the same run again = %v:\n%s\nwant nothing measured", err, stderr)
 	}
 	stdout, _, err = runIn(t.Context(), t, "-o markdown -from "+file)
 	if err != nil || !strings.Contains(stdout, "| 1 KiB, 2 x 2, TLS, streamed |") {
 		t.Errorf("report from the file = %v:\n%s", err, stdout)
+	}
+}
+
+// each calls a function for every write.
+type each func(text string)
+
+func (f each) Write(text []byte) (int, error) { f(string(text)); return len(text), nil }
+
+// What differs from start to start must be in the spread between rounds, and nothing else be between those who are compared.
+func TestEveryRoundHasProcessesOfItsOwn(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	o, err := parse(strings.Fields("-peers relay,direct -reference relay -rounds 2 -seconds 0.1 -warm-up 0.1s -scenarios 4KiB:1x1,4KiB:2x2"), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string][]string) // by kind and round
+	progress := each(func(line string) {
+		words := strings.Fields(line) // saturated round 1/2 ...
+		if len(words) < 3 || words[1] != "round" {
+			return
+		}
+		round := words[0] + " " + words[2]
+		now := slices.Sorted(maps.Keys(started(t, folder)))
+		if before, ok := seen[round]; ok && !slices.Equal(now, before) {
+			t.Errorf("%s: %v became %v, want the same all the time", round, before, now)
+		}
+		seen[round] = now
+	})
+	if err := o.run(t.Context(), new(bytes.Buffer), progress); err != nil {
+		t.Fatal(err)
+	}
+	all := slices.Concat(slices.Collect(maps.Values(seen))...)
+	slices.Sort(all)
+	// The backend and the relay, in two rounds of two kinds.
+	if distinct := len(slices.Compact(slices.Clone(all))); len(seen) != 4 || len(all) != 8 || distinct != 8 {
+		t.Errorf("processes by round: %v, want two in each of four rounds, others each time", seen)
 	}
 }
 
