@@ -259,18 +259,37 @@ func TestMetricsByOTLPSayWhatHappened(t *testing.T) {
 	if !maps.Equal(weights, map[string]float64{"map[model:fraud version:v7]": 1, "map[model:fraud version:v8]": 0}) {
 		t.Errorf("weights %v", weights)
 	}
-	// What counts says since when: the first of its kind, which was after the test began and before it was sent.
-	now := uint64(time.Now().UnixNano())
-	for _, p := range durations() {
-		if start, at := p.GetStartTimeUnixNano(), p.GetTimeUnixNano(); start < uint64(begun.UnixNano()) || start > at || at > now {
-			t.Errorf("durations from %d to %d, want from %d to %d at most", start, at, begun.UnixNano(), now)
+	// What counts says since when: the first of its kind, which was after the test began, and for good.
+	type span struct{ start, at uint64 }
+	spans := func() map[string]span {
+		all := make(map[string]span)
+		for _, p := range durations() {
+			all[fmt.Sprint("durations ", attributes(p.GetAttributes()))] = span{p.GetStartTimeUnixNano(), p.GetTimeUnixNano()}
+		}
+		for _, p := range rc.metric("sluice_attempts_total").GetSum().GetDataPoints() {
+			all[fmt.Sprint("attempts ", attributes(p.GetAttributes()))] = span{p.GetStartTimeUnixNano(), p.GetTimeUnixNano()}
+		}
+		return all
+	}
+	first := spans()
+	now := uint64(time.Now().UnixNano()) // after what is there has arrived
+	for series, s := range first {
+		if s.start < uint64(begun.UnixNano()) || s.start > s.at || s.at > now {
+			t.Errorf("%s from %d to %d, want from %d to %d at most", series, s.start, s.at, begun.UnixNano(), now)
 		}
 	}
-	for _, p := range attempts.GetDataPoints() {
-		if start, at := p.GetStartTimeUnixNano(), p.GetTimeUnixNano(); start < uint64(begun.UnixNano()) || start > at || at > now {
-			t.Errorf("attempts from %d to %d, want from %d to %d at most", start, at, begun.UnixNano(), now)
+	r.until(t, "everything arrives once more", func() bool {
+		next := spans()
+		for series, s := range first {
+			if next[series].at <= s.at {
+				return false
+			}
+			if next[series].start != s.start {
+				t.Fatalf("%s since %d, and later since %d", series, s.start, next[series].start)
+			}
 		}
-	}
+		return len(next) == len(first)
+	})
 	for name, what := range map[string]string{
 		"sluice_attempts_total":        "Attempts, by why they were made and how they ended.",
 		"sluice_call_duration_seconds": "Time from a call's header fields to its end, by who answered and with which status.",
