@@ -203,11 +203,11 @@ func (l *loop) prepare(fd int) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLONESHOT, Fd: int32(fd)})
 }
 
-func (l *loop) add(p *polled) error {
+func (l *loop) add(p *polled, events uint32) error {
 	l.mu.Lock()
 	l.conns[int32(p.fd)] = p
 	l.mu.Unlock()
-	return l.watch(p, watched)
+	return l.watch(p, events)
 }
 
 // watch changes what the loop wants to know of a connection.
@@ -237,7 +237,9 @@ type polled struct {
 
 	mu     sync.Mutex // guards the descriptor against being used when it is closed
 	fd     int        // -1: closed
-	served bool       // the loop has it, or had it
+	served bool       // serve closes the descriptor, and nobody else does
+	added  bool       // the loop watches it, or did
+	waits  bool       // a writer has waited for room since before that
 }
 
 // protocolFault wraps what the peer has done wrong, which it is told, unlike what befell the
@@ -272,6 +274,12 @@ func (p *polled) serve(c *conn, w *worker) {
 }
 
 func (p *polled) start(w *worker) error {
+	p.mu.Lock()
+	p.served = p.fd >= 0
+	p.mu.Unlock()
+	if !p.served {
+		return net.ErrClosed
+	}
 	if p.tls != nil {
 		// What came with the end of the handshake was read then, and no event tells of it.
 		if _, err := p.tls.unseal(p.c, w); err != nil {
@@ -280,11 +288,11 @@ func (p *polled) start(w *worker) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fd < 0 {
-		return net.ErrClosed
+	p.added = true
+	if p.waits {
+		return p.loop.add(p, watched|unix.EPOLLOUT)
 	}
-	p.served = true
-	return p.loop.add(p)
+	return p.loop.add(p, watched)
 }
 
 // event is called by the loop; it returns how much was read.
@@ -389,7 +397,11 @@ func (p *polled) write(pieces [][]byte) error {
 func (p *polled) awaitRoom() error {
 	p.mu.Lock()
 	err := net.ErrClosed
-	if p.fd >= 0 {
+	switch {
+	case p.fd < 0:
+	case !p.added:
+		p.waits, err = true, nil // the loop will be asked when it is added
+	default:
 		err = p.loop.watch(p, watched|unix.EPOLLOUT)
 	}
 	p.mu.Unlock()

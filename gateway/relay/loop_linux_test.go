@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -153,6 +154,42 @@ func TestLoopTellsWhoWaitsToWrite(t *testing.T) {
 	<-ended
 }
 
+// Who waits for room since before the loop has the connection is told as well.
+func TestLoopTellsWhoHasWaitedBefore(t *testing.T) {
+	r := New(Config{Loops: 1}, &recorder{})
+	defer r.Close()
+	near, far := socketPair(t)
+	transport, err := r.plain(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := transport.(*polled)
+	c := newConn(r, transport, &downstreamSide{relay: r}, "far")
+	c.preface = true
+	want := make([]byte, 16<<20) // more than any socket holds
+	wrote := make(chan error, 1)
+	go func() { wrote <- c.t.write([][]byte{want}) }()
+	waitFor(t, "the writer to wait", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waits
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.readLoop(r.newWorker())
+	}()
+	_ = far.SetReadDeadline(time.Now().Add(patience))
+	if n, err := io.CopyN(io.Discard, far, int64(len(want))); err != nil {
+		t.Errorf("%v after %d bytes of %d", err, n, len(want))
+	}
+	c.fail(errServing)
+	<-ended
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+}
+
 // Where no descriptor is left for a loop's copy, a goroutine reads the connection.
 func TestWithoutDescriptorsAGoroutineReads(t *testing.T) {
 	r := New(Config{Loops: 1}, &recorder{})
@@ -195,4 +232,47 @@ func TestLoopsAnswerNewKeysAtOnce(t *testing.T) {
 	newRawPeer(t, below).begin()
 	below.send(func(k *recordKeys) []byte { return k.sealUpdate(true, false) })
 	waitFor(t, "the answer", func() bool { return below.updated() == 1 })
+}
+
+// lookingSide looks at a connection when it lets go of its streams, before it lingers.
+type lookingSide struct {
+	downstreamSide
+	look func()
+}
+
+func (s *lookingSide) gone(w *worker, c *conn, streams []*stream) {
+	s.look()
+	s.downstreamSide.gone(w, c, streams)
+}
+
+// A fault in what comes with the end of the handshake is answered as any other: the client may go on sending
+// for a while, so that it reads why.
+func TestFaultsBehindTheHandshakeLinger(t *testing.T) {
+	server, client := testTLS(t)
+	r := New(Config{Loops: 1, TLS: server}, &recorder{})
+	defer r.Close()
+	near, far := socketPair(t)
+	go func() {
+		p := shakeHands(t, far, client, true)
+		_, _ = p.Write([]byte("GET / HTTP/1.1\r\n\r\n")) // with its last flight
+	}()
+	transport, err := r.handshake(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := false
+	side := &lookingSide{downstreamSide{relay: r}, func() {
+		p := looped(transport)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if looked = true; p.fd < 0 {
+			t.Error("the connection is closed already")
+		}
+	}}
+	c := newConn(r, transport, side, "far")
+	c.preface = true
+	c.readLoop(r.newWorker())
+	if !looked {
+		t.Error("the fault did not end the connection")
+	}
 }
