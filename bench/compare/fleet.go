@@ -197,8 +197,8 @@ func (m *member) awaitAnswer(ctx context.Context) error {
 	}
 	for {
 		err := verify(deadline, m)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errTerms) {
+			return err
 		}
 		select {
 		case <-ended:

@@ -36,13 +36,14 @@ func (HAProxy) Locate(ctx context.Context) (string, error) {
 
 // Launch starts HAProxy in the foreground as one process with its threads.
 func (h HAProxy) Launch(site Site) Launch {
-	mode, http2, reuse, secure, buffers := "http", " proto h2", "    http-reuse always\n", "", haproxyBuffers
+	mode, http2, reuse, secure, global := "http", " proto h2", "    http-reuse always\n", "", haproxyBuffers
 	if site.TLS != nil {
-		buffers = ""
+		// Left alone, OpenSSL prefers AES-256.
+		global = "    ssl-default-bind-ciphersuites " + cipherSuite + "\n"
 		secure = " ssl crt " + site.TLS.Both + " alpn h2"
 	}
 	if h.TCP {
-		mode, http2, reuse, secure, buffers = "tcp", "", "", "", ""
+		mode, http2, reuse, secure, global = "tcp", "", "", "", ""
 	}
 	// HAProxy has no setting for the connection window: it opens it wide. The
 	// number of streams stays at its default of 100, which holds in both
@@ -66,7 +67,7 @@ frontend calls
 
 backend models
 %s    server backend %s%s
-`, site.workers(), streamWindow, buffers, mode, site.Listen, http2, secure, reuse, site.Backend, http2)
+`, site.workers(), streamWindow, global, mode, site.Listen, http2, secure, reuse, site.Backend, http2)
 	return Launch{
 		Files:   []File{{"haproxy.cfg", config}},
 		Command: &process.Command{Path: "haproxy", Args: []string{"-db", "-f", site.Folder + "/haproxy.cfg"}},

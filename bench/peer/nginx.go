@@ -25,7 +25,9 @@ func (Nginx) Launch(site Site) Launch {
 	listen, certificate := site.Listen, ""
 	if site.TLS != nil {
 		listen += " ssl"
-		certificate = fmt.Sprintf("        ssl_certificate %s;\n        ssl_certificate_key %s;\n", site.TLS.Cert, site.TLS.Key)
+		// Version 1.22 would take TLS 1.2, and OpenSSL AES-256.
+		certificate = fmt.Sprintf("        ssl_certificate %s;\n        ssl_certificate_key %s;\n        ssl_protocols TLSv1.3;\n        ssl_conf_command Ciphersuites %s;\n",
+			site.TLS.Cert, site.TLS.Key, cipherSuite)
 	}
 	config := fmt.Sprintf(`daemon off;
 worker_processes %[8]d;

@@ -11,6 +11,7 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -27,6 +28,10 @@ const (
 
 	// maxStreams is the number of concurrent streams a connection may have.
 	maxStreams = 1000
+
+	// cipherSuite is that of TLS 1.3 which every peer ends connections with: what Go, BoringSSL and nghttpx
+	// choose by themselves, and OpenSSL if it is told to.
+	cipherSuite = "TLS_AES_128_GCM_SHA256"
 
 	// unlimited stands for "more requests than any run sends" where a proxy
 	// would otherwise close a connection after its thousandth request.
@@ -70,6 +75,14 @@ func (s Site) goEnv() []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("GOMAXPROCS=%d", s.Workers)}
+}
+
+// TLSTerms says why a connection is not on the terms that all peers get, nil if it is.
+func TLSTerms(state tls.ConnectionState) error {
+	if got := tls.CipherSuiteName(state.CipherSuite); state.Version != tls.VersionTLS13 || got != cipherSuite {
+		return fmt.Errorf("got %s with %s, want %s with %s as all have it", tls.VersionName(state.Version), got, tls.VersionName(tls.VersionTLS13), cipherSuite)
+	}
+	return nil
 }
 
 // TLS names PEM files.
