@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,15 +49,11 @@ func startModelHost(b *testing.B, addrs []string) *modelHost {
 
 // cpu is the processor time that the process has used.
 func (p *process) cpu(b *testing.B) time.Duration {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	used, err := procfs.CPU(p.cmd.Process.Pid)
 	if err != nil {
 		b.Fatal(err)
 	}
-	stat, err := procfs.ParseStat(string(line))
-	if err != nil {
-		b.Fatal(err)
-	}
-	return stat.CPU
+	return used
 }
 
 // BenchmarkProbing is what it costs to ask the servers of 1,000 routes with two versions each how they are, without

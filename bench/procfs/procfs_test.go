@@ -1,8 +1,15 @@
 package procfs
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,9 +23,9 @@ func TestParseStat(t *testing.T) {
 		name, line string
 		want       Stat
 	}{
-		{"plain", realStat, Stat{PID: 9198, Name: "cat", Group: 9127, CPU: 430 * time.Millisecond}},
-		{"name with spaces", strings.Replace(realStat, "(cat)", "(nginx: worker process)", 1), Stat{9198, "nginx: worker process", 9127, 430 * time.Millisecond}},
-		{"name that looks like fields", strings.Replace(realStat, "(cat)", "(a) R 1 2 (b)", 1), Stat{9198, "a) R 1 2 (b", 9127, 430 * time.Millisecond}},
+		{"plain", realStat, Stat{9198, "cat", 9127}},
+		{"name with spaces", strings.Replace(realStat, "(cat)", "(nginx: worker process)", 1), Stat{9198, "nginx: worker process", 9127}},
+		{"name that looks like fields", strings.Replace(realStat, "(cat)", "(a) R 1 2 (b)", 1), Stat{9198, "a) R 1 2 (b", 9127}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := ParseStat(test.line)
@@ -27,7 +34,7 @@ func TestParseStat(t *testing.T) {
 			}
 		})
 	}
-	for _, line := range []string{"", "1 (a", "1 )a( R", "1 (a) R 1 2 3", strings.Replace(realStat, " 31 12 ", " x 12 ", 1), strings.Replace(realStat, "9198", "x", 1)} {
+	for _, line := range []string{"", "1 (a", "1 )a( R", "1 (a) R 1", strings.Replace(realStat, " 9127 ", " x ", 1), strings.Replace(realStat, "9198", "x", 1)} {
 		if got, err := ParseStat(line); err == nil {
 			t.Errorf("ParseStat(%q) = %+v, want an error", line, got)
 		}
@@ -79,21 +86,77 @@ func TestGroupCountsThisProcess(t *testing.T) {
 	if before.Resident == 0 || before.Peak < before.Resident {
 		t.Errorf("resident %d, peak %d: want memory, and the peak at least that", before.Resident, before.Peak)
 	}
-	// Burn until the kernel has seen it: bounded in work, not in time.
-	sum := 0
-	for range 200 {
-		for i := range 10_000_000 {
-			sum += i
-		}
-		after, err := Group(group)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if after.CPU > before.CPU {
-			return
-		}
+	if before.CPU <= 0 {
+		t.Errorf("CPU time = %v, want some", before.CPU)
 	}
-	t.Errorf("CPU time stayed at %v after work with result %d", before.CPU, sum)
+}
+
+// burn is a number of loops for which [TestCPUIsWhatTheKernelAccounts] starts this program again; empty otherwise.
+const burn = "PROCFS_TEST_BURN"
+
+func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv(burn)); err == nil {
+		burnInTwoThreads(n)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// burnInTwoThreads spins, half of it in a thread that ends, then says so and waits to be told to end.
+func burnInTwoThreads(n int) {
+	spin := func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine
+		sum := 0
+		for i := range n {
+			sum += i * i
+		}
+		runtime.KeepAlive(sum)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); spin() }()
+	<-done
+	spin()
+	fmt.Println("spun")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// The time of a process that lives is that which the kernel accounts for it when it has ended, threads that ended before included.
+func TestCPUIsWhatTheKernelAccounts(t *testing.T) {
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), burn+"=300000000")
+	command.Stderr = os.Stderr
+	input, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := command.Process.Pid
+	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil || line != "spun\n" {
+		t.Fatalf("the child said %q, %v", line, err)
+	}
+	lived, err := CPU(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(input.Close(), command.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	total := command.ProcessState.SystemTime() + command.ProcessState.UserTime() // getrusage of the child, nothing but its end later
+	if lived > total || lived < total*3/4 {
+		t.Errorf("CPU = %v while it lived, %v when it had ended, want nearly all of it", lived, total)
+	}
+	if lived%(10*time.Millisecond) == 0 {
+		t.Errorf("CPU = %v, want more than ticks", lived)
+	}
+	if got, err := CPU(pid); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("CPU of a process that has ended = %v, %v, want %v", got, err, syscall.ESRCH)
+	}
 }
 
 func TestGroupThatDoesNotExistIsAnError(t *testing.T) {

@@ -10,17 +10,15 @@ import (
 	"time"
 )
 
-// tick is the unit of CPU times in /proc: USER_HZ, which Linux fixes at 100 per
+// tick is the unit of CPU times in /proc/stat: USER_HZ, which Linux fixes at 100 per
 // second on every architecture Go supports (proc(5), sysconf(3)).
 const tick = time.Second / 100
 
-// Stat is what one line of /proc/PID/stat says. CPU counts all threads of the
-// process, also those that have ended.
+// Stat is what one line of /proc/PID/stat says, as far as it is needed here.
 type Stat struct {
 	PID   int
 	Name  string
 	Group int
-	CPU   time.Duration // user and system
 }
 
 // ParseStat reads the line of /proc/PID/stat. The name may contain anything,
@@ -30,14 +28,14 @@ func ParseStat(line string) (Stat, error) {
 	if open < 0 || end < open {
 		return Stat{}, fmt.Errorf("process stat: got %q, want a name in parentheses", line)
 	}
-	// Fields 3 and up of proc(5): state, ppid, pgrp, ...; utime is 14, stime 15.
+	// Fields 3 and up of proc(5): state, ppid, pgrp, ...
 	fields := strings.Fields(line[end+1:])
-	const first, pgrp, utime, stime = 3, 5, 14, 15
-	if len(fields) <= stime-first {
-		return Stat{}, fmt.Errorf("process stat: got %d fields after the name, want at least %d", len(fields), stime-first+1)
+	const first, pgrp = 3, 5
+	if len(fields) <= pgrp-first {
+		return Stat{}, fmt.Errorf("process stat: got %d fields after the name, want at least %d", len(fields), pgrp-first+1)
 	}
-	var numbers [4]int64
-	for i, text := range []string{strings.TrimSpace(line[:open]), fields[pgrp-first], fields[utime-first], fields[stime-first]} {
+	var numbers [2]int64
+	for i, text := range []string{strings.TrimSpace(line[:open]), fields[pgrp-first]} {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return Stat{}, fmt.Errorf("process stat: got %q, want a number", text)
@@ -48,7 +46,6 @@ func ParseStat(line string) (Stat, error) {
 		PID:   int(numbers[0]),
 		Name:  line[open+1 : end],
 		Group: int(numbers[1]),
-		CPU:   time.Duration(numbers[2]+numbers[3]) * tick,
 	}, nil
 }
 
