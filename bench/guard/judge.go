@@ -6,63 +6,138 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
 	"sluice/bench/stats"
 )
 
-// judgeBenchmarks reads benchstat's CSV. A benchmark is slower if its time or allocations
-// have grown by more than the margin, significantly so. For others benchstat writes "~": they are undecided if they seem
-// to have grown by more than that all the same.
-func judgeBenchmarks(text string, margin float64) (found findings, err error) {
+// figure is what benchstat says of one benchmark in one unit.
+type figure struct {
+	pkg, name, unit string
+	before, after   string // one is empty: only the other revision has it
+	change, chance  string // "+25.00%" and "p=0.001 n=7"; "~" if chance explains it, "?" from 0
+}
+
+// Units of benchmarks, as benchstat has them.
+const (
+	timeUnit  = "sec/op"
+	cpuUnit   = "cpu-sec/op" // which benchmarks of several threads report themselves
+	allocUnit = "allocs/op"
+	bytesUnit = "B/op"
+)
+
+// readFigures reads benchstat's CSV.
+func readFigures(text string) (out []figure, err error) {
 	r := csv.NewReader(strings.NewReader(text))
 	r.FieldsPerRecord = -1 // a block of lines per unit, with titles in between
-	unit, compared := "", 0
+	var pkg, unit string
+	alone := "" // whose figures they are if there is only one column
 	for {
 		row, err := r.Read()
 		if errors.Is(err, io.EOF) {
-			break
+			return out, nil
 		}
 		if err != nil {
-			return found, fmt.Errorf("benchstat: %w", err)
+			return nil, fmt.Errorf("benchstat: %w", err)
 		}
-		// Titles are like ",base,,tree,,," and ",sec/op,CI,sec/op,CI,vs base,P", figures like
+		// Titles are "pkg: sluice/routing", ",base,,tree,,," or ",tree,", and ",sec/op,CI,sec/op,CI,vs base,P"; figures are like
 		// "WriteData/bytes=400,1.2e-08,2%,1.5e-08,1%,+25.00%,p=0.002 n=6".
-		if len(row) < 7 {
-			continue
-		}
-		if row[5] == "vs base" {
-			unit = row[1]
-			continue
-		}
-		if row[0] == "" || row[0] == "geomean" || row[1] == "" || row[3] == "" {
-			continue // a title, an average, or a benchmark that only one of the two has
-		}
-		compared++
-		if unit != "sec/op" && unit != "allocs/op" && unit != "B/op" {
-			continue
-		}
-		growth, err := growth(row[1], row[3])
-		if err != nil {
-			return found, fmt.Errorf("benchstat: %s: %w", row[0], err)
+		cell := func(i int) string {
+			if i < len(row) {
+				return row[i]
+			}
+			return ""
 		}
 		switch {
-		case growth <= margin:
-		case row[5] == "~":
-			if unit == "B/op" {
-				continue // pools give and take as it happens
+		case len(row) == 1:
+			if name, ok := strings.CutPrefix(row[0], "pkg: "); ok {
+				pkg = name
 			}
-			found.open = append(found.open, topLevel(row[0]))
-			found.undecided = append(found.undecided, fmt.Sprintf("%s: %s %+.0f %%, or by chance (%s)", row[0], unit, 100*growth, row[6]))
+		case row[0] == "" && cell(2) == "CI":
+			unit = row[1]
+		case row[0] == "":
+			if alone = cell(1); cell(3) != "" {
+				alone = ""
+			}
+		case row[0] == "geomean":
+		case alone == "tree":
+			out = append(out, figure{pkg: pkg, name: row[0], unit: unit, after: row[1]})
 		default:
-			found.slower = append(found.slower, fmt.Sprintf("%s: %s %s (%s)", row[0], unit, row[5], row[6]))
+			out = append(out, figure{pkg, row[0], unit, row[1], cell(3), cell(5), cell(6)})
 		}
 	}
-	if compared == 0 {
-		return found, errors.New("benchstat: no benchmark is in both revisions")
+}
+
+// judgeBenchmarks judges what benchstat's CSV says. A benchmark is slower if its time or allocations
+// have grown by more than the margin, significantly so. For others benchstat writes "~": they are undecided if they seem
+// to have grown by more than that all the same. Where both revisions report CPU time, that counts, not the time on the clock: which thread
+// waits for which is up to the machine's other work. alone are benchmarks that one revision has not got.
+func judgeBenchmarks(text string, margin float64) (all []comparison, alone []string, err error) {
+	figures, err := readFigures(text)
+	if err != nil {
+		return nil, nil, err
 	}
-	return found, nil
+	type benchmark struct{ pkg, name string }
+	byCPU := make(map[benchmark]bool)
+	for _, f := range figures {
+		if f.unit == cpuUnit && f.before != "" && f.after != "" {
+			byCPU[benchmark{f.pkg, f.name}] = true
+		}
+	}
+	for _, f := range figures {
+		name := strings.TrimPrefix(f.pkg, "sluice/") + " " + f.name
+		if f.before == "" || f.after == "" {
+			if f.unit == timeUnit { // which every benchmark has
+				alone = append(alone, name)
+			}
+			continue
+		}
+		switch f.unit {
+		case timeUnit:
+			if byCPU[benchmark{f.pkg, f.name}] {
+				continue
+			}
+		case cpuUnit, allocUnit, bytesUnit:
+		default:
+			continue
+		}
+		verdict, change, err := f.judge(margin)
+		if err != nil {
+			return nil, nil, fmt.Errorf("benchstat: %s: %w", name, err)
+		}
+		all = append(all, comparison{
+			what: name + " " + f.unit, run: topLevel(f.name), verdict: verdict,
+			line: fmt.Sprintf("%s: %s %s (%s)", name, f.unit, change, f.chance),
+		})
+	}
+	if len(all) == 0 {
+		return nil, alone, errors.New("benchstat: no benchmark is in both revisions")
+	}
+	return all, alone, nil
+}
+
+// judge returns the verdict, and the change in words.
+func (f figure) judge(margin float64) (verdict, string, error) {
+	growth, err := growth(f.before, f.after)
+	change := f.change
+	if math.IsInf(growth, 1) {
+		change = fmt.Sprintf("from 0 to %s", f.after)
+	}
+	switch {
+	case err != nil:
+		return fine, "", err
+	case growth <= margin:
+		return fine, change, nil
+	case f.change != "~":
+		return slower, change, nil
+	case f.unit == bytesUnit:
+		return fine, change, nil // pools give and take as it happens
+	case !math.IsInf(growth, 1):
+		change = fmt.Sprintf("%+.0f %%", 100*growth)
+	}
+	return undecided, change + ", or by chance", nil
 }
 
 // topLevel returns the name of the benchmark that "Director/split-2" or "FrameHeader-2" is one of.
@@ -74,7 +149,7 @@ func topLevel(name string) string {
 	return "Benchmark" + name
 }
 
-// growth is by which share a figure grew.
+// growth is by which share a figure grew: from nothing to something, by more than any share.
 func growth(before, after string) (float64, error) {
 	old, err := strconv.ParseFloat(before, 64)
 	if err != nil {
@@ -84,15 +159,18 @@ func growth(before, after string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if old == 0 {
-		return now, nil // from nothing to something: by as much as there is
+	if now == old {
+		return 0, nil
 	}
-	return now/old - 1, nil
+	return (now - old) / old, nil
 }
 
+// sure is how surely a ratio must lie within its bounds.
+const sure = 0.95
+
 // judgeScenarios reads the bench's report. A scenario is slower if even the lower bound of the CPU ratio lies above the
-// margin, not slower if the upper bound does not, and undecided otherwise. The lines are about all of them.
-func judgeScenarios(report []byte, margin float64) (found findings, lines []string, err error) {
+// margin, not slower if the upper bound does not, and undecided otherwise, or if it has no such bounds.
+func judgeScenarios(report []byte, margin float64) (all []comparison, err error) {
 	var r struct {
 		Scenarios []struct {
 			Scenario string
@@ -104,33 +182,43 @@ func judgeScenarios(report []byte, margin float64) (found findings, lines []stri
 		}
 	}
 	if err := json.Unmarshal(report, &r); err != nil {
-		return found, nil, fmt.Errorf("bench: %w", err)
+		return nil, fmt.Errorf("bench: %w", err)
 	}
 	for _, s := range r.Scenarios {
 		noisy, samples := 0, 0
+		var ratio *stats.Summary
 		for _, p := range s.Peers {
 			noisy, samples = noisy+p.Beside.Noisy, samples+p.Beside.Samples
-		}
-		for _, p := range s.Peers {
-			if p.Peer != "base" || p.Ratio == nil {
-				continue
-			}
-			line := fmt.Sprintf("%s: CPU per call %.3f of before (%.3f to %.3f), %d rounds", s.Scenario, p.Ratio.Median, p.Ratio.Low, p.Ratio.High, p.Ratio.N)
-			if noisy > 0 {
-				line += fmt.Sprintf("; others used the machine in %d of %d measurements", noisy, samples)
-			}
-			lines = append(lines, line)
-			switch {
-			case p.Ratio.Low > 1+margin:
-				found.slower = append(found.slower, line)
-			case p.Ratio.High > 1+margin:
-				found.undecided = append(found.undecided, line)
-				found.open = append(found.open, s.Scenario)
+			if p.Peer == "base" {
+				ratio = p.Ratio
 			}
 		}
+		c := comparison{what: s.Scenario, run: s.Scenario, verdict: undecided}
+		if ratio == nil {
+			c.line = s.Scenario + ": too little CPU time to compare"
+		} else {
+			c.line = fmt.Sprintf("%s: CPU per call %.3f of before (%.3f to %.3f), %d rounds", s.Scenario, ratio.Median, ratio.Low, ratio.High, ratio.N)
+			c.verdict = judgeRatio(*ratio, margin)
+		}
+		if noisy > 0 {
+			c.line += fmt.Sprintf("; others used the machine in %d of %d measurements", noisy, samples)
+		}
+		all = append(all, c)
 	}
-	if len(lines) == 0 {
-		return found, nil, errors.New("bench: no scenario has figures of both revisions")
+	if len(all) == 0 {
+		return nil, errors.New("bench: the report has no scenarios")
 	}
-	return found, lines, nil
+	return all, nil
+}
+
+// judgeRatio returns the verdict on a ratio with its bounds.
+func judgeRatio(r stats.Summary, margin float64) verdict {
+	switch {
+	case r.Sure < sure:
+	case r.Low > 1+margin:
+		return slower
+	case r.High <= 1+margin:
+		return fine
+	}
+	return undecided
 }

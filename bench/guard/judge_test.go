@@ -1,81 +1,147 @@
 package main
 
 import (
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // csvReport is what benchstat writes: a benchmark 25 % slower for sure, one that may be, one
-// that is faster, one that allocates for the first time, and one that only one side has.
+// that is faster, one that allocates for the first time, one that takes as much CPU time though
+// longer, one that takes more though not longer, and some that only one side has.
 const csvReport = `goos: linux
 goarch: amd64
 pkg: sluice/gateway/relay
+cpu: AMD EPYC
 ,base,,tree,,,
 ,sec/op,CI,sec/op,CI,vs base,P
 WriteData/bytes=400,1.2e-08,2%,1.5e-08,1%,+25.00%,p=0.002 n=6
 WriteData/bytes=4096,1.2e-08,2%,1.5e-08,40%,~,p=0.310 n=6
 FrameHeader,1.2e-08,2%,6e-09,1%,-50.00%,p=0.002 n=6
 RequestHeaders,1.00e-08,2%,1.03e-08,1%,+3.00%,p=0.002 n=6
-Chunks,,,6e-09,1%,,
+Passage/loop,1e-4,2%,2e-4,1%,+100.00%,p=0.002 n=6
+Passage/tls,1e-4,2%,1e-4,1%,~,p=0.310 n=6
+Gone-2,1.2e-08,2%
+Chunks,,,6e-09,1%
 geomean,1.2e-08,,1.3e-08,,+8.00%,
 
 ,base,,tree,,,
 ,allocs/op,CI,allocs/op,CI,vs base,P
 WriteData/bytes=400,0,0%,1,0%,?,p=0.002 n=6
 FrameHeader,2,0%,2,0%,~,p=1.000 n=6
+Gone-2,0,0%
+Chunks,,,1,1%
+
+,base,,tree,,,
+,cpu-sec/op,CI,cpu-sec/op,CI,vs base,P
+Passage/loop,1e-4,2%,1e-4,1%,~,p=0.310 n=6
+Passage/tls,1e-4,2%,2e-4,1%,+100.00%,p=0.002 n=6
 
 ,base,,tree,,,
 ,B/s,CI,B/s,CI,vs base,P
 WriteData/bytes=400,1e9,0%,2e9,0%,+100.00%,p=0.002 n=6
+
+pkg: sluice/routing
+,tree,
+,sec/op,CI
+Pick-2,1.2e-08,2%
+geomean,1.2e-08,
+
+,base,,tree,,,
+,allocs/op,CI,allocs/op,CI,vs base,P
+Choose,0,0%,0.04,0%,?,p=0.002 n=6
+Lookup,0,0%,0.04,0%,~,p=0.310 n=6
 `
 
 func TestSlowerBenchmarksAreThoseBeyondChanceAndMargin(t *testing.T) {
-	got, err := judgeBenchmarks(csvReport, 0.05)
-	want := findings{
-		slower:    []string{"WriteData/bytes=400: sec/op +25.00% (p=0.002 n=6)", "WriteData/bytes=400: allocs/op ? (p=0.002 n=6)"},
-		undecided: []string{"WriteData/bytes=4096: sec/op +25 %, or by chance (p=0.310 n=6)"},
-		open:      []string{"BenchmarkWriteData"},
+	of := func(all []comparison, wanted verdict) (out []string) {
+		for _, c := range all {
+			if c.verdict == wanted {
+				out = append(out, c.run+" "+c.line)
+			}
+		}
+		return out
 	}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("findings = %q, %v, want %q", got, err, want)
+	all, alone, err := judgeBenchmarks(csvReport, 0.05)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got, err := judgeBenchmarks(csvReport, 0.02); err != nil || len(got.slower) != 3 {
-		t.Errorf("with a margin of 2 %%: %q, %v, want RequestHeaders too", got, err)
+	for wanted, lines := range map[verdict][]string{
+		slower: {
+			"BenchmarkWriteData gateway/relay WriteData/bytes=400: sec/op +25.00% (p=0.002 n=6)",
+			"BenchmarkWriteData gateway/relay WriteData/bytes=400: allocs/op from 0 to 1 (p=0.002 n=6)",
+			"BenchmarkPassage gateway/relay Passage/tls: cpu-sec/op +100.00% (p=0.002 n=6)",
+			"BenchmarkChoose routing Choose: allocs/op from 0 to 0.04 (p=0.002 n=6)",
+		},
+		undecided: {
+			"BenchmarkWriteData gateway/relay WriteData/bytes=4096: sec/op +25 %, or by chance (p=0.310 n=6)",
+			"BenchmarkLookup routing Lookup: allocs/op from 0 to 0.04, or by chance (p=0.310 n=6)",
+		},
+	} {
+		if got := of(all, wanted); !slices.Equal(got, lines) {
+			t.Errorf("verdict %d is on\n%s\nwant\n%s", wanted, strings.Join(got, "\n"), strings.Join(lines, "\n"))
+		}
 	}
-	if _, err := judgeBenchmarks(",base,,tree,,,\n,sec/op,CI,sec/op,CI,vs base,P\nA,,,1,0%,,\n", 0.05); err == nil {
+	if want := []string{"gateway/relay Gone-2", "gateway/relay Chunks", "routing Pick-2"}; !slices.Equal(alone, want) {
+		t.Errorf("only one revision has %q, want %q", alone, want)
+	}
+	if all, _, err := judgeBenchmarks(csvReport, 0.02); err != nil || len(of(all, slower)) != 5 {
+		t.Errorf("with a margin of 2 %%: %q, %v, want RequestHeaders too", of(all, slower), err)
+	}
+	if _, _, err := judgeBenchmarks(",base,,tree,,,\n,sec/op,CI,sec/op,CI,vs base,P\nA,,,1,0%,,\n", 0.05); err == nil {
 		t.Error("a comparison of nothing succeeded")
 	}
 }
 
+func TestABenchmarkIsJudgedByItsTimeIfOnlyOneRevisionReportsCPU(t *testing.T) {
+	all, _, err := judgeBenchmarks(`pkg: sluice/gateway/relay
+,base,,tree,,,
+,sec/op,CI,sec/op,CI,vs base,P
+Passage,1e-4,2%,2e-4,1%,+100.00%,p=0.002 n=6
+
+,tree,
+,cpu-sec/op,CI
+Passage,1e-4,2%
+`, 0.05)
+	if err != nil || len(all) != 1 || all[0].verdict != slower || all[0].what != "gateway/relay Passage sec/op" {
+		t.Errorf("comparisons = %+v, %v, want that it is slower by sec/op", all, err)
+	}
+}
+
 func TestScenariosAreJudgedByTheirBounds(t *testing.T) {
-	report := func(low, high string) []byte {
+	report := func(ratio string) []byte {
 		return []byte(`{"scenarios": [{"scenario": "4KiB:4x8:tls", "request_bytes": 4096, "connections": 4, "streams": 8, "peers": [
-			{"peer": "tree", "cpu_ratio": {"median": 1, "low": 1, "high": 1}, "beside": {"noisy": 1, "samples": 9}},
-			{"peer": "base", "cpu_ratio": {"median": 1.2, "low": ` + low + `, "high": ` + high + `, "n": 9}, "beside": {"noisy": 2, "samples": 9}}]}]}`)
+			{"peer": "tree", "cpu_ratio": {"median": 1, "low": 1, "high": 1, "sure": 1}, "beside": {"noisy": 1, "samples": 9}},
+			{"peer": "base"` + ratio + `, "beside": {"noisy": 2, "samples": 9}}]}]}`)
+	}
+	bounds := func(low, high, sure string) string {
+		return `, "cpu_ratio": {"median": 1.2, "low": ` + low + `, "high": ` + high + `, "sure": ` + sure + `, "n": 9}`
 	}
 	for _, test := range []struct {
-		low, high         string
-		slower, undecided int
+		ratio string
+		want  verdict
 	}{
-		{"1.10", "1.30", 1, 0},
-		{"1.04", "1.30", 0, 1},
-		{"0.9", "1.06", 0, 1},
-		{"0.9", "1.04", 0, 0},
-		{"0.5", "0.9", 0, 0},
+		{bounds("1.10", "1.30", "0.96"), slower},
+		{bounds("1.10", "1.30", "0.94"), undecided},
+		{bounds("1.04", "1.30", "0.96"), undecided},
+		{bounds("0.9", "1.06", "0.96"), undecided},
+		{bounds("0.9", "1.04", "0.96"), fine},
+		{bounds("0.9", "1.04", "0.5"), undecided},
+		{bounds("0.5", "0.9", "0.96"), fine},
+		{"", undecided}, // as if no CPU time had been seen
 	} {
-		got, lines, err := judgeScenarios(report(test.low, test.high), 0.05)
-		if err != nil || len(got.slower) != test.slower || len(got.undecided) != test.undecided || len(got.open) != test.undecided {
-			t.Errorf("bounds %s to %s: %+v, %v, want %d slower and %d undecided", test.low, test.high, got, err, test.slower, test.undecided)
+		got, err := judgeScenarios(report(test.ratio), 0.05)
+		if err != nil || len(got) != 1 || got[0].verdict != test.want || got[0].run != "4KiB:4x8:tls" {
+			t.Fatalf("%q: %+v, %v, want verdict %d on what -scenarios takes", test.ratio, got, err, test.want)
 		}
-		if len(got.open) > 0 && got.open[0] != "4KiB:4x8:tls" {
-			t.Errorf("open is %q, want what -scenarios takes", got.open)
-		}
-		if want := "9 rounds; others used the machine in 3 of 18 measurements"; !strings.Contains(lines[0], want) {
-			t.Errorf("%q lacks %q", lines[0], want)
+		if want := "; others used the machine in 3 of 18 measurements"; !strings.Contains(got[0].line, want) {
+			t.Errorf("%q lacks %q", got[0].line, want)
 		}
 	}
-	if _, _, err := judgeScenarios([]byte(`{"scenarios": []}`), 0.05); err == nil {
+	if got, err := judgeScenarios([]byte(`{"scenarios": [{"scenario": "4KiB:4x8", "peers": []}]}`), 0.05); err != nil || got[0].verdict != undecided {
+		t.Errorf("without base: %+v, %v, want that nothing is decided", got, err)
+	}
+	if _, err := judgeScenarios([]byte(`{"scenarios": []}`), 0.05); err == nil {
 		t.Error("a comparison of nothing succeeded")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,15 +16,14 @@ import (
 )
 
 // compareMacro builds both gateways, has the bench measure them in turn and returns the
-// scenarios in which the working tree's takes more CPU time. What is not decided yet gets more
-// rounds, twice at most.
+// scenarios in which the working tree's takes more CPU time.
 func (o *options) compareMacro(ctx context.Context, root, base, scratch string, stdout, stderr io.Writer) (findings, error) {
 	builds := []struct{ name, root string }{{"base", base}, {"tree", root}}
-	m := macro{
-		module: cmp.Or(o.module, root), binary: filepath.Join(scratch, "compare"),
+	m := &macro{
+		module: cmp.Or(o.module, root), scratch: scratch, scenarios: o.scenarios, step: o.rounds, rounds: make(map[pool]int), margin: o.margin,
 		args: []string{
 			"-peers", "base,tree", "-reference", "tree", "-latency=false", "-seconds", fmt.Sprint(o.seconds),
-			"-into", filepath.Join(scratch, "samples.jsonl"), "-o", "json",
+			"-warm-up", fmt.Sprintf("%gs", max(0.1, 0.3*o.seconds)), "-o", "json",
 		},
 	}
 	for _, b := range builds {
@@ -36,38 +36,42 @@ func (o *options) compareMacro(ctx context.Context, root, base, scratch string, 
 	if o.routes != "" {
 		m.args = append(m.args, "-sluice-routes", o.routes)
 	}
-	if err := process.Build(ctx, m.module, nil, "-o", m.binary, "./bench/compare"); err != nil {
+	if err := process.Build(ctx, m.module, nil, "-o", m.binary(), "./bench/compare"); err != nil {
 		return findings{}, err
 	}
-	scenarios := o.scenarios
-	for rounds := o.rounds; ; rounds += o.rounds {
-		text, err := m.measure(ctx, scenarios, rounds, stderr)
-		if err != nil {
-			return findings{}, err
-		}
-		found, lines, err := judgeScenarios(text, o.margin)
-		if err != nil {
-			return findings{}, err
-		}
-		if len(found.open) == 0 || rounds == patience*o.rounds {
-			fmt.Fprintln(stdout, strings.Join(lines, "\n"))
-			return found, nil
-		}
-		scenarios = strings.Join(found.open, ",")
-		fmt.Fprintf(stderr, "after %d rounds not decided: %s\n", rounds, scenarios)
-	}
+	measure := measurer(func(into pool, run []string) ([]comparison, string, error) { return m.measure(ctx, into, run, stderr) })
+	return measure.settle(stdout, stderr)
 }
 
-// macro is the bench's command.
+// macro is the bench's command. Its samples are in files of the folder scratch.
 type macro struct {
-	module string // where it is run
-	binary string
-	args   []string
+	module    string // where it is run
+	scratch   string
+	args      []string
+	scenarios string
+	step      int // how many rounds more there are each time
+	rounds    map[pool]int
+	margin    float64
 }
 
-// measure takes samples up to a number of rounds and returns the report on all there are.
-func (m macro) measure(ctx context.Context, scenarios string, rounds int, stderr io.Writer) ([]byte, error) {
-	command := exec.CommandContext(ctx, m.binary, append(m.args, "-scenarios", scenarios, "-rounds", strconv.Itoa(rounds))...)
+func (m *macro) binary() string { return filepath.Join(m.scratch, "compare") }
+
+// measure takes some more rounds of scenarios and returns what all samples in the pool say.
+func (m *macro) measure(ctx context.Context, into pool, run []string, stderr io.Writer) ([]comparison, string, error) {
+	m.rounds[into] += m.step
+	report, err := m.report(ctx, into, cmp.Or(strings.Join(run, ","), m.scenarios), stderr)
+	if err != nil {
+		return nil, "", err
+	}
+	all, err := judgeScenarios(report, m.margin)
+	return all, strings.Join(lines(all), "\n"), err
+}
+
+// report takes samples up to the number of rounds and returns the bench's report on all in the pool.
+func (m *macro) report(ctx context.Context, into pool, scenarios string, stderr io.Writer) ([]byte, error) {
+	samples := filepath.Join(m.scratch, "samples."+string(into)+".jsonl")
+	command := exec.CommandContext(ctx, m.binary(), slices.Concat(m.args,
+		[]string{"-scenarios", scenarios, "-rounds", strconv.Itoa(m.rounds[into]), "-into", samples})...)
 	command.Dir = m.module
 	var said strings.Builder
 	command.Stderr = io.MultiWriter(stderr, &said)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,9 +41,11 @@ func BenchmarkPassage(b *testing.B) {
 				}
 				b.SetBytes(int64(calls * size))
 				b.ReportAllocs()
+				before := cpuTime(b)
 				for b.Loop() {
 					c.round(calls, body)
 				}
+				reportCPU(b, before)
 			})
 		}
 	}
@@ -272,6 +275,23 @@ func readFrames(nc net.Conn, in []byte, f func(frameHeader, []byte)) ([]byte, er
 	return in[:copy(in[:cap(in)], b)], err
 }
 
+// cpuTime is what this process has used of the processors, in user and in system mode.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// reportCPU reports what operations have used of the processors since then, all threads together. With more threads than one, time on the clock is also
+// what they wait for each other, which depends on what else the machine does.
+func reportCPU(b *testing.B, since time.Duration) {
+	b.Helper()
+	b.ReportMetric(float64(cpuTime(b)-since)/float64(b.N), "cpu-ns/op")
+}
+
 func listen(t testing.TB) net.Listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -330,6 +350,7 @@ func BenchmarkGatheredWrite(b *testing.B) {
 			in := make([]byte, frames*(len(header)+len(payload)))
 			b.SetBytes(int64(len(in)))
 			b.ReportAllocs()
+			before := cpuTime(b)
 			for b.Loop() {
 				pieces = pieces[:0]
 				for range frames {
@@ -342,6 +363,7 @@ func BenchmarkGatheredWrite(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			reportCPU(b, before)
 		})
 	}
 }
