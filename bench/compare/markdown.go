@@ -42,6 +42,12 @@ func (r *report) writeMarkdown(w io.Writer) error {
 		{"p50 us at that rate", latency(func(x row) *stats.Summary { return x.P50 }, func(x row) *stats.Summary { return x.P50Ratio })},
 		{"p99 us at that rate", latency(func(x row) *stats.Summary { return x.P99 }, func(x row) *stats.Summary { return x.P99Ratio })},
 		{"p99.9 us at that rate", latency(func(x row) *stats.Summary { return x.P999 }, none)},
+		{"Calls of a measurement at that rate, which its quantiles are of", func(x row) string {
+			if x.HalfBeside.Samples == 0 {
+				return ""
+			}
+			return fmt.Sprint(x.HalfBeside.Calls)
+		}},
 		{"Calls at that rate that waited for a free stream, and by how many us at the median the generator was late with others", func(x row) string {
 			if x.HalfBeside.Samples == 0 {
 				return ""

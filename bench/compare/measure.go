@@ -19,6 +19,21 @@ import (
 // gets a few.
 const fewest = 4000
 
+// fewestAtRate is the least number of calls of kind half, for p99 to mean something, as long as that takes at most
+// longestAtRate times as long as asked for.
+const (
+	fewestAtRate  = 1000
+	longestAtRate = 12
+)
+
+// beyond is how many calls have to lie beyond a quantile for it to be reported: with fewer it is the chance of a few.
+const beyond = 10
+
+// stands reports whether calls are enough for a quantile, in percent.
+func stands(quantile float64, calls uint64) bool {
+	return float64(calls)*(100-quantile) >= 100*beyond*(1-1e-9) // 99.9 is no binary fraction
+}
+
 // measurer runs loads against the members of a fleet.
 type measurer struct {
 	yard     *yard
@@ -48,21 +63,26 @@ func (m *measurer) sample(ctx context.Context, target *member, at key, rate floa
 	if rate > 0 {
 		perSecond = rate
 	}
-	calls := max(m.fewest(at), uint64(math.Ceil(perSecond*m.seconds.Seconds())))
+	calls := max(m.fewest(at, rate), uint64(math.Ceil(perSecond*m.seconds.Seconds())))
 	return out, m.measure(ctx, target, g, calls, &out)
 }
 
 // fewest returns the least number of calls of a measurement.
-func (m *measurer) fewest(at key) uint64 {
+func (m *measurer) fewest(at key, rate float64) uint64 {
 	n := uint64(at.scenario.Connections * at.scenario.Streams)
-	if at.kind == half || at.scenario.Stream || at.scenario.Size > 64<<10 {
+	if at.kind == half {
+		return max(n, uint64(min(fewestAtRate, longestAtRate*rate*m.seconds.Seconds())))
+	}
+	if at.scenario.Stream || at.scenario.Size > 64<<10 {
 		return n // slow enough without
 	}
 	return max(n, uint64(fewest*min(1, m.seconds.Seconds())))
 }
 
 // bound is the longest a single sample may take.
-func (m *measurer) bound() time.Duration { return 20*time.Second + 5*(m.seconds+m.warmUp) }
+func (m *measurer) bound() time.Duration {
+	return 20*time.Second + 2*longestAtRate*m.seconds + 5*m.warmUp
+}
 
 // reading is everything that is read before and after a measured load.
 type reading struct {
@@ -115,7 +135,13 @@ func (m *measurer) measure(ctx context.Context, target *member, g generator, cal
 	out.Seconds = result.elapsed.Seconds()
 	out.CPUMicros = micros(proxy) / float64(calls)
 	out.PerSecond = float64(calls) / out.Seconds
-	out.Mean, out.P50, out.P99, out.P999 = micros(result.mean), micros(result.p50), micros(result.p99), micros(result.p999)
+	out.Mean, out.P50 = micros(result.mean), micros(result.p50)
+	if stands(99, calls) {
+		out.P99 = micros(result.p99)
+	}
+	if stands(99.9, calls) {
+		out.P999 = micros(result.p999)
+	}
 	out.Waited = float64(result.waited) / float64(calls)
 	out.LagP50, out.LagP99 = micros(result.lagP50), micros(result.lagP99)
 	out.GeneratorMicros = micros(result.cpu) / float64(calls)

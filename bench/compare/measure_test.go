@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/bench/counters"
 	"sluice/bench/payload"
@@ -45,5 +46,33 @@ func TestOnlyRequestsThatReachTheBackendOnceCount(t *testing.T) {
 				t.Errorf("doubt = %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestAQuantileStandsOnTenCallsBeyondIt(t *testing.T) {
+	for _, test := range []struct {
+		quantile float64
+		calls    uint64
+		want     bool
+	}{
+		{50, 20, true}, {50, 19, false}, {99, 1000, true}, {99, 999, false}, {99.9, 10_000, true}, {99.9, 9999, false},
+	} {
+		if got := stands(test.quantile, test.calls); got != test.want {
+			t.Errorf("stands(%g, %d) = %v, want %v", test.quantile, test.calls, got, test.want)
+		}
+	}
+}
+
+func TestCallsAtARateAreEnoughForP99UnlessThatTakesTooLong(t *testing.T) {
+	m := &measurer{seconds: time.Second / 2}
+	at := key{scenario: scenario{Size: 1 << 20, Connections: 4, Streams: 4}, kind: half}
+	for rate, want := range map[float64]uint64{1e6: 1000, 180: 1000, 100: 600, 1: 16} {
+		if got := m.fewest(at, rate); got != want {
+			t.Errorf("at %g calls/s at least %d calls, want %d", rate, got, want)
+		}
+	}
+	at.kind = saturated
+	if got := m.fewest(at, 0); got != 16 {
+		t.Errorf("saturated at least %d calls, want one of each stream", got)
 	}
 }

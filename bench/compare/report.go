@@ -66,8 +66,9 @@ type row struct {
 
 // beside is what to know of figures before they are believed.
 type beside struct {
-	Samples int `json:"samples"`
-	Noisy   int `json:"noisy"` // samples during which others used the machine
+	Samples int    `json:"samples"`
+	Calls   uint64 `json:"calls"` // of the shortest sample: what quantiles stand on
+	Noisy   int    `json:"noisy"` // samples during which others used the machine
 	// Medians over the samples; the last two of kind half.
 	Generator float64 `json:"generator_cpu_us_per_call"`
 	Waited    float64 `json:"waited_share"`
@@ -167,6 +168,9 @@ func newRow(s *samples, sc scenario, peer, reference string) (row, bool) {
 func besides(samples map[int]sample) beside {
 	out := beside{Samples: len(samples)}
 	for _, one := range samples {
+		if out.Calls == 0 || one.Calls < out.Calls {
+			out.Calls = one.Calls
+		}
 		if one.noisy() {
 			out.Noisy++
 		}

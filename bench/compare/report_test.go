@@ -32,7 +32,7 @@ func threePeers() *samples {
 	series := func(sc scenario, k kind, peer string, cpu, rate, p50 float64) {
 		for round, slow := range []float64{1, 2, 1} {
 			s.keep(record{Sample: &sample{
-				Scenario: sc, Kind: k, Peer: peer, Round: round, Calls: 1,
+				Scenario: sc, Kind: k, Peer: peer, Round: round, Calls: 10_000,
 				CPUMicros: cpu * slow, PerSecond: rate / slow, P50: p50 * slow, P99: 2 * p50 * slow, P999: 3 * p50 * slow,
 				GeneratorMicros: 2.5 * slow,
 			}})
@@ -188,10 +188,10 @@ medians (and their bounds) over the rounds; ratios are sluice / peer, round by r
   sluice            10.0 (10.0-20.0)  30000 (15000-30000)  1.00 (1.00-1.00)  1.00 (1.00-1.00)  2.5               1 of 3
   nginx             20.0 (20.0-40.0)  10000 (5000-10000)   0.50 (0.50-0.50)  3.00 (3.00-3.00)  2.5               0 of 3
   direct            -                 60000 (30000-60000)  -                 0.50 (0.50-0.50)  2.5               0 of 3
-  at 5000 calls/s   CPU us/call       p50 us               p99 us            p99.9 us          CPU ratio         p50 ratio         waited  late us  generator us  noisy
-  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    1.00 (1.00-1.00)  1.00 (1.00-1.00)  25 %    50       2.5           0 of 3
-  nginx             24.0 (24.0-48.0)  400 (400-800)        800 (800-1600)    1200 (1200-2400)  0.50 (0.50-0.50)  0.75 (0.75-0.75)  25 %    50       2.5           0 of 3
-  direct            -                 100 (100-200)        200 (200-400)     300 (300-600)     -                 3.00 (3.00-3.00)  25 %    50       2.5           0 of 3
+  at 5000 calls/s   CPU us/call       p50 us               p99 us            p99.9 us          CPU ratio         p50 ratio         calls  waited  late us  generator us  noisy
+  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    1.00 (1.00-1.00)  1.00 (1.00-1.00)  10000  25 %    50       2.5           0 of 3
+  nginx             24.0 (24.0-48.0)  400 (400-800)        800 (800-1600)    1200 (1200-2400)  0.50 (0.50-0.50)  0.75 (0.75-0.75)  10000  25 %    50       2.5           0 of 3
+  direct            -                 100 (100-200)        200 (200-400)     300 (300-600)     -                 3.00 (3.00-3.00)  10000  25 %    50       2.5           0 of 3
 
 growth of CPU per call with the number of connections
   4KiB:10x100 to 4KiB:1000x1  sluice       1.50 (1.50-1.50)
@@ -216,6 +216,7 @@ func TestMarkdown(t *testing.T) {
 		"### CPU us per call, all streams busy\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n" +
 			"| 4 KiB, 4 x 8 | 10.0 (1.00, 1.00-1.00) | 20.0 (0.50, 0.50-0.50) |  |\n| 4 KiB, 10 x 100 | 10.0 (1.00, 1.00-1.00) |  |  |\n",
 		"### p99.9 us at that rate\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n| 4 KiB, 4 x 8 | 900 | 1200 | 300 |\n",
+		"| 4 KiB, 4 x 8 | 10000 | 10000 | 10000 |\n",
 		"| 4 KiB, 4 x 8 | 25 %, 50 | 25 %, 50 | 25 %, 50 |\n",
 		"| 4 KiB, 4 x 8 | 2.5, 2.5 | 2.5, 2.5 | 2.5, 2.5 |\n| 4 KiB, 10 x 100 | 2.5 |  |  |\n",
 		"| 4 KiB, 4 x 8 | 0 of 6 | 0 of 6 | 0 of 6 |\n| 4 KiB, 10 x 100 | 0 of 3 |  |  |\n",
@@ -224,6 +225,28 @@ func TestMarkdown(t *testing.T) {
 		if !strings.Contains(got.String(), want) {
 			t.Errorf("no\n%s\nin\n%s", want, &got)
 		}
+	}
+}
+
+// A quantile that one measurement was too short for is not that of the others.
+func TestAQuantileThatIsMissingInARoundIsNotReported(t *testing.T) {
+	s := threePeers()
+	for i := range s.all {
+		if s.all[i].Peer == "nginx" && s.all[i].Kind == half && s.all[i].Round == 1 {
+			s.all[i].Calls, s.all[i].P999 = 5000, 0
+		}
+	}
+	r, err := newReport(s, "sluice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sluice, nginx := r.Scenarios[0].Rows[0], r.Scenarios[0].Rows[1]
+	if nginx.P999 != nil || nginx.P99 == nil || nginx.HalfBeside.Calls != 5000 || sluice.P999 == nil {
+		t.Errorf("nginx = %+v, want p99 alone, and 5000 calls; sluice = %+v, want both", nginx, sluice)
+	}
+	text, err := json.Marshal(nginx)
+	if err != nil || bytes.Contains(text, []byte("half_p99_9_us")) || !bytes.Contains(text, []byte("half_p99_us")) {
+		t.Errorf("nginx = %s, %v, want p99 and no p99.9", text, err)
 	}
 }
 

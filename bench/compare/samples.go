@@ -27,11 +27,12 @@ type sample struct {
 	PerSecond float64 `json:"calls_per_second"`
 	Rate      float64 `json:"asked_per_second,omitempty"` // of kind half
 
-	// Latencies, in microseconds. Of kind half they count from when a call was due.
+	// Latencies, in microseconds. Of kind half they count from when a call was due. Quantiles that too few calls lie
+	// beyond are left out.
 	Mean float64 `json:"mean_us"`
 	P50  float64 `json:"p50_us"`
-	P99  float64 `json:"p99_us"`
-	P999 float64 `json:"p99_9_us"`
+	P99  float64 `json:"p99_us,omitempty"`
+	P999 float64 `json:"p99_9_us,omitempty"`
 
 	GeneratorMicros float64 `json:"generator_cpu_us_per_call"`
 	// Of kind half: the share of the calls that found no stream free when they were due, and how late the generator itself

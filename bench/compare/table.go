@@ -43,12 +43,12 @@ func (r *report) writeTable(w io.Writer) error {
 				cell(row.CPU, 1), cell(row.PerSecond, 0), cell(row.CPURatio, 2), cell(row.RateRatio, 2), row.Beside.Generator, row.Beside.noise())
 		}
 		if s.Rate > 0 {
-			fmt.Fprintf(table, "  at %.0f calls/s\tCPU us/call\tp50 us\tp99 us\tp99.9 us\tCPU ratio\tp50 ratio\twaited\tlate us\tgenerator us\tnoisy\n", s.Rate)
+			fmt.Fprintf(table, "  at %.0f calls/s\tCPU us/call\tp50 us\tp99 us\tp99.9 us\tCPU ratio\tp50 ratio\tcalls\twaited\tlate us\tgenerator us\tnoisy\n", s.Rate)
 			for _, row := range s.Rows {
 				if row.Invalid == "" {
 					b := row.HalfBeside
-					fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%.1f\t%s\n", row.Peer, cell(row.HalfCPU, 1), cell(row.P50, 0),
-						cell(row.P99, 0), cell(row.P999, 0), cell(row.HalfCPURatio, 2), cell(row.P50Ratio, 2), b.waits(), b.Lag, b.Generator, b.noise())
+					fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%.0f\t%.1f\t%s\n", row.Peer, cell(row.HalfCPU, 1), cell(row.P50, 0),
+						cell(row.P99, 0), cell(row.P999, 0), cell(row.HalfCPURatio, 2), cell(row.P50Ratio, 2), b.Calls, b.waits(), b.Lag, b.Generator, b.noise())
 				}
 			}
 		}
