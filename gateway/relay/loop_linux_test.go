@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 )
 
@@ -275,4 +276,102 @@ func TestFaultsBehindTheHandshakeLinger(t *testing.T) {
 	if !looked {
 		t.Error("the fault did not end the connection")
 	}
+}
+
+// A client that sends records of one byte and new keys has its turn ended after so many of them, whatever is still there;
+// then the loop keeps it in its list, and the next turn goes on there. The test takes the loop's place.
+func TestTurnsEndAfterSoManyRecords(t *testing.T) {
+	server, client := testTLS(t)
+	r := New(Config{Loops: 1, TLS: server}, &recorder{})
+	l, err := newLoop(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(l.done) // it does not run
+	r.loops.all = []*loop{l}
+	defer r.Close()
+
+	near, far := socketPair(t)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		tr, err := r.handshake(near)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.serve(near, tr)
+	}()
+	below := shakeHands(t, far, client, true)
+	var sealed []byte
+	send := below.cut
+	below.cut = func(b []byte) { sealed = append(sealed, b...) }
+	c := newRawPeer(t, below)
+	c.raw([]byte(http2.ClientPreface))
+	c.settings()
+	send(sealed)
+	var p *polled
+	waitFor(t, "the loop to have the connection", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, added := range l.conns {
+			p = added
+		}
+		return p != nil
+	})
+	w := r.newWorker()
+	turn := func() {
+		l.early, p.early = nil, false
+		p.turn(w)
+		w.flush()
+	}
+	in := &p.tls.wire.in
+	waitFor(t, "what the connection begins with to be handled", func() bool { turn(); return !p.c.preface && in.dry() && in.buf == nil })
+
+	sealed = nil
+	below.recordLen = func() int { return 1 }
+	below.before = func() (b []byte) {
+		for range 3 {
+			b = append(b, below.out.sealUpdate(false, false)...)
+		}
+		return b
+	}
+	c.raw(bytes.Repeat([]byte{0, 0, 5, byte(http2.FramePriority), 0, 0, 0, 0, 1, 0, 0, 0, 0, 0}, 20))
+	var ends []int
+	var at recordCursor
+	for pos := 0; pos < len(sealed); ends = append(ends, pos) {
+		pos += at.pass(sealed[pos:])
+	}
+	send(sealed)
+	waitFor(t, "all of it to be there", func() bool {
+		n, err := unix.IoctlGetInt(p.fd, unix.TIOCINQ)
+		return err == nil && n == len(sealed)
+	})
+	for done := 0; done < len(ends); {
+		turn()
+		done = min(done+recordsAtOnce, len(ends))
+		pos := len(sealed)
+		if in.buf != nil {
+			pos = in.pos
+		}
+		if pos != ends[done-1] {
+			t.Fatalf("a turn ended at byte %d, want %d, after %d records of %d", pos, ends[done-1], done, len(ends))
+		}
+		if kept := len(l.early) == 1; kept != (done < len(ends)) || kept != p.early {
+			t.Errorf("after %d records of %d the loop kept %d connections for another turn", done, len(ends), len(l.early))
+		}
+	}
+
+	c.start()
+	c.close()
+	waitFor(t, "the connection to be gone", func() bool {
+		l.mu.Lock()
+		gone := len(l.conns) == 0
+		l.mu.Unlock()
+		if !gone {
+			turn()
+		}
+		return gone
+	})
+	<-served
 }
