@@ -88,7 +88,7 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	}
 	now := session{
 		Machine: thisMachine(generator), Peers: versions, Skipped: skipped,
-		Workers: o.workers, Seconds: o.seconds.Seconds(), Seed: o.seed, SluiceEnv: o.sluiceEnv,
+		Workers: o.workers, Seconds: o.seconds.Seconds(), Seed: o.seed, SluiceEnv: o.sluiceEnv, Routes: o.routes,
 	}
 	for _, s := range skipped {
 		fmt.Fprintf(stderr, "%s: skipped, %s\n", s.Name, s.Reason)
@@ -125,6 +125,9 @@ func (o *options) measureSpeed(ctx context.Context, y *yard, now session, stdout
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, o.workers)))
 	m := &measurer{yard: y, messages: messages, seconds: o.seconds, warmUp: o.warmUp, h2load: o.h2load}
 	if err := o.takeSamples(ctx, m, s, time.Now().Add(o.budget), stderr); err != nil {
+		return err
+	}
+	if err := s.end(loadAverage()); err != nil {
 		return err
 	}
 	return o.report(s, stdout)

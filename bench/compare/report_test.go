@@ -315,7 +315,7 @@ func TestSamplesOutliveTheRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := first.close(); err != nil {
+	if err := errors.Join(first.end("0.7"), first.close()); err != nil {
 		t.Fatal(err)
 	}
 
@@ -330,6 +330,9 @@ func TestSamplesOutliveTheRun(t *testing.T) {
 	})
 	if !slices.Equal(second.all, made.all) || !second.have[key{fourByEight, half, "nginx", 2}] || second.have[key{fourByEight, half, "nginx", 3}] {
 		t.Errorf("%d samples came back, want the %d of before", len(second.all), len(made.all))
+	}
+	if got := second.sessions[0].Machine.LoadAfter; len(second.sessions) != 1 || got != "0.7" {
+		t.Errorf("load after the session = %q, want 0.7", got)
 	}
 	if rate := halfRate(second, fourByEight); rate != 5000 {
 		t.Errorf("half rate = %g, want that of the samples there are", rate)
@@ -376,6 +379,28 @@ func TestFiguresOfDifferentNumbersOfWorkersAreNotMixed(t *testing.T) {
 	write(1)
 	if _, err := openSamples(name); err == nil || !strings.Contains(err.Error(), "cannot be mixed") {
 		t.Errorf("a file that holds both: %v, want an error", err)
+	}
+}
+
+func TestFiguresOfOtherTermsAreNotMixed(t *testing.T) {
+	for want, change := range map[string]func(*session){
+		`with -seconds 3 cannot be mixed with those with -seconds 0.5`: func(s *session) { s.Seconds = 0.5 },
+		`with -sluice-env ["GOGC=50"]`:                                 func(s *session) { s.SluiceEnv = []string{"GOGC=50"} },
+		`with -sluice-routes "routes: []"`:                             func(s *session) { s.Routes = "routes: []" },
+		`with load by h2load 1`:                                        func(s *session) { s.Machine.Generator = "h2load 1" },
+		``:                                                             func(s *session) { s.Seed, s.Machine.LoadBefore = 8, "9.9" },
+	} {
+		s := threePeers()
+		now := s.sessions[0]
+		change(&now)
+		err := s.begin(now)
+		if want == "" {
+			if err != nil {
+				t.Errorf("a session of another order: %v", err)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "use another file") {
+			t.Errorf("begin = %v, want an error with %q", err, want)
+		}
 	}
 }
 

@@ -74,12 +74,15 @@ type session struct {
 	Seconds   float64       `json:"seconds_per_measurement"`
 	Seed      uint64        `json:"order_seed,omitempty"` // the order of peers was drawn by it
 	SluiceEnv []string      `json:"sluice_env,omitempty"`
+	Routes    string        `json:"sluice_routes,omitempty"` // the text of -sluice-routes
 }
 
-// record is a line of a file of samples: one of the two.
+// record is a line of a file of samples: one of the three.
 type record struct {
 	Session *session `json:"session,omitempty"`
 	Sample  *sample  `json:"sample,omitempty"`
+	// LoadAfter ends the session before it, unless that was interrupted.
+	LoadAfter string `json:"load_after,omitempty"`
 }
 
 // samples are the measurements of one run, in memory and, if it has a file, there too:
@@ -121,7 +124,7 @@ func (s *samples) read(name string) error {
 			return nil
 		}
 		if err == nil {
-			err = s.sameWorkers(r)
+			err = s.sameTerms(r)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -138,24 +141,43 @@ func (s *samples) keep(r record) {
 		s.all = append(s.all, *r.Sample)
 		s.have[r.Sample.key()] = true
 	}
+	if n := len(s.sessions); r.LoadAfter != "" && n > 0 {
+		s.sessions[n-1].Machine.LoadAfter = r.LoadAfter
+	}
 }
 
-// sameWorkers returns an error if a record is of another number of workers than those there are: such
+// sameTerms returns an error if a record was made on other terms than those there are: such
 // figures have nothing to do with each other.
-func (s *samples) sameWorkers(r record) error {
-	var got int
-	switch {
-	case len(s.sessions) == 0:
+func (s *samples) sameTerms(r record) error {
+	if len(s.sessions) == 0 {
 		return nil
-	case r.Session != nil:
-		got = r.Session.Workers
-	case r.Sample != nil:
-		got = r.Sample.Workers
 	}
-	if want := s.sessions[0].Workers; got != want {
-		return fmt.Errorf("figures with %s cannot be mixed with those with %s: use another file", workersText(want), workersText(got))
+	first := s.sessions[0]
+	if r.Sample != nil && r.Sample.Workers != first.Workers {
+		return otherTerms{workersText(first.Workers), workersText(r.Sample.Workers)}
+	}
+	if r.Session == nil {
+		return nil
+	}
+	for _, terms := range []func(session) string{
+		func(o session) string { return workersText(o.Workers) },
+		func(o session) string { return fmt.Sprintf("-seconds %g", o.Seconds) },
+		func(o session) string { return fmt.Sprintf("-sluice-env %q", o.SluiceEnv) },
+		func(o session) string { return fmt.Sprintf("-sluice-routes %q", o.Routes) },
+		func(o session) string { return "load by " + o.Machine.Generator },
+	} {
+		if want, got := terms(first), terms(*r.Session); got != want {
+			return otherTerms{want, got}
+		}
 	}
 	return nil
+}
+
+// otherTerms are what figures were made with, and what others were.
+type otherTerms struct{ want, got string }
+
+func (e otherTerms) Error() string {
+	return fmt.Sprintf("figures with %s cannot be mixed with those with %s: use another file", e.want, e.got)
 }
 
 // workersText says how many workers peers had.
@@ -186,7 +208,7 @@ func (s *samples) add(r record) error {
 // begin notes a session. Peers must be what they were in the sessions before: figures of two
 // builds under one name would be mixed.
 func (s *samples) begin(now session) error {
-	if err := s.sameWorkers(record{Session: &now}); err != nil {
+	if err := s.sameTerms(record{Session: &now}); err != nil {
 		return err
 	}
 	for _, earlier := range s.sessions {
@@ -198,6 +220,9 @@ func (s *samples) begin(now session) error {
 	}
 	return s.add(record{Session: &now})
 }
+
+// end notes that the session is over, and the load average then.
+func (s *samples) end(load string) error { return s.add(record{LoadAfter: load}) }
 
 // close closes the file.
 func (s *samples) close() error {

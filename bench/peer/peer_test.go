@@ -92,6 +92,27 @@ func TestASluiceThatDoesNotBuildIsAnError(t *testing.T) {
 	}
 }
 
+func TestHashesOfFilesDiffer(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	sums := make(map[string]bool)
+	for _, content := range []string{"a", "b", "a"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := hashOf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[sum] = true
+	}
+	if !sums["ca978112ca1b"] || len(sums) != 2 { // by sha256sum
+		t.Errorf("hashes of two contents: %v, want two, ca978112ca1b of \"a\"", sums)
+	}
+	if sum, err := hashOf(filepath.Join(name, "missing")); err == nil {
+		t.Errorf("hash of no file = %q, want an error", sum)
+	}
+}
+
 func TestSluiceGetsTheEnvironmentItIsGiven(t *testing.T) {
 	launch := (&Sluice{Binary: "/bin/sluice", Env: []string{"GOMAXPROCS=1"}}).Launch(site)
 	if got := launch.Command.Env; len(got) != 2 || got[1] != "GOMAXPROCS=1" {

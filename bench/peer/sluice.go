@@ -3,8 +3,11 @@ package peer
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,10 +55,29 @@ func (s *Sluice) Locate(ctx context.Context) (string, error) {
 		case setting.Key == "vcs.revision":
 			version = setting.Value[:min(12, len(setting.Value))]
 		case setting.Key == "vcs.modified" && setting.Value == "true":
-			version += " with changes"
+			// Two trees with changes have one revision.
+			sum, err := hashOf(s.Binary)
+			if err != nil {
+				return "", fmt.Errorf("sluice binary: %w", err)
+			}
+			version += " with changes, binary " + sum
 		}
 	}
 	return version + ", " + info.GoVersion, nil
+}
+
+// hashOf returns the first digits of a file's SHA-256.
+func hashOf(name string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, file); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil))[:12], nil
 }
 
 // Launch starts the gateway as its variant says.
