@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -176,10 +177,22 @@ func TestBenchmarksAreRunAgainByTheirTopLevelNames(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, arguments := range []string{"-count 2", "-rounds 3", "-margin 2", "-margin NaN", "-count 34", "-seconds 0", "main"} {
+	for _, arguments := range []string{"-count 2", "-rounds 3", "-margin 2", "-margin NaN", "-count 34", "-seconds 0", "-bench (", "main"} {
 		var stderr strings.Builder
 		if _, err := parse(strings.Fields(arguments), &stderr); err == nil || !strings.Contains(stderr.String(), "got") && !strings.Contains(stderr.String(), "unexpected") {
 			t.Errorf("parse(%s) = %v, printed %q", arguments, err, &stderr)
+		}
+	}
+}
+
+func TestAPatternOfBenchmarksCountsInEveryPackage(t *testing.T) {
+	o, err := parse([]string{"-bench", "Passage/loop"}, io.Discard)
+	if err != nil || len(o.within) != len(dataPath) {
+		t.Fatalf("within = %v, %v, want every package of the data path", o.within, err)
+	}
+	for i, f := range o.within {
+		if f.path != dataPath[i].path || f.pattern != "Passage/loop" {
+			t.Errorf("%v is run, want the pattern in %s", f, dataPath[i].path)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -103,13 +104,22 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.Float64Var(&o.seconds, "seconds", 1, "`seconds` of one measurement of the whole gateway")
 	flags.StringVar(&o.scenarios, "scenarios", "4KiB:4x8,4KiB:100x4,64KiB:4x8,1MiB:4x4,4KiB:4x8:tls,1KiB:4x8:stream", "a `list` as bench/compare takes it")
 	flags.StringVar(&o.routes, "routes", "", "`file` of routes for both gateways, as bench/compare takes it in -sluice-routes (default: all policies, as the working tree writes them)")
+	bench := flags.String("bench", "", "`pattern` of micro-benchmarks, as go test takes it (default: those of the data path)")
 	flags.BoolVar(&o.micro, "micro", true, "compare micro-benchmarks")
 	flags.BoolVar(&o.macro, "macro", true, "compare the whole gateway")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	var err error
+	if *bench != "" {
+		o.within = nil
+		for _, f := range dataPath {
+			o.within = append(o.within, folder{f.path, *bench})
+		}
+	}
+	_, err := regexp.Compile(*bench)
 	switch {
+	case err != nil:
+		err = fmt.Errorf("-bench: got %q, want a regular expression: %w", *bench, err)
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case !(o.margin >= 0 && o.margin <= 1):
