@@ -90,11 +90,11 @@ routes:
 	p := startPrometheus(t, metrics)
 	load := startLoad(model, 2, dial(t, s.addr))
 	defer func() { close(load.stopped); load.callers.Wait() }() // that calls fail is what this is about
-	eventually(t, 30*time.Second, "calls are seen", func() error {
+	eventually(t, time.Minute, "calls are seen", func() error {
 		_, err := p.query(fmt.Sprintf(`sum(sluice_call_duration_seconds_count{model=%q, code="OK"}) > 10`, model))
 		return err
 	})
-	eventually(t, 30*time.Second, "no alert is left from before the first scrape", func() error {
+	eventually(t, time.Minute, "no alert is left from before the first scrape", func() error {
 		if _, err := p.query(`absent(ALERTS{alertstate="firing"})`); err != nil {
 			alert, _ := p.query(`ALERTS{alertstate="firing"}`)
 			return fmt.Errorf("%v: %w", alert, err)

@@ -28,6 +28,8 @@ type judge struct {
 
 	mu     sync.Mutex
 	models map[string][]*objective // in the order of the routes' settings
+	// names are the models in order, so that a scrape's pieces have the same lines as those of the scrape before.
+	names []string
 	// looked is when the latest look was, known are the models that there were then.
 	looked time.Time
 	known  map[string]bool
@@ -69,11 +71,13 @@ func (j *judge) look(now time.Time) {
 	defer j.mu.Unlock()
 	table := j.table()
 	known := make(map[string]bool, table.Len())
+	j.names = j.names[:0]
 	for r := range table.Routes() {
 		known[r.Model] = true
 		if r.Objectives == (routing.Objectives{}) {
 			continue
 		}
+		j.names = append(j.names, r.Model)
 		tally := j.telemetry.Tally(r.Model)
 		n := tally.Read()
 		for _, o := range j.objectives(r, n, tally) {
@@ -260,8 +264,8 @@ func (j *judge) Families() []*telemetry.Family {
 func (j *judge) Read(out *telemetry.Values) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for model, all := range j.models {
-		for _, o := range all {
+	for _, model := range j.names {
+		for _, o := range j.models[model] {
 			out.Add(descTarget, o.target, model, o.name)
 			for _, w := range burnWindows {
 				out.Add(descBurn, slo.BurnRate(o.series.Last(w), o.target), model, o.name, window(w))

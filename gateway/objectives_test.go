@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -140,6 +143,31 @@ func TestOutagePagesAndEnds(t *testing.T) {
 	}
 	if _, ok := j.budget("other"); ok {
 		t.Error("a model without an objective has a budget")
+	}
+}
+
+// TestBudgetsAreReadInTheSameOrderAgain, so that what a scrape has compressed is good for the next one.
+func TestBudgetsAreReadInTheSameOrderAgain(t *testing.T) {
+	j := newJudged(t, "99.9")
+	if _, err := j.telemetry.Registry().Read(j.judge); err != nil {
+		t.Fatal(err)
+	}
+	routes := "routes:\n"
+	for i := range 50 {
+		routes += fmt.Sprintf("  - {model: m%02d, versions: [{name: v1, endpoints: [\"127.0.0.1:1\"]}], weights: {v1: 1}, slo: {availability: 99.9}}\n", i)
+	}
+	j.use(table(t, 2, routes))
+	j.look(j.now)
+	w := httptest.NewRecorder()
+	j.telemetry.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	var got []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "sluice_slo_target{") {
+			got = append(got, line)
+		}
+	}
+	if len(got) != 50 || !slices.IsSorted(got) {
+		t.Errorf("%d targets, want 50 in the order of the models:\n%s", len(got), strings.Join(got, ""))
 	}
 }
 

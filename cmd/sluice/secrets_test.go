@@ -78,7 +78,7 @@ routes:
 	if i := strings.Index(told, password); i >= 0 {
 		t.Errorf("the password is told: %q", told[max(0, i-200):min(len(told), i+40)])
 	}
-	if !strings.Contains(told, "connection refused") {
+	if !strings.Contains(told, redis.Addr) || !strings.Contains(told, "sluice_store_up 0") {
 		t.Errorf("nothing is told of a store that is away:\n%s", told)
 	}
 }

@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	// stuck is after how long a store that has failed is left alone until the next time: it would hold up each incident in turn,
+	// and meanwhile nobody would look at how callers fare.
+	stuck = time.Second
 	// calm is how long nothing may be wrong before an incident is over: a breaker that opens and
 	// closes every few seconds is one incident.
 	calm = 60 * time.Second
@@ -290,6 +293,7 @@ func (t *Tracker) look() {
 func (t *Tracker) write(ctx context.Context, tick bool) {
 	now := time.Now()
 	for name, m := range t.models {
+		begun := time.Now()
 		quiet := len(m.troubles) == 0 && now.Sub(m.calmSince) >= calm
 		if !m.dirty && !tick {
 			continue
@@ -298,6 +302,9 @@ func (t *Tracker) write(ctx context.Context, tick bool) {
 		if err != nil {
 			t.failed.Add(1)
 			t.cfg.Logger.Warn("an incident cannot be written yet", "model", name, "error", err)
+			if time.Since(begun) >= stuck {
+				return
+			}
 			continue // it stays dirty
 		}
 		if opened {

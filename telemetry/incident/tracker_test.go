@@ -21,6 +21,7 @@ import (
 type gateway struct {
 	*Tracker
 	calls, failed atomic.Uint64
+	looks         atomic.Uint64
 	budget        atomic.Uint64 // percent left
 	samples       []*adminv1.SampleCall
 	sees          atomic.Pointer[sight]
@@ -44,7 +45,7 @@ func startGateway(t *testing.T, name string, shelf Shelf) *gateway {
 		Effect:   func(string) Effect { return Effect{Calls: g.calls.Load(), Failed: g.failed.Load()} },
 		Budget:   func(string) (float64, bool) { return float64(g.budget.Load()) / 100, true },
 		Samples:  func(string) []*adminv1.SampleCall { return g.samples },
-		Troubles: func() []Trouble { return g.sees.Load().troubles },
+		Troubles: func() []Trouble { g.looks.Add(1); return g.sees.Load().troubles },
 		Over: func(string, string) (string, time.Time, bool) {
 			s := g.sees.Load()
 			return s.over, time.Now(), s.over != ""
@@ -375,12 +376,20 @@ func TestOperatorWhoRollsBackNoticedFirst(t *testing.T) {
 // was asked.
 type failing struct {
 	Shelf
-	down, late atomic.Bool
+	down, late, hangs atomic.Bool
 }
 
 var errDown = errors.New("the store is out of reach")
 
 func (f *failing) Get(ctx context.Context, key string) ([]byte, error) {
+	if f.hangs.Load() {
+		select {
+		case <-time.After(2 * time.Second): // as stores do
+			return nil, errDown
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if f.down.Load() {
 		return nil, errDown
 	}
@@ -422,6 +431,31 @@ func TestStoreOutOfReachDelaysAnIncidentAndLosesNothing(t *testing.T) {
 		}
 		if g.Stats().Failed == 0 {
 			t.Error("nothing was counted as failed")
+		}
+	})
+}
+
+// TestStoreThatHangsDoesNotBlind: while it does, the tracker looks at a hundred models nearly as often as before.
+func TestStoreThatHangsDoesNotBlind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := &failing{Shelf: memstore.New(memstore.Config{}).Shelf("incidents")}
+		g := startGateway(t, "a", shelf)
+		shelf.hangs.Store(true)
+		for i := range 100 {
+			tr := breakerOpens("v8")
+			tr.Model = fmt.Sprint("m", i)
+			g.Begin(tr)
+		}
+		time.Sleep(time.Minute)
+		before := g.looks.Load()
+		time.Sleep(time.Minute)
+		if n := g.looks.Load() - before; n < 10 {
+			t.Errorf("%d looks in a minute, want one each %v", n, interval)
+		}
+		shelf.hangs.Store(false)
+		settle()
+		if in := all(t, shelf); len(in) != 100 {
+			t.Errorf("%d incidents are written afterwards, want all 100", len(in))
 		}
 	})
 }
