@@ -51,8 +51,12 @@ func (s sample) String() string {
 	if s.Invalid != "" {
 		return "INVALID: " + s.Invalid
 	}
-	return fmt.Sprintf("%7.1f us CPU  %6.0f/s  p50 %6.0f us  p99 %6.0f us  (%d calls in %.1f s, generator %.1f us, others %.2f cores)",
-		s.CPUMicros, s.PerSecond, s.P50, s.P99, s.Calls, s.Seconds, s.GeneratorMicros, s.OtherCores)
+	p99 := "     -"
+	if s.P99 > 0 {
+		p99 = fmt.Sprintf("%6.0f", s.P99)
+	}
+	return fmt.Sprintf("%7.1f us CPU  %6.0f/s  p50 %6.0f us  p99 %s us  (%d calls in %.1f s, generator %.1f us, others %.2f cores)",
+		s.CPUMicros, s.PerSecond, s.P50, p99, s.Calls, s.Seconds, s.GeneratorMicros, s.OtherCores)
 }
 
 // key identifies a sample in a run.
