@@ -49,19 +49,24 @@ func (s *Sluice) Locate(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sluice binary: %w", err)
 	}
-	version := "unknown revision"
+	version, clean := "unknown revision", false
 	for _, setting := range info.Settings {
-		switch {
-		case setting.Key == "vcs.revision":
-			version = setting.Value[:min(12, len(setting.Value))]
-		case setting.Key == "vcs.modified" && setting.Value == "true":
-			// Two trees with changes have one revision.
-			sum, err := hashOf(s.Binary)
-			if err != nil {
-				return "", fmt.Errorf("sluice binary: %w", err)
+		switch setting.Key {
+		case "vcs.revision":
+			version, clean = setting.Value[:min(12, len(setting.Value))], true
+		case "vcs.modified": // comes after the revision
+			if setting.Value == "true" {
+				version, clean = version+" with changes", false
 			}
-			version += " with changes, binary " + sum
 		}
+	}
+	if !clean {
+		// Two trees with changes have one revision.
+		sum, err := hashOf(s.Binary)
+		if err != nil {
+			return "", fmt.Errorf("sluice binary: %w", err)
+		}
+		version += ", binary " + sum
 	}
 	return version + ", " + info.GoVersion, nil
 }
