@@ -111,7 +111,7 @@ func TestKeptLinesAreThoseOfTheMoment(t *testing.T) {
 	}
 }
 
-// While many count and versions come and go, two readers at once see, each in turn, whole histograms that never go
+// While many count and versions come and go, as many readers as there may be see, each in turn, whole histograms that never go
 // back, and in the end everything that was counted, in each format.
 func TestScrapesWhileManyCount(t *testing.T) {
 	t.Parallel()

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// scrapes is how many requests for metrics are answered at once.
-	scrapes = 2
-	// scrapeTimeout is how long somebody may take to read an answer.
-	scrapeTimeout = time.Minute
+	// scrapes is how many requests for metrics are answered at once: a pair of Prometheus servers, and somebody who is slow.
+	scrapes = 4
+	// scrapeTimeout is how long somebody may take to read an answer. Prometheus gives up after 10 s unless told otherwise.
+	scrapeTimeout = 20 * time.Second
 	// writeBytes is how much is written at once.
 	writeBytes = 32 << 10
 	// pieceRows is how many lines are compressed at once: those of few series when one of them has changed, and of enough

@@ -31,7 +31,9 @@ const (
 	// maxPending bounds the events of one model that wait to be written.
 	maxPending = 100
 	// maxBefore bounds what is remembered of models before they are in trouble: an endpoint is cut off, and then its version.
-	maxBefore = 100
+	// Of one model it is maxBeforeEach, so that one whose endpoints come and go takes nobody's place.
+	maxBefore     = 1000
+	maxBeforeEach = 10
 )
 
 // What makes an incident.
@@ -181,11 +183,25 @@ func (t *Tracker) Note(model string, e *adminv1.IncidentEvent) {
 			m.note(e)
 			return
 		}
-		if len(t.before) == maxBefore {
-			t.before = slices.Delete(t.before, 0, 1)
-		}
+		t.makeRoom(model)
 		t.before = append(t.before, note{model, e})
 	})
+}
+
+// makeRoom forgets what there is no room for beside another note of a model.
+func (t *Tracker) makeRoom(model string) {
+	of, oldest := 0, 0
+	for i, n := range slices.Backward(t.before) {
+		if n.model == model {
+			of, oldest = of+1, i
+		}
+	}
+	switch {
+	case of == maxBeforeEach:
+		t.before = slices.Delete(t.before, oldest, oldest+1)
+	case len(t.before) == maxBefore:
+		t.before = slices.Delete(t.before, 0, 1)
+	}
 }
 
 // Mitigate tells that something has been done that ought to help callers of a model, and what. Only the first such thing

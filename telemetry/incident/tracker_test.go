@@ -691,8 +691,21 @@ func TestWhatLedToAnIncidentIsInIt(t *testing.T) {
 		if want := []string{"endpoint 1", "breaker of v8 open: 5 failures in a row", "endpoint 2"}; !slices.Equal(got, want) {
 			t.Errorf("the events are %q, want %q", got, want)
 		}
+		tell("quiet", "while another flaps")
+		for i := range 2 * maxBefore {
+			tell("flaps", fmt.Sprint(i))
+			synctest.Wait()
+		}
+		of := make(map[string][]string)
+		for _, n := range g.before {
+			of[n.model] = append(of[n.model], n.event.GetText())
+		}
+		if n := len(of["flaps"]); n != maxBeforeEach || of["flaps"][n-1] != fmt.Sprint(2*maxBefore-1) || len(of["quiet"]) != 1 {
+			t.Errorf("remembered are %q, want the latest of the one that flaps, and that of the quiet one", of)
+		}
 		for i := range 2 * maxBefore {
 			tell(fmt.Sprint("m", i), "of many")
+			synctest.Wait()
 		}
 		settle()
 		if n := len(g.before); n != maxBefore {
