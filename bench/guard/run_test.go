@@ -111,7 +111,7 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 `
-	few = 20_000 // rounds of spinning: of 400 calls, five pieces each, the kernel counts several ticks
+	few = 20_000 // rounds of spinning, some 20 us: a call is five pieces
 )
 
 // repository makes one in a temporary folder, with a revision tagged before and a working tree that spin
