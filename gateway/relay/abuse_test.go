@@ -192,7 +192,7 @@ func TestHeaderBlockIsTimedFromItsOwnBeginning(t *testing.T) {
 // deaf is a client whose receive buffer is small and that does not read.
 func deaf(t *testing.T, addr string) *rawPeer {
 	t.Helper()
-	c := dialRawWith(t, addr, func(p *rawPeer) { _ = p.nc.(*net.TCPConn).SetReadBuffer(64 << 10) })
+	c := dialRawWith(t, addr, func(p *rawPeer) { _ = p.tcp().SetReadBuffer(64 << 10) })
 	c.pause(true)
 	return c
 }
@@ -202,7 +202,7 @@ func (g *rig) shallow(c *rawPeer) *conn {
 	g.t.Helper()
 	conn := g.connOf(c)
 	var err error
-	switch t := conn.t.(type) {
+	switch t := beneathTLS(conn.t).(type) {
 	case *fdTransport:
 		err = t.nc.(*net.TCPConn).SetWriteBuffer(64 << 10)
 	case *polled:
@@ -310,7 +310,7 @@ func TestUpstreamThatDoesNotReadIsReplaced(t *testing.T) {
 	up := listenRaw(t, func(p *rawPeer) {
 		if first == nil {
 			first = p
-			_ = p.nc.(*net.TCPConn).SetReadBuffer(4096)
+			_ = p.tcp().SetReadBuffer(4096)
 			p.onRecv = func(f frame) {
 				if f.typ == http2.FrameHeaders {
 					p.paused = true // p.mu is held
@@ -540,9 +540,13 @@ func TestAcceptPausesAtTheLimitOfConnections(t *testing.T) {
 	g := newRig(t, Config{MaxConns: 2}, up.addr, nil)
 	first, second := dialRaw(t, g.addr), dialRaw(t, g.addr)
 	third := connectRaw(t, g.addr) // the kernel takes it
-	third.raw([]byte(http2.ClientPreface))
-	third.settings()
-	third.start()
+	begun := make(chan struct{})
+	go func() { // with TLS, it waits already here
+		defer close(begun)
+		third.raw([]byte(http2.ClientPreface))
+		third.settings()
+		third.start()
+	}()
 	if got := first.statusOf(1); got != "0" {
 		t.Errorf("status %s on a connection within the limit", got)
 	}
@@ -555,6 +559,7 @@ func TestAcceptPausesAtTheLimitOfConnections(t *testing.T) {
 	default:
 	}
 	second.close()
+	<-begun
 	if got := third.statusOf(1); got != "0" {
 		t.Errorf("status %s on the connection that waited", got)
 	}

@@ -123,8 +123,8 @@ func TestDrainWaitsForSlowReaders(t *testing.T) {
 func TestNoUnaryCallIsLostInADrain(t *testing.T) {
 	backend := startInterop(t)
 	g := newRig(t, Config{}, backend, nil)
-	_, second := startRelay(t, Config{}, backend)
-	cc := dialBoth(t, g.addr, second)
+	second := newRig(t, Config{}, backend, nil)
+	cc := dialBoth(t, g.addr, second.addr)
 	tc := testpb.NewTestServiceClient(cc)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -325,7 +325,7 @@ func testNoCreditIsLost(t *testing.T, seed uint64) {
 }
 
 func (c *conn) localAddr() string {
-	switch t := c.t.(type) {
+	switch t := beneathTLS(c.t).(type) {
 	case *fdTransport:
 		return t.nc.LocalAddr().String()
 	case *polled:

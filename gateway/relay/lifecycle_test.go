@@ -131,7 +131,7 @@ func stormClient(t *testing.T, addr string, seed uint64, calls int) {
 	id := uint32(0)
 	for range calls {
 		if c == nil {
-			nc, err := net.Dial("tcp", addr)
+			nc, err := dialRig(addr)
 			if err != nil {
 				t.Error(err)
 				return

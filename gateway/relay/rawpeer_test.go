@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -474,11 +475,60 @@ func dialRawQuiet(t testing.TB, addr string) *rawPeer {
 
 func connectRaw(t testing.TB, addr string) *rawPeer {
 	t.Helper()
-	nc, err := net.Dial("tcp", addr)
+	nc, err := dialRig(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return newRawPeer(t, nc)
+}
+
+// dialRig connects to a rig, with TLS if it has that by -tls.
+func dialRig(addr string) (net.Conn, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err == nil && hasTLS(addr) {
+		_, client := suiteTLS()
+		nc = tls.Client(nc, client)
+	}
+	return nc, err
+}
+
+func beneathTLS(t transport) transport {
+	if s, ok := t.(*tlsTransport); ok {
+		return s.t
+	}
+	return t
+}
+
+// tcp returns the socket beneath.
+func (p *rawPeer) tcp() *net.TCPConn {
+	nc := p.nc
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn()
+	}
+	if c, ok := nc.(*maybeTLS); ok {
+		nc = c.Conn
+	}
+	return nc.(*net.TCPConn)
+}
+
+// maybeTLS is a connection to a raw server with -tls, where a test that dials by itself does so in plaintext.
+type maybeTLS struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c *maybeTLS) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+func acceptSuite(nc net.Conn) net.Conn {
+	if !*overTLS {
+		return nc
+	}
+	c := &maybeTLS{nc, bufio.NewReader(nc)}
+	if b, err := c.r.Peek(1); err != nil || b[0] != recordHandshake {
+		return c
+	}
+	server, _ := suiteTLS()
+	return tls.Server(c, server)
 }
 
 // request opens a call the way gRPC clients do.
@@ -513,7 +563,12 @@ type rawServer struct {
 // then does what setup says; setup runs before the reader starts and may be nil.
 func listenRaw(t testing.TB, setup func(*rawPeer), settings ...http2.Setting) *rawServer {
 	t.Helper()
-	return listenRawOver(t, func(nc net.Conn) net.Conn { return nc }, setup, settings...)
+	s := listenRawOver(t, acceptSuite, setup, settings...)
+	if *overTLS {
+		withTLS.Store(s.addr, true)
+		t.Cleanup(func() { withTLS.Delete(s.addr) })
+	}
+	return s
 }
 
 // listenRawOver is listenRaw with something between HTTP/2 and TCP.

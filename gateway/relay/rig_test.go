@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/tls"
 	"flag"
 	"math"
 	"net"
@@ -14,7 +15,22 @@ import (
 // readers has the whole suite run as it does without loops.
 var readers = flag.Bool("readers", false, "give every connection a goroutine that reads it, as elsewhere than on Linux")
 
+// overTLS has it run with TLS wherever a test does not say how rigs and raw peers are connected. It is for
+// changes of how connections are read, with and without -readers: go test -race ./gateway/relay -tls.
+var overTLS = flag.Bool("tls", false, "connect raw clients and raw servers with TLS")
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// suiteTLS is what connections have by -tls, and withTLS has the addresses, of rigs and of raw servers, that take it.
+var (
+	suiteTLS = sync.OnceValues(newTLS)
+	withTLS  sync.Map
+)
+
+func hasTLS(addr string) bool {
+	_, ok := withTLS.Load(addr)
+	return ok
+}
 
 // rig is a relay under test with a policy that records how every call ends.
 type rig struct {
@@ -136,6 +152,14 @@ func newRigTo(t testing.TB, cfg Config, upstream UpstreamConfig, p *recorder) *r
 	if *readers {
 		cfg.Loops = -1
 	}
+	fromSuite := *overTLS && cfg.TLS == nil
+	if fromSuite {
+		cfg.TLS, _ = suiteTLS()
+	}
+	if hasTLS(upstream.Addr) && upstream.TLS == nil {
+		_, client := suiteTLS()
+		upstream.TLS = func() (*tls.Config, error) { return client, nil }
+	}
 	g := &rig{Relay: New(cfg, p), t: t, policy: p}
 	g.up = g.NewUpstream(upstream)
 	p.up = g.up
@@ -149,6 +173,10 @@ func newRigTo(t testing.TB, cfg Config, upstream UpstreamConfig, p *recorder) *r
 		t.Fatal(err)
 	}
 	g.addr = ln.Addr().String()
+	if fromSuite {
+		withTLS.Store(g.addr, true)
+		t.Cleanup(func() { withTLS.Delete(g.addr) })
+	}
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(ln) }()
 	t.Cleanup(func() {

@@ -27,9 +27,13 @@ import (
 // testTLS makes a server's and a client's configuration that trust each other.
 func testTLS(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
+	return newTLS()
+}
+
+func newTLS() (server, client *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relay test"},
@@ -39,11 +43,11 @@ func testTLS(t testing.TB) (server, client *tls.Config) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
@@ -61,7 +65,12 @@ func dialBoth(t testing.TB, addrs ...string) *grpc.ClientConn {
 		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
 	}
 	r.InitialState(state)
-	cc, err := grpc.NewClient("relaytest:///", grpc.WithResolvers(r), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	creds := insecure.NewCredentials()
+	if hasTLS(addrs[0]) {
+		_, client := suiteTLS()
+		creds = credentials.NewTLS(client.Clone())
+	}
+	cc, err := grpc.NewClient("relaytest:///", grpc.WithResolvers(r), grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)
 	}
