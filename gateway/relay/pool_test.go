@@ -33,15 +33,16 @@ func TestConnectionAtLastStreamIDIsReplaced(t *testing.T) {
 	g := newRig(t, Config{MaxUpstreamStream: 7}, up.addr, nil)
 	c := dialRaw(t, g.addr)
 	begun := time.Now()
-	for id := uint32(1); id < 21; id += 2 {
+	const calls = 180
+	for id := uint32(1); id < 2*calls; id += 2 {
 		if got := c.statusOf(id); got != "0" {
 			t.Fatalf("call on stream %d ended with status %s, want 0", id, got)
 		}
 	}
-	if d := time.Since(begun); d > sweepEvery {
-		t.Errorf("ten calls took %v: replacing a connection waits for something", d)
+	if d := time.Since(begun); d > calls/3*sweepEvery {
+		t.Errorf("%d calls took %v: replacing a connection waits for something", calls, d)
 	}
-	for range 4 { // ids 1, 3 and 5 on each
+	for range calls / 3 { // ids 1, 3 and 5 on each
 		up.accept()
 	}
 	// What is used up is closed once nobody needs it.
