@@ -65,6 +65,7 @@ type Config struct {
 	Relay relay.Config
 
 	changes   *telemetry.ChangeLog
+	troubles  *telemetry.ChangeLog
 	lookup    lookup // of names in DNS
 	askNobody bool   // how model servers are
 	listen    func(network, addr string) (net.Listener, error)
@@ -92,7 +93,8 @@ func (c Config) withDefaults() Config {
 	if c.Relay.Logger == nil {
 		c.Relay.Logger = c.Logger
 	}
-	c.changes = telemetry.NewChangeLog(c.Logger, c.Telemetry)
+	c.changes = telemetry.NewChangeLog(c.Logger, c.Telemetry, "breakers and endpoints")
+	c.troubles = telemetry.NewChangeLog(c.Logger, c.Telemetry, "error budgets and incidents")
 	if c.lookup == nil {
 		c.lookup = net.DefaultResolver.LookupHost
 	}
@@ -208,6 +210,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer events.Close()
 	g.background.Go(func() { g.followBreakers(events) })
 	g.background.Go(func() { g.cfg.changes.Run(helpers) })
+	g.background.Go(func() { g.cfg.troubles.Run(helpers) })
 	if g.cfg.Drift != nil {
 		g.background.Go(func() { _ = g.cfg.Drift.Run(helpers) }) // it fails of nothing
 	}

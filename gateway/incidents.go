@@ -215,7 +215,7 @@ func (g *Gateway) watchObjectives() {
 		return
 	}
 	g.incidents = incident.New(incident.Config{
-		Gateway: g.cfg.Name, Shelf: g.cfg.Incidents, Logger: g.cfg.Logger,
+		Gateway: g.cfg.Name, Shelf: g.cfg.Incidents, Logger: g.cfg.troubles.Logger(),
 		Effect:   func(model string) incident.Effect { return effectOf(g.cfg.Telemetry.Tally(model).Read()) },
 		Budget:   g.judge.budget,
 		Samples:  func(model string) []*adminv1.SampleCall { return samplesOf(g.cfg.Telemetry, model) },

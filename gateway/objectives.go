@@ -24,7 +24,7 @@ const judgeEvery = 5 * time.Second
 type judge struct {
 	table     func() *routing.Table
 	telemetry *telemetry.Telemetry
-	logger    *slog.Logger
+	lines     *telemetry.ChangeLog
 
 	mu     sync.Mutex
 	models map[string][]*objective // in the order of the routes' settings
@@ -48,7 +48,7 @@ type objective struct {
 }
 
 func newJudge(table func() *routing.Table, cfg *Config) *judge {
-	return &judge{table: table, telemetry: cfg.Telemetry, logger: cfg.Logger, models: make(map[string][]*objective)}
+	return &judge{table: table, telemetry: cfg.Telemetry, lines: cfg.troubles, models: make(map[string][]*objective)}
 }
 
 // run looks until ctx ends.
@@ -159,7 +159,7 @@ func (j *judge) decide(model string, o *objective, now time.Time) {
 	if v.Severity > was.Severity {
 		level = slog.LevelWarn
 	}
-	j.logger.Log(context.Background(), level, "error budget: "+v.Severity.String(), "model", model, "objective", o.name,
+	j.lines.Log(level, "error budget: "+v.Severity.String(), "model", model, "objective", o.name,
 		"target", o.target, "burn_rate", round(slo.BurnRate(v.Long, o.target)), "window", window(v.Rule.Long),
 		"budget_left", round(slo.BudgetLeft(o.series.Last(slo.Period), o.target)))
 }

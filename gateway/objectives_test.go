@@ -51,7 +51,7 @@ func newJudgedAt(t *testing.T, availability string, now time.Time) *judged {
 	routes := table(t, 1, fmt.Sprintf(objectiveRoute, availability))
 	j := &judged{now: now, series: tel.Series("fraud", "v7")}
 	tel.Tally("fraud").SetLimit(100 * time.Millisecond)
-	j.judge = newJudge(nil, &Config{Telemetry: tel, Logger: slog.New(slog.DiscardHandler)})
+	j.judge = newJudge(nil, &Config{Telemetry: tel, troubles: telemetry.NewChangeLog(slog.New(slog.DiscardHandler), tel, "budgets")})
 	j.use(routes)
 	j.look(j.now)
 	return j
@@ -175,7 +175,7 @@ func TestBudgetsAreReadInTheSameOrderAgain(t *testing.T) {
 func TestBudgetsHaveLinesAndMetrics(t *testing.T) {
 	var log bytes.Buffer
 	j := newJudged(t, "99.9")
-	j.logger = slog.New(slog.NewTextHandler(&log, nil))
+	j.lines = telemetry.NewChangeLog(slog.New(slog.NewTextHandler(&log, nil)), j.telemetry, "budgets")
 	if _, err := j.telemetry.Registry().Read(j.judge); err != nil {
 		t.Fatal(err)
 	}
