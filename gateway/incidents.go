@@ -143,6 +143,9 @@ func (s *snapshot) cutsOff(v *routing.Version) bool {
 // helped says whether other versions of a model answer in the place of those that are cut off.
 func (g *Gateway) helped(model string) (how string, is incident.Help) {
 	s := g.director.snapshot.Load()
+	if s == nil {
+		return "", incident.NothingCutOff // what an operator has cut off is so before the first routes are served
+	}
 	r, ok := s.table.Route(model)
 	if !ok {
 		return "", incident.NothingCutOff

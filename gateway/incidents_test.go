@@ -459,3 +459,11 @@ routes:
 		t.Errorf("mitigated by %q, want by the weight of the version that fails", in.GetMitigation())
 	}
 }
+
+// TestNobodyIsHelpedBeforeThereAreRoutes: a breaker that an operator has opened tells so before the first snapshot.
+func TestNobodyIsHelpedBeforeThereAreRoutes(t *testing.T) {
+	g := &Gateway{director: &director{}}
+	if how, is := g.helped("fraud"); is != incident.NothingCutOff || how != "" {
+		t.Errorf("helped is %v, %q, want nothing cut off", is, how)
+	}
+}
