@@ -133,16 +133,24 @@ const (
 )
 
 // repeatedly asks again where it is not known whether a change was made: the
-// request key keeps it from being made twice.
+// request key keeps it from being made twice. An answer that tells of nothing but its own
+// attempt does not settle what became of those before.
 func repeatedly(ctx context.Context, c *client, send send, in *adminv1.Intent) (answer, error) {
+	var unknown error // of an attempt that may have made it
 	for attempt := 1; ; attempt++ {
 		a, err := once(ctx, c, send, in)
-		if err == nil || !isUnknown(err) || attempt == changeAttempts {
+		switch {
+		case isUnknown(err):
+			unknown = err
+		case unknown == nil || !isOfOneAttempt(err):
 			return a, err
+		}
+		if attempt == changeAttempts {
+			return nil, unknown
 		}
 		select {
 		case <-ctx.Done():
-			return a, err
+			return nil, unknown
 		case <-time.After(changePause):
 		}
 	}
@@ -156,6 +164,17 @@ func isUnknown(err error) bool {
 	}
 	reason := reasonOf(c)
 	return reason == admin.ReasonOutcomeUnknown || reason == "" && c.Code() == connect.CodeUnavailable
+}
+
+// isOfOneAttempt reports whether an error says that its own attempt has made nothing, and of
+// earlier ones nothing at all: the gateway could not ask its store about the request key.
+func isOfOneAttempt(err error) bool {
+	var c *connect.Error
+	if !errors.As(err, &c) {
+		return false
+	}
+	reason := reasonOf(c)
+	return reason == admin.ReasonStoreUnavailable || reason == admin.ReasonNoState
 }
 
 func with(in *adminv1.Intent, alter func(*adminv1.Intent)) *adminv1.Intent {

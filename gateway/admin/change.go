@@ -242,7 +242,9 @@ func (s *Service) overtaken(ctx context.Context, model string, expected, current
 
 // madeBefore returns the answer to an earlier request with the intent's key, or else the
 // failure: whatever fails now, it has succeeded then. A store looks for the key before all
-// else, so an update to a revision that never comes finds the answer or does nothing.
+// else, so an update to a revision that never comes finds the answer or meets a conflict.
+// While the store cannot say, the failure is not told, for it would mean that nothing was
+// made: only that the store is not there.
 func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, digest []byte, failure error) (*adminv1.Outcome, error) {
 	var unavailable *routing.UnavailableError
 	if in.GetRequestKey() == "" || in.GetDryRun() || errors.As(failure, &unavailable) {
@@ -251,14 +253,14 @@ func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, digest []b
 	made, err := s.cfg.Watcher.Update(ctx, &routing.Update{
 		Expected: math.MaxUint64, RequestKey: in.GetRequestKey(), RequestDigest: digest, Actor: in.GetActor(),
 	})
-	var other *routing.FieldError
+	var unknown *routing.ConflictError
 	switch {
 	case err == nil:
 		return s.outcome(made), nil
-	case errors.Is(err, routing.ErrUnchanged), errors.As(err, &other):
+	case errors.As(err, &unknown):
+		return nil, failure
+	default: // also ErrUnchanged, and a key with which something else was asked
 		return nil, err
-	default:
-		return nil, failure // it says more
 	}
 }
 

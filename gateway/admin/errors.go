@@ -26,7 +26,7 @@ const (
 	ReasonNoState          = "NO_STATE"           // the gateway has no routes at all, perhaps because its store is away
 	ReasonNoHistory        = "NO_HISTORY"         // no change to undo, or no such revision
 	ReasonUnreachable      = "UNREACHABLE"        // the guard has refused, force overrules it
-	ReasonStoreUnavailable = "STORE_UNAVAILABLE"  // nothing has been changed
+	ReasonStoreUnavailable = "STORE_UNAVAILABLE"  // this request has changed nothing; of earlier ones with its key it tells nothing
 	ReasonOutcomeUnknown   = "OUTCOME_UNKNOWN"    // repeat with the same request key to find out
 	ReasonStoreRefused     = "STORE_REFUSED"      // the store would not do it; metadata store_reason says why
 	ReasonTokenMissing     = "TOKEN_MISSING"      // no token, or one that is not known

@@ -101,6 +101,42 @@ func TestFailuresOfTheStore(t *testing.T) {
 	}
 }
 
+// TestNobodyIsToldOfAConflictWithThemselves: a change was made, its answer was lost, and
+// somebody else has made the next one. While the store cannot say what became of the request,
+// whoever repeats it does not hear that it lost.
+func TestNobodyIsToldOfAConflictWithThemselves(t *testing.T) {
+	broken := new(brokenState)
+	r := newRig(t, func(c *admin.Config) { broken.Watcher = c.Watcher; c.Watcher = broken })
+	made := r.must(r.weights(by("anna", key("k1"), expecting(1)), map[string]uint32{"v7": 1}))
+	r.must(r.weights(by("berta"), map[string]uint32{"v8": 1}))
+
+	broken.set(&routing.UnavailableError{Store: "redis://r", Err: errors.New("connection refused")})
+	for name, repeated := range map[string]struct {
+		intent *adminv1.Intent
+		split  map[string]uint32
+	}{
+		"the state has moved on": {by("anna", key("k1"), expecting(1)), map[string]uint32{"v7": 1}},
+		"the route has":          {by("anna", key("k1"), since(1)), map[string]uint32{"v7": 1}},
+		"nothing can be reached there by now": {by("anna", key("k1")), map[string]uint32{"v9": 1}},
+	} {
+		if got := refusalOf(t, second(r.weights(repeated.intent, repeated.split))); got.reason != admin.ReasonStoreUnavailable {
+			t.Errorf("%s: %+v, want %s", name, got, admin.ReasonStoreUnavailable)
+		}
+	}
+	if got := refusalOf(t, second(r.weights(by("carl", expecting(1)), map[string]uint32{"v7": 1}))); got.reason != admin.ReasonConflict {
+		t.Errorf("without a key: %+v, want %s", got, admin.ReasonConflict)
+	}
+
+	broken.err.Store(nil)
+	again := r.must(r.weights(by("anna", key("k1"), expecting(1)), map[string]uint32{"v7": 1}))
+	if again.GetChange().GetId() != made.GetChange().GetId() {
+		t.Errorf("repeated: %v, want the change of revision %d", again, made.GetChange().GetRevision())
+	}
+	if got := refusalOf(t, second(r.weights(by("carl", key("k2"), expecting(1)), map[string]uint32{"v7": 1}))); got.reason != admin.ReasonConflict {
+		t.Errorf("a key that the store does not know: %+v, want %s", got, admin.ReasonConflict)
+	}
+}
+
 // stateless is a gateway that has not heard of its store yet.
 type stateless struct {
 	admin.Watcher

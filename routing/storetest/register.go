@@ -1,8 +1,10 @@
 package storetest
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -116,6 +118,10 @@ func (o *Operations) Check(t testing.TB) (made, conflicts, unknown int) {
 	t.Logf("%d operations: %d changes, %d conflicts, %d without an answer", len(o.all), made, conflicts, unknown)
 	if result := porcupine.CheckOperationsTimeout(o.from.model(), o.all, 30*time.Second); result != porcupine.Ok {
 		t.Errorf("the history is not linearizable: %s", result)
+		slices.SortFunc(o.all, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+		for _, op := range o.all {
+			t.Logf("client %d, %v to %v: %+v -> %+v", op.ClientId, time.Duration(op.Call), time.Duration(op.Return), op.Input, op.Output)
+		}
 	}
 	return made, conflicts, unknown
 }
