@@ -52,6 +52,7 @@ type Call struct {
 	over bool
 
 	rest   []byte    // of Body
+	queued bool      // it is among those of the connection that could send
 	sent   time.Time // when there was no more of it
 	window int       // of the server, for this stream
 	credit int       // bytes received, and not yet given back to the stream's window
@@ -65,7 +66,7 @@ func (k *Call) reset(c *conn) {
 	k.End, k.Code, k.Encoding, k.Answer = Answered, 0, "", k.Answer[:0]
 	k.Started, k.Ended, k.Latency = time.Time{}, time.Time{}, 0
 	k.conn, k.id, k.over = c, 0, false
-	k.rest, k.sent, k.window, k.credit = k.Body, time.Time{}, 0, 0
+	k.rest, k.queued, k.sent, k.window, k.credit = k.Body, false, time.Time{}, 0, 0
 	k.begun, k.http, k.status = false, "", ""
 }
 

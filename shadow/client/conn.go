@@ -50,7 +50,7 @@ type conn struct {
 	read     time.Time        // when something was last received
 	calls    map[uint32]*Call // on streams
 	waiting  []*Call          // for the connection, or a stream
-	sending  []*Call          // could send now, in turn
+	sending  []*Call          // could send now, in turn, each once
 	sent     []*Call          // the whole request, in the round of the writer
 	over     []*Call          // to be handed over
 	next     uint32           // stream
@@ -165,13 +165,14 @@ func (c *conn) end() {
 	now := time.Now()
 	c.mu.Lock()
 	c.retired, c.gone = true, now
+	c.sending = nil
 	for _, k := range c.calls {
 		c.finish(k, Lost, now)
 	}
 	for _, k := range c.waiting {
 		c.finish(k, Lost, now)
 	}
-	c.waiting, c.sending, c.out.b = nil, nil, nil
+	c.waiting, c.out.b = nil, nil
 	c.mu.Unlock()
 	c.handOver()
 }
@@ -241,12 +242,19 @@ func (c *conn) cancel(k *Call, now time.Time) {
 	c.handOver()
 }
 
-// finish takes a call out; c.mu is held.
+// finish takes a call out; c.mu is held. The connection keeps nothing of it: whoever made it may be starting
+// it again, elsewhere, as soon as it is handed over.
 func (c *conn) finish(k *Call, end End, now time.Time) {
 	if k.over {
 		return
 	}
 	delete(c.calls, k.id)
+	if k.queued {
+		c.sending = slices.DeleteFunc(c.sending, func(s *Call) bool { return s == k })
+	}
+	if c.current == k {
+		c.current = nil // the rest of its fields is still to come
+	}
 	k.finish(end, now)
 	k.rest = nil
 	c.over = append(c.over, k)
@@ -302,8 +310,9 @@ func (c *conn) pump() {
 		k := c.sending[0]
 		c.sending[0] = nil
 		c.sending = c.sending[1:]
+		k.queued = false
 		n := min(len(k.rest), frameSize, k.window, c.window)
-		if k.over || n <= 0 {
+		if n <= 0 {
 			continue // widen puts it back
 		}
 		_ = c.frames.WriteData(k.id, n == len(k.rest), k.rest[:n])
@@ -311,7 +320,7 @@ func (c *conn) pump() {
 		k.window -= n
 		c.window -= n
 		if len(k.rest) > 0 {
-			c.sending = append(c.sending, k)
+			c.queue(k)
 		} else {
 			c.sent = append(c.sent, k)
 		}
@@ -349,6 +358,14 @@ func (c *conn) open(k *Call) {
 		_ = c.frames.WriteContinuation(k.id, len(block) == 0, piece)
 	}
 	if len(k.rest) > 0 {
+		c.queue(k)
+	}
+}
+
+// queue has the rest of a request sent in its turn; c.mu is held.
+func (c *conn) queue(k *Call) {
+	if !k.queued { // it may still be there with a shut window of its own, when the connection's is shut, too
+		k.queued = true
 		c.sending = append(c.sending, k)
 	}
 }

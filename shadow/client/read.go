@@ -227,6 +227,6 @@ func (c *conn) settings(f *http2.SettingsFrame) error {
 func (c *conn) widen(k *Call, by int) {
 	shut := k.window <= 0
 	if k.window += by; shut && k.window > 0 && len(k.rest) > 0 {
-		c.sending = append(c.sending, k)
+		c.queue(k)
 	}
 }
