@@ -115,8 +115,10 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, digest []byte, e 
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	would, err := u.Prepare(at, time.Now())
-	if errors.Is(err, routing.ErrUnchanged) && u.RequestKey != "" && !in.GetDryRun() {
-		_, err = s.cfg.Watcher.Update(ctx, u) // the store has to remember that, for the key
+	if errors.Is(err, routing.ErrUnchanged) && !in.GetDryRun() {
+		// What is served here may be old: only the store can say that the routes are so already.
+		// It has to remember that, too, for the key.
+		_, err = s.cfg.Watcher.Update(ctx, u)
 	}
 	if err != nil {
 		return nil, err
@@ -137,7 +139,9 @@ func (s *Service) try(ctx context.Context, in *adminv1.Intent, digest []byte, e 
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.Outcome{Change: made, Revision: made.GetRevision(), RevisionId: made.GetId(), Warnings: warnings}, nil
+	outcome := s.outcome(made)
+	outcome.Warnings = warnings
+	return outcome, nil
 }
 
 // checkExpected compares the whole state with what the caller has looked at.
@@ -264,9 +268,13 @@ func (s *Service) madeBefore(ctx context.Context, in *adminv1.Intent, digest []b
 	}
 }
 
-// outcome tells of a change that was made before, nil for none, and where the state is now.
+// outcome tells of a change that was made, and where it has led to: what came after that, its
+// actor has not looked at. Nil tells that there was nothing to change where the state is now.
 func (s *Service) outcome(made *routingv1.Change) *adminv1.Outcome {
 	at := s.cfg.Watcher.Status().Position
+	if made != nil {
+		at = routing.PositionAfter(made)
+	}
 	return &adminv1.Outcome{Change: made, Revision: at.Revision, RevisionId: at.ID}
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	adminv1 "sluice/proto/sluice/admin/v1"
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
@@ -73,13 +75,13 @@ var fallbackCodes = []string{"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"}
 // Promote sends all calls to one version and makes the one before it the
 // fallback.
 func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*adminv1.PromoteResponse, error) {
-	var previous string
 	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
 		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
 		}
-		if previous, err = promote(route, req.GetVersion()); err != nil {
+		previous, err := promote(route, req.GetVersion())
+		if err != nil {
 			return nil, err
 		}
 		u := updateOf(req.GetIntent(), route, "promote "+req.GetVersion())
@@ -91,7 +93,19 @@ func (s *Service) Promote(ctx context.Context, req *adminv1.PromoteRequest) (*ad
 	if err != nil {
 		return nil, failure(err, ofRoute)
 	}
-	return &adminv1.PromoteResponse{Outcome: outcome, Previous: previous}, nil
+	return &adminv1.PromoteResponse{Outcome: outcome, Previous: previousOf(outcome.GetChange(), req.GetVersion())}, nil
+}
+
+// previousOf returns what a promotion has replaced. The change says so: it may be that of an
+// earlier request with the same key, when the route was another one.
+func previousOf(c *routingv1.Change, version string) string {
+	for _, r := range c.GetRoutes() {
+		if r.GetBefore() != nil {
+			previous, _ := promote(proto.CloneOf(r.GetBefore()), version) // without the version, nothing
+			return previous
+		}
+	}
+	return ""
 }
 
 // promote gives a version all weight and returns the one that had most of it

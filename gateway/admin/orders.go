@@ -17,18 +17,22 @@ import (
 // OpenBreaker cuts off a version or an endpoint: on all gateways, by the routing
 // state, or here alone.
 func (s *Service) OpenBreaker(ctx context.Context, req *adminv1.OpenBreakerRequest) (*adminv1.OpenBreakerResponse, error) {
-	guard, err := s.guardOf(req.GetModel(), req.GetVersion(), req.GetEndpoint())
-	if err != nil {
-		return nil, failure(err, ofRoute)
-	}
 	if req.GetLocal() {
-		if err := s.local(req.GetIntent(), "open", req.GetModel(), req.GetVersion(), req.GetEndpoint(), guard.open); err != nil {
+		guard, err := s.guardOf(req)
+		if err == nil {
+			err = checkLocal(req.GetIntent())
+		}
+		if err != nil {
 			return nil, failure(err, ofRoute)
 		}
+		s.follow("open", req, guard.open)
 		return &adminv1.OpenBreakerResponse{}, nil
 	}
 	var warning string
 	outcome, err := s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
+		if _, err := s.guardOf(req); err != nil {
+			return nil, err
+		}
 		route, err := s.routeOf(at, req.GetModel())
 		if err != nil {
 			return nil, err
@@ -72,13 +76,22 @@ func nobodyElse(route *routingv1.Route, version string) string {
 // ResetBreaker takes orders back and forgets what this gateway's breakers have
 // counted.
 func (s *Service) ResetBreaker(ctx context.Context, req *adminv1.ResetBreakerRequest) (*adminv1.ResetBreakerResponse, error) {
-	guard, err := s.guardOf(req.GetModel(), req.GetVersion(), req.GetEndpoint())
-	if err != nil {
-		return nil, failure(err, ofRoute)
+	var guard ordered
+	find := func() (err error) {
+		guard, err = s.guardOf(req)
+		return err
 	}
 	resp := new(adminv1.ResetBreakerResponse)
-	if !req.GetLocal() {
+	var err error
+	if req.GetLocal() {
+		if err = find(); err == nil {
+			err = checkLocal(req.GetIntent())
+		}
+	} else {
 		resp.Outcome, err = s.change(ctx, req, func(_ context.Context, at *routing.State) (*routing.Update, error) {
+			if err := find(); err != nil {
+				return nil, err
+			}
 			route, err := s.routeOf(at, req.GetModel())
 			if err != nil {
 				return nil, err
@@ -88,37 +101,47 @@ func (s *Service) ResetBreaker(ctx context.Context, req *adminv1.ResetBreakerReq
 			})
 			return updateOf(req.GetIntent(), route, orderNote("reset", req.GetVersion(), req.GetEndpoint())), nil
 		})
-		if err != nil {
-			return nil, failure(err, ofRoute)
-		}
 	}
-	if err := s.local(req.GetIntent(), "reset", req.GetModel(), req.GetVersion(), req.GetEndpoint(), guard.reset); err != nil {
+	if err != nil {
 		return nil, failure(err, ofRoute)
+	}
+	if guard.version != nil { // else it was made by an earlier request, and its version is gone by now
+		s.follow("reset", req, guard.reset)
 	}
 	return resp, nil
 }
 
-// local follows an order that is not in the history, and writes it into the log in
-// its stead.
-func (s *Service) local(in *adminv1.Intent, order, model, version, endpoint string, follow func(time.Time)) error {
+// order is a request about a version or one of its endpoints.
+type order interface {
+	request
+	GetModel() string
+	GetVersion() string
+	GetEndpoint() string
+}
+
+// checkLocal looks at the words of an order that becomes no change.
+func checkLocal(in *adminv1.Intent) error {
 	if err := checkActor(in.GetActor()); err != nil {
 		return err
 	}
-	if err := (&routing.Update{Actor: in.GetActor(), Reason: in.GetReason()}).Validate(); err != nil {
-		return err
-	}
+	return (&routing.Update{Actor: in.GetActor(), Reason: in.GetReason()}).Validate()
+}
+
+// follow does here what an order says that the routing state does not, and writes it into
+// the log: the history does not have it.
+func (s *Service) follow(what string, o order, follow func(time.Time)) {
+	in := o.GetIntent()
 	if in.GetDryRun() {
-		return nil
+		return
 	}
 	follow(time.Now())
-	s.cfg.Logger.Warn("breaker "+order+" by an operator, on this gateway", "model", model, "version", version,
-		"endpoint", endpoint, "actor", in.GetActor(), "reason", in.GetReason())
-	return nil
+	s.cfg.Logger.Warn("breaker "+what+" by an operator, on this gateway", "model", o.GetModel(), "version", o.GetVersion(),
+		"endpoint", o.GetEndpoint(), "actor", in.GetActor(), "reason", in.GetReason())
 }
 
 // ordered is what orders are given to: a version, or one of its endpoints.
 type ordered struct {
-	version  *breaker.Version
+	version  *breaker.Version // nil if it has not been found
 	endpoint *breaker.Breaker // nil for all of the version
 	standing bool             // the routing state cuts the endpoint off
 }
@@ -141,7 +164,8 @@ func (o ordered) reset(now time.Time) {
 }
 
 // guardOf finds what an order is given to.
-func (s *Service) guardOf(model, version, endpoint string) (ordered, error) {
+func (s *Service) guardOf(o order) (ordered, error) {
+	model, version, endpoint := o.GetModel(), o.GetVersion(), o.GetEndpoint()
 	route, ok := s.cfg.Router.Current().Route(model)
 	if !ok {
 		return ordered{}, s.noRoute(model)

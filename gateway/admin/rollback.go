@@ -37,6 +37,7 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 		in.UnchangedSince, in.RevisionId = proto.Uint64(at.Revision), at.ID
 	}
 	var undone *undoing
+	var from routing.Position // what it undoes leads to there
 	if in != req.GetIntent() {
 		req = proto.CloneOf(req)
 		req.Intent = in
@@ -54,6 +55,7 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 		if err != nil {
 			return nil, err
 		}
+		from = at.Position
 		u := undone.update(at)
 		u.Reason = reasonOr(in, undone.note(req.ToRevision))
 		return u, nil
@@ -65,7 +67,10 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 		s.tellOfRollback(outcome.GetChange())
 	}
 	resp := &adminv1.RollbackResponse{Outcome: outcome}
-	resp.Undone = undone.revisions[:min(len(undone.revisions), maxUndone)]
+	// Of a change that an earlier request with the same key has made, this is not known.
+	if c := outcome.GetChange(); undone != nil && (c == nil || c.GetPredecessorRevision() == from.Revision && c.GetPredecessorId() == from.ID) {
+		resp.Undone = undone.revisions[:min(len(undone.revisions), maxUndone)]
+	}
 	return resp, nil
 }
 

@@ -115,8 +115,8 @@ func TestNobodyIsToldOfAConflictWithThemselves(t *testing.T) {
 		intent *adminv1.Intent
 		split  map[string]uint32
 	}{
-		"the state has moved on": {by("anna", key("k1"), expecting(1)), map[string]uint32{"v7": 1}},
-		"the route has":          {by("anna", key("k1"), since(1)), map[string]uint32{"v7": 1}},
+		"the state has moved on":              {by("anna", key("k1"), expecting(1)), map[string]uint32{"v7": 1}},
+		"the route has":                       {by("anna", key("k1"), since(1)), map[string]uint32{"v7": 1}},
 		"nothing can be reached there by now": {by("anna", key("k1")), map[string]uint32{"v9": 1}},
 	} {
 		if got := refusalOf(t, second(r.weights(repeated.intent, repeated.split))); got.reason != admin.ReasonStoreUnavailable {

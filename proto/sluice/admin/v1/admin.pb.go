@@ -154,7 +154,7 @@ type Outcome struct {
 	// change is what was made or, in a dry run, would be: then it has neither id nor time. It is unset
 	// if the routes were so already.
 	Change *v1.Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
-	// revision is that of the routing state afterwards; in a dry run, that of the state now.
+	// revision is that of the routing state right after the change; without one, and in a dry run, that of the state now.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// warnings are what an operator should know: guards that were overruled, endpoints that do not answer.
 	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
@@ -742,7 +742,8 @@ type RollbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// outcome is the change.
 	Outcome *Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// undone are the revisions of the changes that no longer have an effect, the newest first, at most 100.
+	// undone are the revisions of the changes that no longer have an effect, the newest first, at most 100. Empty
+	// if an earlier request with the same key has made the change.
 	Undone        []uint64 `protobuf:"varint,2,rep,packed,name=undone,proto3" json:"undone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
