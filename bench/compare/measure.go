@@ -26,14 +26,6 @@ const (
 	longestAtRate = 12
 )
 
-// beyond is how many calls have to lie beyond a quantile for it to be reported: with fewer it is the chance of a few.
-const beyond = 10
-
-// stands reports whether calls are enough for a quantile, in percent.
-func stands(quantile float64, calls uint64) bool {
-	return float64(calls)*(100-quantile) >= 100*beyond*(1-1e-9) // 99.9 is no binary fraction
-}
-
 // measurer runs loads against the members of a fleet.
 type measurer struct {
 	yard     *yard
@@ -136,10 +128,10 @@ func (m *measurer) measure(ctx context.Context, target *member, g generator, cal
 	out.CPUMicros = micros(proxy) / float64(calls)
 	out.PerSecond = float64(calls) / out.Seconds
 	out.Mean, out.P50 = micros(result.mean), micros(result.p50)
-	if stands(99, calls) {
+	if load.Stands(99, calls) {
 		out.P99 = micros(result.p99)
 	}
-	if stands(99.9, calls) {
+	if load.Stands(99.9, calls) {
 		out.P999 = micros(result.p999)
 	}
 	out.Waited = float64(result.waited) / float64(calls)

@@ -49,20 +49,6 @@ func TestOnlyRequestsThatReachTheBackendOnceCount(t *testing.T) {
 	}
 }
 
-func TestAQuantileStandsOnTenCallsBeyondIt(t *testing.T) {
-	for _, test := range []struct {
-		quantile float64
-		calls    uint64
-		want     bool
-	}{
-		{50, 20, true}, {50, 19, false}, {99, 1000, true}, {99, 999, false}, {99.9, 10_000, true}, {99.9, 9999, false},
-	} {
-		if got := stands(test.quantile, test.calls); got != test.want {
-			t.Errorf("stands(%g, %d) = %v, want %v", test.quantile, test.calls, got, test.want)
-		}
-	}
-}
-
 func TestCallsAtARateAreEnoughForP99UnlessThatTakesTooLong(t *testing.T) {
 	m := &measurer{seconds: time.Second / 2}
 	at := key{scenario: scenario{Size: 1 << 20, Connections: 4, Streams: 4}, kind: half}

@@ -20,6 +20,7 @@ type call struct {
 	consumed int // bytes received and not yet given back to the stream's window
 	http     string
 	status   string // grpc-status; empty until it came
+	said     string // grpc-message, as it came
 }
 
 // outcome says how the call ended, its stream having ended in order: "" for OK.

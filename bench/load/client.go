@@ -37,7 +37,7 @@ type Client struct {
 
 // Dial makes all connections; ctx bounds that alone. The caller has to close the client.
 func Dial(ctx context.Context, config Config) (*Client, error) {
-	if err := config.validate(); err != nil {
+	if err := config.Validate(); err != nil {
 		return nil, err
 	}
 	c := &Client{config: config, epoch: time.Now()}

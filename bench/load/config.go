@@ -4,7 +4,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Config says whom to call with what.
@@ -17,7 +20,7 @@ type Config struct {
 
 	Method   string      // "/package.Service/Method"
 	Message  []byte      // the request's only message, with its gRPC framing; not changed while the client lives
-	Metadata [][2]string // name and value, sent with every call
+	Metadata [][2]string // name, in lower case, and value, sent with every call in this order
 
 	// Varied are sent with every call as well, with a value of its own.
 	Varied []Varied
@@ -59,7 +62,8 @@ const (
 	MaxFor = time.Hour
 )
 
-func (c *Config) validate() error {
+// Validate reports the first setting that is out of bounds, by the name that `sluice bench` has for it.
+func (c *Config) Validate() error {
 	switch {
 	case c.Connections < 1 || c.Connections > MaxConnections:
 		return fmt.Errorf("connections: got %d, want 1 to %d", c.Connections, MaxConnections)
@@ -70,15 +74,39 @@ func (c *Config) validate() error {
 	case len(c.Message) < messagePrefix:
 		return errors.New("message: got no gRPC framing")
 	}
+	for _, m := range c.Metadata {
+		if err := validateMetadata(m[0], m[1]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-func (p *Plan) validate() error {
+// reserved are fields that every request has already, or that HTTP/2 has no use for (RFC 9113, 8.2.2).
+var reserved = []string{"content-type", "te", "user-agent", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+
+// validateMetadata refuses what a server would answer with a protocol error for each call.
+func validateMetadata(name, value string) error {
+	upper := func(r rune) bool { return r >= 'A' && r <= 'Z' }
+	printable := func(b byte) bool { return b >= ' ' && b <= '~' }
+	switch {
+	case !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc([]rune(name), upper):
+		return fmt.Errorf("metadata: got name %q, want small letters, digits, '-', '_' and '.'", name)
+	case slices.Contains(reserved, name):
+		return fmt.Errorf("metadata: got name %q, which the generator sets itself or HTTP/2 does not have", name)
+	case slices.ContainsFunc([]byte(value), func(b byte) bool { return !printable(b) }):
+		return fmt.Errorf("metadata: got value %q of %s, want printable ASCII; binary values are written in base64, under a name that ends in -bin", value, name)
+	}
+	return nil
+}
+
+// Validate reports the first setting that is out of bounds, by the name that `sluice bench` has for it.
+func (p *Plan) Validate() error {
 	switch {
 	case !(p.Rate >= 0 && p.Rate <= MaxRate):
 		return fmt.Errorf("rate: got %g, want 0 to %d calls per second", p.Rate, MaxRate)
 	case p.For <= 0 || p.For > MaxFor:
-		return fmt.Errorf("time: got %v, want more than 0 and at most %v", p.For, MaxFor)
+		return fmt.Errorf("for: got %v, want more than 0 and at most %v", p.For, MaxFor)
 	}
 	return nil
 }

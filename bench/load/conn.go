@@ -46,7 +46,6 @@ type conn struct {
 
 	window     int // the server's, for the connection
 	initial    int // the server's, for new streams
-	frameSize  int // the server's
 	maxStreams uint32
 	greeted    bool // the server's SETTINGS have come
 	credit     int  // bytes received and not yet given back to the connection's window
@@ -82,7 +81,7 @@ func (c *conn) attach(socket net.Conn) error {
 	defer c.mu.Unlock()
 	c.draining = false
 	c.out, c.calls, c.waiting, c.next = c.out[:0], make(map[uint32]*call), c.waiting[:0], 1
-	c.window, c.initial, c.frameSize, c.maxStreams = initialWindow, initialWindow, maxFrame, 1<<31-1
+	c.window, c.initial, c.maxStreams = initialWindow, initialWindow, 1<<31-1
 	c.greeted, c.credit = false, 0
 	c.encoder, c.block, c.blocks = hpack.NewEncoder(&c.encoded), nil, 0
 	c.have, c.open, c.decoder = 0, frame{}, hpack.NewDecoder(4096, c.field)
@@ -201,15 +200,18 @@ func (c *conn) appendHeaders(id uint32) {
 			c.block = bytes.Clone(block)
 		}
 	}
-	flags := http2.FlagHeadersEndHeaders
 	at := len(c.out)
-	c.out = appendFrameHeader(c.out, 0, http2.FrameHeaders, flags, id)
+	c.out = appendFrameHeader(c.out, 0, http2.FrameHeaders, http2.FlagHeadersEndHeaders, id)
 	from := len(c.out)
 	c.out = append(c.out, block...)
 	for i := range c.client.config.Varied {
 		c.out = c.client.config.Varied[i].append(c.out)
 	}
 	length := len(c.out) - from
+	if length > maxFrame {
+		c.out = appendBlock(append(c.out[:at], c.out[from:]...), at, id)
+		return
+	}
 	c.out[at], c.out[at+1], c.out[at+2] = byte(length>>16), byte(length>>8), byte(length)
 }
 
@@ -237,7 +239,7 @@ func (c *conn) pump() {
 		if k == nil {
 			continue // it has ended meanwhile
 		}
-		n := min(len(k.rest), c.frameSize, k.window, c.window)
+		n := min(len(k.rest), maxFrame, k.window, c.window)
 		if n <= 0 {
 			continue // windowUpdate puts it back
 		}
@@ -433,6 +435,8 @@ func (c *conn) field(f hpack.HeaderField) {
 		c.current.http = f.Value
 	case "grpc-status":
 		c.current.status = f.Value
+	case "grpc-message":
+		c.current.said = f.Value
 	}
 }
 
@@ -480,7 +484,9 @@ func (c *conn) settings(f frame) error {
 			}
 			c.initial = int(value)
 		case http2.SettingMaxFrameSize:
-			c.frameSize = min(int(value), maxFrame)
+			if value < maxFrame {
+				return fmt.Errorf("SETTINGS_MAX_FRAME_SIZE of %d, want at least %d", value, maxFrame) // RFC 9113, 6.5.2
+			}
 		case http2.SettingMaxConcurrentStreams:
 			c.maxStreams = value
 		case http2.SettingHeaderTableSize:

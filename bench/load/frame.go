@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -65,6 +66,24 @@ func (f frame) content() ([]byte, error) {
 func appendFrameHeader(b []byte, length int, kind http2.FrameType, flags http2.Flags, stream uint32) []byte {
 	return append(b, byte(length>>16), byte(length>>8), byte(length), byte(kind), byte(flags),
 		byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream))
+}
+
+// appendBlock makes frames of the header block that b ends with, from a place on: HEADERS and, for what is over a frame,
+// CONTINUATIONs (RFC 9113, 6.10).
+func appendBlock(b []byte, from int, stream uint32) []byte {
+	block := bytes.Clone(b[from:])
+	b = b[:from]
+	for kind := http2.FrameHeaders; ; kind = http2.FrameContinuation {
+		n := min(len(block), maxFrame)
+		var flags http2.Flags
+		if n == len(block) {
+			flags = http2.FlagHeadersEndHeaders // the same bit in CONTINUATION
+		}
+		b = append(appendFrameHeader(b, n, kind, flags, stream), block[:n]...)
+		if block = block[n:]; len(block) == 0 {
+			return b
+		}
+	}
 }
 
 func appendSettings(b []byte, settings ...http2.Setting) []byte {

@@ -99,6 +99,33 @@ func TestLatenciesBeyondTheLongestAreCounted(t *testing.T) {
 	}
 }
 
+func TestAQuantileStandsOnTenCallsBeyondIt(t *testing.T) {
+	for _, test := range []struct {
+		quantile float64
+		calls    uint64
+		want     bool
+	}{
+		{50, 20, true}, {50, 19, false}, {99, 1000, true}, {99, 999, false}, {99.9, 10_000, true}, {99.9, 9999, false},
+	} {
+		if got := Stands(test.quantile, test.calls); got != test.want {
+			t.Errorf("Stands(%g, %d) = %v, want %v", test.quantile, test.calls, got, test.want)
+		}
+	}
+}
+
+func TestASmallerFrameThanHTTP2HasIsAnError(t *testing.T) {
+	c := newConn(&Client{config: Config{Streams: 1}})
+	if err := c.attach(discard{to: new(bytes.Buffer)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.handle(appendSettings(nil, http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxFrame}), 0); err != nil {
+		t.Errorf("frames of %d bytes: %v", maxFrame, err)
+	}
+	if _, err := c.handle(appendSettings(nil, http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxFrame - 1}), 0); err == nil {
+		t.Errorf("frames of %d bytes are taken for an offer", maxFrame-1)
+	}
+}
+
 // FuzzFrames feeds what a hostile server might send: it must neither crash nor hang, and
 // never take more than there is.
 func FuzzFrames(f *testing.F) {
@@ -107,6 +134,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(append(appendReset(nil, 1, http2.ErrCodeCancel), appendFrameHeader(nil, 0, http2.FrameData, http2.FlagDataEndStream, 3)...))
 	f.Add(append(appendFrameHeader(nil, 1, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 1), 0x88))
 	f.Add(appendFrameHeader(nil, 8, http2.FrameGoAway, 0, 0))
+	f.Add(appendSettings(nil, http2.Setting{ID: http2.SettingMaxFrameSize}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		client := &Client{config: Config{Streams: 3, Message: make([]byte, 100)}}
 		c := newConn(client)

@@ -46,7 +46,7 @@ func newPhase(requests uint64, start time.Duration) *phase {
 		start:    start,
 		lastEnd:  start,
 		done:     make(chan struct{}),
-		result:   Result{Failures: make(map[string]uint64), Latency: newHistogram(), Lag: newHistogram()},
+		result:   Result{Failures: make(map[string]uint64), Said: make(map[string]string), Latency: newHistogram(), Lag: newHistogram()},
 		interval: newHistogram(),
 	}
 }
@@ -75,7 +75,7 @@ func (p *phase) end(c *conn, k *call, now time.Duration, outcome string, unanswe
 	if outcome == "" {
 		p.result.OK++
 	} else {
-		p.result.Failures[outcome]++
+		p.result.fail(outcome, k.said)
 	}
 	if outcome == "" || unanswered {
 		// An answer that never came must not be missing from the latencies: that
@@ -93,7 +93,7 @@ func (p *phase) neverBegun(due, now time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.begun++
-	p.result.Failures[outcomeNotBegun]++
+	p.result.fail(outcomeNotBegun, "")
 	p.took(now - due)
 }
 

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"net/url"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -19,6 +20,7 @@ type Result struct {
 	Elapsed  time.Duration // from the start until the last call ended
 	OK       uint64
 	Failures map[string]uint64 // by gRPC status or by what happened to the call
+	Said     map[string]string // what the server said to the first failure of a kind, if it said something
 	Messages uint64            // of answers
 	Bytes    uint64            // of answers, with gRPC's framing
 
@@ -49,6 +51,16 @@ func (r *Result) failed() (n uint64) {
 	return n
 }
 
+// fail counts a failure; said is its grpc-message, which is percent-encoded.
+func (r *Result) fail(outcome, said string) {
+	if r.Failures[outcome]++; r.Failures[outcome] == 1 && said != "" {
+		if text, err := url.PathUnescape(said); err == nil {
+			said = text
+		}
+		r.Said[outcome] = said
+	}
+}
+
 // PerSecond is the rate of calls with an answer of status OK.
 func (r *Result) PerSecond() float64 {
 	if r.Elapsed <= 0 {
@@ -70,6 +82,14 @@ func (r *Result) Quantile(q float64) time.Duration { return quantile(r.Latency, 
 
 // Late returns a quantile of Lag, q in percent.
 func (r *Result) Late(q float64) time.Duration { return quantile(r.Lag, q) }
+
+// beyond is how many calls have to lie beyond a quantile for it to be known: with fewer it is the chance of a few.
+const beyond = 10
+
+// Stands reports whether calls are enough for a quantile in the tail, in percent: ten of them lie beyond it.
+func Stands(q float64, calls uint64) bool {
+	return float64(calls)*(100-q) >= 100*beyond*(1-1e-9) // 99.9 is no binary fraction
+}
 
 // Progress is what happened since the one before.
 type Progress struct {

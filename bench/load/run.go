@@ -12,7 +12,7 @@ import (
 // its timeout. If ctx ends before, what is open is given up, and the result so far comes
 // with the context's error.
 func (c *Client) Run(ctx context.Context, plan Plan) (*Result, error) {
-	if err := plan.validate(); err != nil {
+	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
 	reconnects, cpu := c.reconnects.Load(), cpuTime()

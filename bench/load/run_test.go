@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,6 +78,34 @@ func TestVariedMetadataIsDrawnForEveryCall(t *testing.T) {
 	want := map[string]bool{"u98": true, "u99": true, "u100": true, "u101": true}
 	if !maps.Equal(users, want) {
 		t.Errorf("users %v, want %v", users, want)
+	}
+}
+
+// Fields that fill several frames arrive as they were given, in their order, with every call: also once the server knows some of
+// them, and with one that is drawn for each call at the end.
+func TestFieldsOverAFrameArriveWhole(t *testing.T) {
+	const calls = 200
+	long := make([]string, 3)
+	for i := range long {
+		b := make([]byte, 3*maxFrame/2)
+		for j := range b {
+			b[j] = byte(' ' + 1 + (i+7*j)%90) // no two are alike, and no code makes them much shorter
+		}
+		long[i] = string(b)
+	}
+	var wrong atomic.Int64
+	s := serve(t, func(n int64, stream grpc.ServerStream) error {
+		m, _ := metadata.FromIncomingContext(stream.Context())
+		if !slices.Equal(m.Get("x-long"), long) || !slices.Equal(m.Get("x-short"), []string{"short"}) || len(m.Get("x-user-id")) != 1 {
+			wrong.Add(1)
+		}
+		return echo(n, stream)
+	})
+	config := configured(t, s)
+	config.Varied = []Varied{{Name: "x-user-id", From: 1, To: 9}}
+	config.Metadata = [][2]string{{"x-long", long[0]}, {"x-short", "short"}, {"x-long", long[1]}, {"x-long", long[2]}}
+	if r := run(t, config, Plan{For: time.Minute, Requests: calls}); r.OK != calls || r.Reconnects != 0 || wrong.Load() != 0 {
+		t.Errorf("%d of %d calls went well, %d with other fields, %d connections lost; %v", r.OK, calls, wrong.Load(), r.Reconnects, r.Failures)
 	}
 }
 
@@ -178,7 +207,7 @@ func TestFailuresAreNamedAndNotInTheLatencies(t *testing.T) {
 	s := serve(t, func(n int64, stream grpc.ServerStream) error {
 		switch n % 3 {
 		case 0:
-			return status.Error(codes.Unavailable, "no")
+			return status.Error(codes.Unavailable, "no: 100 % of it")
 		case 1:
 			return status.Error(codes.NotFound, "what")
 		}
@@ -187,6 +216,9 @@ func TestFailuresAreNamedAndNotInTheLatencies(t *testing.T) {
 	r := run(t, configured(t, s), Plan{For: time.Minute, Requests: 300})
 	if r.OK != 100 || r.Failures["UNAVAILABLE"] != 100 || r.Failures["NOT_FOUND"] != 100 || r.Latency.TotalCount() != 100 {
 		t.Errorf("%d OK, %v, %d latencies, want 100 of each", r.OK, r.Failures, r.Latency.TotalCount())
+	}
+	if want := map[string]string{"UNAVAILABLE": "no: 100 % of it", "NOT_FOUND": "what"}; !maps.Equal(r.Said, want) {
+		t.Errorf("the server said %q, want %q", r.Said, want)
 	}
 }
 
@@ -269,6 +301,8 @@ func TestPlansOutOfBoundsAreRefused(t *testing.T) {
 	for _, change := range []func(*Config){
 		func(c *Config) { c.Connections = 0 }, func(c *Config) { c.Streams = MaxStreams + 1 },
 		func(c *Config) { c.Timeout = 0 }, func(c *Config) { c.Message = nil },
+		func(c *Config) { c.Metadata = [][2]string{{"X", "1"}} }, func(c *Config) { c.Metadata = [][2]string{{":path", "/"}} },
+		func(c *Config) { c.Metadata = [][2]string{{"te", "x"}} }, func(c *Config) { c.Metadata = [][2]string{{"x", "a\nb"}} },
 	} {
 		config := configured(t, s)
 		change(&config)

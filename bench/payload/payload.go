@@ -89,7 +89,7 @@ func framed(size int, model, tensor string, rawField protowire.Number) ([]byte, 
 			return protowire.AppendBytes(out, values(floats)), nil
 		}
 	}
-	return nil, fmt.Errorf("message size: got %d, no tensor length adds up to it", size)
+	return nil, fmt.Errorf("message size: got %d, want more: the model's name and the rest of the request leave no room for a tensor", size)
 }
 
 // header encodes everything but the raw contents.

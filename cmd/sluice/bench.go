@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -69,13 +70,13 @@ It exits with 1 if more calls failed than --allow-failures says.`,
 	f.StringVar(&o.message, "message", "", "`file` with the request's protobuf message, instead of --model and --size")
 	f.StringVar(&o.config.Method, "method", "", "full `name` of the method (default that of ModelInfer)")
 	f.BoolVar(&o.stream, "stream", false, "call ModelStreamInfer, which may answer with many messages")
-	f.StringArrayVarP(&o.metadata, "metadata", "m", nil, "metadata of the calls, `key=value`; may be repeated")
+	f.StringArrayVarP(&o.metadata, "metadata", "m", nil, "metadata of the calls, `key=value`; may be repeated, also with the same key")
 	f.IntVarP(&o.config.Connections, "connections", "c", 4, "`number` of connections")
 	f.IntVarP(&o.config.Streams, "streams", "s", 8, "`number` of calls at once on each connection")
 	f.Float64Var(&o.plan.Rate, "rate", 0, "calls per second, a `number`; 0 is as many as there are answers")
 	f.Var(&o.plan.Arrivals, "arrivals", "how calls of --rate are spread: poisson or constant")
 	f.DurationVar(&o.plan.For, "for", 10*time.Second, "how long calls are begun, at most 1h")
-	f.Uint64Var(&o.plan.Requests, "requests", 0, "`number` of calls after which to stop (default: when --for is over)")
+	f.Uint64Var(&o.plan.Requests, "requests", 0, "`number` of calls after which to stop, if --for is not over before (default: no number)")
 	f.DurationVar(&o.warmUp, "warm-up", 0, "how long calls are made before the measurement begins")
 	f.DurationVar(&o.config.Timeout, "timeout", 15*time.Second, "when a call is given up and counts as failed")
 	f.Float64Var(&o.failures, "allow-failures", 0, "`share` of calls that may fail, 0 to 1")
@@ -87,7 +88,10 @@ It exits with 1 if more calls failed than --allow-failures says.`,
 
 // complete checks the flags and derives the rest.
 func (o *benchOptions) complete() (err error) {
+	host, port, badAddress := net.SplitHostPort(o.config.Address)
 	switch {
+	case badAddress != nil || host == "" || port == "":
+		return fmt.Errorf("ADDRESS: got %q, want host:port", o.config.Address)
 	case o.output != "table" && o.output != "json":
 		return fmt.Errorf("--output: got %q, want table or json", o.output)
 	case !(o.failures >= 0 && o.failures <= 1):
@@ -106,12 +110,17 @@ func (o *benchOptions) complete() (err error) {
 	if o.config.Message, err = o.request(); err != nil {
 		return err
 	}
-	fields, err := parseMetadata(o.metadata)
-	if err != nil {
-		return err
-	}
-	for key, value := range fields {
+	for _, word := range o.metadata {
+		key, value, err := cutMetadata(word)
+		if err != nil {
+			return err
+		}
 		o.config.Metadata = append(o.config.Metadata, [2]string{strings.ToLower(key), value})
+	}
+	for _, validate := range []func() error{o.config.Validate, o.plan.Validate} {
+		if err := validate(); err != nil {
+			return fmt.Errorf("--%w", err)
+		}
 	}
 	if o.tls || o.caFile != "" {
 		o.config.TLS, err = trusting(o.caFile)
@@ -122,7 +131,11 @@ func (o *benchOptions) complete() (err error) {
 // request returns the framed message to send.
 func (o *benchOptions) request() ([]byte, error) {
 	if o.message == "" {
-		return payload.Request(o.model, int(o.size))
+		message, err := payload.Request(o.model, int(o.size))
+		if err != nil {
+			return nil, fmt.Errorf("--size with a --model of %d bytes: %w", len(o.model), err)
+		}
+		return message, nil
 	}
 	body, err := os.ReadFile(o.message)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/bench/load"
@@ -25,6 +26,7 @@ type benchResult struct {
 	Calls          uint64            `json:"calls"`
 	OK             uint64            `json:"ok"`
 	Failures       map[string]uint64 `json:"failures,omitempty"`
+	Said           map[string]string `json:"said,omitempty"` // the grpc-message of the first failure of a kind
 	PerSecond      float64           `json:"ok_per_second"`
 	AnswerMessages uint64            `json:"answer_messages"`
 	AnswerBytes    uint64            `json:"answer_bytes"`
@@ -34,13 +36,13 @@ type benchResult struct {
 	Generator      generatorCost     `json:"generator"`
 }
 
-// latencies are quantiles, in microseconds.
+// latencies are quantiles, in microseconds. Those of the tail that fewer than ten calls lie beyond are left out.
 type latencies struct {
 	Mean float64 `json:"mean_us"`
 	P50  int64   `json:"p50_us"`
-	P90  int64   `json:"p90_us"`
-	P99  int64   `json:"p99_us"`
-	P999 int64   `json:"p99_9_us"`
+	P90  int64   `json:"p90_us,omitempty"`
+	P99  int64   `json:"p99_us,omitempty"`
+	P999 int64   `json:"p99_9_us,omitempty"`
 	Max  int64   `json:"max_us"`
 	// TooLong is how many took longer than two minutes, which count as that.
 	TooLong uint64 `json:"over_2m,omitempty"`
@@ -57,11 +59,11 @@ func (o *benchOptions) describe(r *load.Result) benchResult {
 	out := benchResult{
 		Address: o.config.Address, Method: o.config.Method, RequestBytes: len(o.config.Message),
 		Connections: o.config.Connections, Streams: o.config.Streams, Rate: o.plan.Rate,
-		Seconds: r.Elapsed.Seconds(), Calls: r.Calls(), OK: r.OK, Failures: r.Failures, PerSecond: r.PerSecond(),
+		Seconds: r.Elapsed.Seconds(), Calls: r.Calls(), OK: r.OK, Failures: r.Failures, Said: r.Said, PerSecond: r.PerSecond(),
 		AnswerMessages: r.Messages, AnswerBytes: r.Bytes, Waited: r.Waited, Reconnects: r.Reconnects,
 		Latency: latencies{
-			Mean: r.Latency.Mean(), P50: r.Quantile(50).Microseconds(), P90: r.Quantile(90).Microseconds(),
-			P99: r.Quantile(99).Microseconds(), P999: r.Quantile(99.9).Microseconds(), Max: r.Latency.Max(), TooLong: r.TooLong,
+			Mean: r.Latency.Mean(), P50: r.Quantile(50).Microseconds(), P90: tail(r, 90).Microseconds(),
+			P99: tail(r, 99).Microseconds(), P999: tail(r, 99.9).Microseconds(), Max: r.Latency.Max(), TooLong: r.TooLong,
 		},
 		Generator: generatorCost{
 			CPUPerCall: float64(r.CPUPerCall().Nanoseconds()) / 1e3,
@@ -72,6 +74,14 @@ func (o *benchOptions) describe(r *load.Result) benchResult {
 		out.Arrivals = string(o.plan.Arrivals)
 	}
 	return out
+}
+
+// tail returns a quantile, in percent, or 0 if too few calls lie beyond it.
+func tail(r *load.Result, q float64) time.Duration {
+	if !load.Stands(q, uint64(r.Latency.TotalCount())) {
+		return 0
+	}
+	return r.Quantile(q)
 }
 
 // write writes a result in the format of --output.
@@ -90,13 +100,14 @@ func (o *benchOptions) write(out io.Writer, r *load.Result) error {
 		d.Method, d.Address, d.RequestBytes, d.Connections, d.Streams, loop)
 	fmt.Fprintf(out, "calls      %d in %.1f s, %d OK, %.0f OK per second\n", d.Calls, d.Seconds, d.OK, d.PerSecond)
 	for _, what := range slices.Sorted(maps.Keys(d.Failures)) {
-		fmt.Fprintf(out, "failed     %d %s\n", d.Failures[what], visible(what, 100))
+		fmt.Fprintf(out, "failed     %d %s", d.Failures[what], visible(what, 100))
+		if said := d.Said[what]; said != "" {
+			fmt.Fprintf(out, ", the first: %s", visible(said, 300))
+		}
+		fmt.Fprintln(out)
 	}
 	fmt.Fprintf(out, "answers    %d messages, %d bytes\n", d.AnswerMessages, d.AnswerBytes)
-	if r.Latency.TotalCount() > 0 {
-		fmt.Fprintf(out, "latency    p50 %s, p90 %s, p99 %s, p99.9 %s, max %s\n", rounded(r.Quantile(50)),
-			rounded(r.Quantile(90)), rounded(r.Quantile(99)), rounded(r.Quantile(99.9)), rounded(r.Quantile(100)))
-	}
+	writeLatency(out, r)
 	if d.Waited > 0 {
 		fmt.Fprintf(out, "waited     %d calls were due while all streams were busy\n", d.Waited)
 	}
@@ -109,6 +120,31 @@ func (o *benchOptions) write(out io.Writer, r *load.Result) error {
 	}
 	fmt.Fprintln(out)
 	return nil
+}
+
+// writeLatency writes what is known of the latencies.
+func writeLatency(out io.Writer, r *load.Result) {
+	n := r.Latency.TotalCount()
+	if n == 0 {
+		return
+	}
+	fmt.Fprintf(out, "latency    p50 %s, ", rounded(r.Quantile(50)))
+	var unknown []string
+	for _, q := range []float64{90, 99, 99.9} {
+		if d := tail(r, q); d > 0 {
+			fmt.Fprintf(out, "p%g %s, ", q, rounded(d))
+		} else {
+			unknown = append(unknown, fmt.Sprintf("p%g", q))
+		}
+	}
+	fmt.Fprintf(out, "max %s", rounded(r.Quantile(100)))
+	if len(unknown) > 0 {
+		fmt.Fprintf(out, "; no %s: of %d calls fewer than ten lie beyond", strings.Join(unknown, ", "), n)
+	}
+	fmt.Fprintln(out)
+	if r.TooLong > 0 {
+		fmt.Fprintf(out, "too long   %d calls took more than %v and count as that\n", r.TooLong, load.Longest)
+	}
 }
 
 // writeProgress writes one line about the last second.

@@ -63,13 +63,22 @@ sluice-version, sluice-key or the key that the route's sticky setting names.`,
 func parseMetadata(words []string) (map[string]string, error) {
 	m := make(map[string]string)
 	for _, word := range words {
-		key, value, ok := strings.Cut(word, "=")
-		if !ok || key == "" {
-			return nil, fmt.Errorf("--metadata: got %q, want key=value", word)
+		key, value, err := cutMetadata(word)
+		if err != nil {
+			return nil, err
 		}
 		m[key] = value
 	}
 	return m, nil
+}
+
+// cutMetadata reads one --metadata.
+func cutMetadata(word string) (key, value string, err error) {
+	key, value, ok := strings.Cut(word, "=")
+	if !ok || key == "" {
+		return "", "", fmt.Errorf("--metadata: got %q, want key=value", word)
+	}
+	return key, value, nil
 }
 
 func writeExplanation(out io.Writer, resp *adminv1.ExplainResponse) {
