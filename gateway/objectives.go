@@ -171,14 +171,15 @@ func (j *judge) burning() (all []incident.Trouble) {
 	for model, of := range j.models {
 		for _, o := range of {
 			if o.verdict.Severity == slo.Page {
-				all = append(all, o.burning(model))
+				all = append(all, o.burning(model, j.telemetry.Tally(model).Read()))
 			}
 		}
 	}
 	return all
 }
 
-func (o *objective) burning(model string) incident.Trouble {
+// burning is the trouble of an objective that pages, with the counts of now.
+func (o *objective) burning(model string, n telemetry.Tallied) incident.Trouble {
 	v := o.verdict
 	onset := o.series.Onset(o.target, v.Rule.Rate)
 	tr := incident.Trouble{
@@ -187,8 +188,8 @@ func (o *objective) burning(model string) incident.Trouble {
 			o.name, slo.BurnRate(v.Long, o.target), v.Long.Total, window(v.Rule.Long), v.Long.Bad),
 	}
 	if !onset.IsZero() && o.name == "availability" {
-		c := o.series.Last(o.since.Sub(onset) + slo.Step)
-		tr.Seen = incident.Effect{Calls: c.Total, Failed: c.Bad}
+		before, news := o.series.Last(o.since.Sub(onset)+slo.Step), o.series.Since(o.counts(n))
+		tr.Seen = incident.Effect{Calls: before.Total + news.Total, Failed: before.Bad + news.Bad}
 	}
 	return tr
 }

@@ -139,8 +139,8 @@ func (b *Book) Change(ctx context.Context, id string, alter func(*adminv1.Incide
 	return nil, errOvertaken
 }
 
-// update alters the open incident of a model and opens one if there is none. id is the one that the
-// caller last knew of, and may be over by now.
+// update alters the open incident of a model and opens one if there is none: that of the id again, which goes on although
+// somebody believed it to be over, or a new one if id is empty.
 func (b *Book) update(ctx context.Context, model, id string, alter func(*adminv1.Incident)) (in *adminv1.Incident, opened bool, err error) {
 	for range maxTries {
 		current, err := b.shelf.Get(ctx, openKey+model)
@@ -148,7 +148,10 @@ func (b *Book) update(ctx context.Context, model, id string, alter func(*adminv1
 			return nil, false, err
 		}
 		if current == nil {
-			in, err := b.begin(ctx, model, alter)
+			in, err := b.reopen(ctx, model, id, alter)
+			if in == nil && err == nil {
+				in, err = b.begin(ctx, model, alter)
+			}
 			if in != nil || err != nil {
 				return in, in != nil, err
 			}
@@ -172,6 +175,24 @@ func (b *Book) update(ctx context.Context, model, id string, alter func(*adminv1
 		return in, false, err
 	}
 	return nil, false, errOvertaken
+}
+
+// reopen opens an incident again; nil if there is none of that id, or another one is open by now.
+func (b *Book) reopen(ctx context.Context, model, id string, alter func(*adminv1.Incident)) (*adminv1.Incident, error) {
+	if id == "" {
+		return nil, nil
+	}
+	if old, err := b.shelf.Get(ctx, incidentKey+id); old == nil || err != nil {
+		return nil, err
+	}
+	if won, err := b.shelf.Swap(ctx, openKey+model, nil, []byte(id)); !won || err != nil {
+		return nil, err
+	}
+	return b.Change(ctx, id, func(in *adminv1.Incident) error {
+		in.Recovered = nil
+		alter(in)
+		return nil
+	})
 }
 
 // begin opens an incident; nil if another one is open by now.
@@ -285,16 +306,25 @@ func decodeForgotten(value []byte) map[string]time.Time {
 	return until
 }
 
-// open returns the incidents that are not over, and how many are.
-func (b *Book) open(ctx context.Context) (open []*adminv1.Incident, over int, err error) {
+// open returns the incidents that are not over, and how many are. What a gateway left that was slower than another one to open
+// an incident, and ended before it could take its own back, is taken away.
+func (b *Book) open(ctx context.Context, now time.Time) (open []*adminv1.Incident, over int, err error) {
 	values, err := b.shelf.All(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
 	all := decodeAll(values)
 	for _, in := range all {
-		if in.GetRecovered() == nil {
+		named := string(values[openKey+in.GetModel()])
+		switch {
+		case in.GetRecovered() != nil:
+		case named == "" || named == in.GetId():
 			open = append(open, in)
+		case now.Sub(in.GetDetected().AsTime()) >= stale: // else its gateway may be about to
+			key := incidentKey + in.GetId()
+			if _, err := b.shelf.Swap(ctx, key, values[key], nil); err != nil {
+				return nil, 0, err
+			}
 		}
 	}
 	return open, countOver(all), nil

@@ -64,7 +64,7 @@ func TestIncidentIsNotAlteredWhileItIsClosed(t *testing.T) {
 	if _, err := book.Change(t.Context(), old.GetId(), func(in *adminv1.Incident) error { in.Recovered = stamp(at); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	in, opened, err := book.update(t.Context(), "m", old.GetId(), describe)
+	in, opened, err := book.update(t.Context(), "m", "", describe)
 	if err != nil || !opened || in.GetId() == old.GetId() {
 		t.Errorf("update = %v, opened %v, %v; want another incident", in, opened, err)
 	}

@@ -163,6 +163,7 @@ func (m *model) addTo(in *adminv1.Incident, cfg Config, now time.Time) {
 		in.Events = slices.Delete(in.Events, maxEvents/2, maxEvents/2+n-maxEvents)
 	}
 	m.sample(in, cfg.Samples(in.GetModel()))
+	slices.SortStableFunc(in.Samples, func(a, b *adminv1.SampleCall) int { return a.GetTime().AsTime().Compare(b.GetTime().AsTime()) })
 	if in.Gateways == nil {
 		in.Gateways = make(map[string]*adminv1.GatewayView)
 	}
@@ -221,6 +222,14 @@ func (m *model) view(in *adminv1.Incident, cfg Config, now time.Time) *adminv1.G
 	}
 	return v
 }
+
+// quiet reports whether nothing has been wrong for so long that it is over.
+func (m *model) quiet(now time.Time) bool {
+	return len(m.troubles) == 0 && now.Sub(m.calmSince) >= calm
+}
+
+// told reports whether the store has it all.
+func (m *model) told() bool { return m.id != "" && !m.dirty }
 
 // written tells that the store has it all.
 func (m *model) written(id string) {

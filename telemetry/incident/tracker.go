@@ -2,6 +2,7 @@ package incident
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -12,7 +13,8 @@ import (
 
 const (
 	// stuck is after how long a store that has failed is left alone until the next time: it would hold up each incident in turn,
-	// and meanwhile nobody would look at how callers fare.
+	// and meanwhile nobody would look at how callers fare. For the same reason all that is written at a time, or swept, has
+	// no longer than an interval.
 	stuck = time.Second
 	// calm is how long nothing may be wrong before an incident is over: a breaker that opens and
 	// closes every few seconds is one incident.
@@ -59,7 +61,7 @@ type Trouble struct {
 	Revision uint64
 	// RequestID names a call that shows it; it may be empty.
 	RequestID string
-	// Seen is what callers have noticed before At, from Onset or shortly before.
+	// Seen is what callers have noticed up to now, from Onset or shortly before.
 	Seen Effect
 	// Brief troubles are over with their beginning: a rollback is a sign of trouble, and ends it.
 	Brief bool
@@ -272,7 +274,7 @@ func (t *Tracker) begin(tr Trouble) {
 		tr.Onset = tr.At
 	}
 	m := t.models[tr.Model]
-	if m == nil {
+	if m == nil || m.told() && m.quiet(time.Now()) {
 		m = newModel(tr, t.cfg, time.Now())
 		t.models[tr.Model] = m
 		t.open.Store(int64(len(t.models)))
@@ -307,14 +309,18 @@ func (t *Tracker) look() {
 
 // write brings the store up to date: with what is new, or, at each tick, with all that is open.
 func (t *Tracker) write(ctx context.Context, tick bool) {
+	ctx, cancel := context.WithTimeout(ctx, interval)
+	defer cancel()
 	now := time.Now()
 	for name, m := range t.models {
 		begun := time.Now()
-		quiet := len(m.troubles) == 0 && now.Sub(m.calmSince) >= calm
 		if !m.dirty && !tick {
 			continue
 		}
-		in, opened, err := t.book.update(ctx, name, m.id, func(in *adminv1.Incident) { m.addTo(in, t.cfg, now) })
+		if ctx.Err() != nil {
+			return
+		}
+		in, opened, err := t.put(ctx, name, m, now)
 		if err != nil {
 			t.failed.Add(1)
 			t.cfg.Logger.Warn("an incident cannot be written yet", "model", name, "error", err)
@@ -327,7 +333,7 @@ func (t *Tracker) write(ctx context.Context, tick bool) {
 			t.cfg.Logger.Warn("incident open", "incident", in.GetId(), "model", name, "trigger", in.GetTrigger(), "onset", m.onset)
 		}
 		m.written(in.GetId())
-		if !quiet {
+		if !m.quiet(now) {
 			continue
 		}
 		// To this gateway all is well. Whoever finds that it is so to all closes the incident.
@@ -337,9 +343,32 @@ func (t *Tracker) write(ctx context.Context, tick bool) {
 	}
 }
 
+// put writes what is known of a model to its incident. One to which all is well opens no other: its incident may have been
+// closed by another gateway since, and it has no more to add than how that one ended.
+func (t *Tracker) put(ctx context.Context, name string, m *model, now time.Time) (in *adminv1.Incident, opened bool, err error) {
+	add := func(in *adminv1.Incident) { m.addTo(in, t.cfg, now) }
+	if len(m.troubles) > 0 || m.id == "" {
+		return t.book.update(ctx, name, m.id, add)
+	}
+	in, err = t.book.Change(ctx, m.id, func(in *adminv1.Incident) error {
+		add(in)
+		if in.GetRecovered() != nil {
+			// It had not been heard of for so long that nobody waited.
+			in.Recovered = stamp(later(in.GetRecovered().AsTime(), m.calmSince))
+		}
+		return nil
+	})
+	if errors.Is(err, ErrUnknown) {
+		return &adminv1.Incident{Id: m.id, Model: name}, false, nil // forgotten
+	}
+	return in, false, err
+}
+
 // sweep closes incidents that nobody keeps open any more, such as those of a gateway that has ended, and forgets the oldest.
 func (t *Tracker) sweep(ctx context.Context) {
-	open, over, err := t.book.open(ctx)
+	ctx, cancel := context.WithTimeout(ctx, interval)
+	defer cancel()
+	open, over, err := t.book.open(ctx, time.Now())
 	if err != nil {
 		return // it is tried again
 	}
@@ -347,6 +376,9 @@ func (t *Tracker) sweep(ctx context.Context) {
 		_ = t.book.forget(ctx, time.Now()) // the next one tries again
 	}
 	for _, in := range open {
+		if ctx.Err() != nil {
+			return
+		}
 		if t.models[in.GetModel()] == nil {
 			t.closeIfCalm(ctx, in)
 		}

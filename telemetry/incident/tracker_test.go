@@ -219,6 +219,26 @@ func TestSamplesAreBounded(t *testing.T) {
 	})
 }
 
+// TestSamplesOfAllGatewaysAreInTheOrderOfTime.
+func TestSamplesOfAllGatewaysAreInTheOrderOfTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		a, b := startGateway(t, "a", shelf), startGateway(t, "b", shelf)
+		now := time.Now()
+		a.samples = []*adminv1.SampleCall{{Version: "v7", Time: stamp(now)}}
+		b.samples = []*adminv1.SampleCall{{Version: "v8", Time: stamp(now.Add(-time.Second))}}
+		a.Begin(breakerOpens("v8"))
+		settle()
+		tr := breakerOpens("v8")
+		tr.Onset = now.Add(-3 * time.Second)
+		b.Begin(tr)
+		settle()
+		if s := all(t, shelf)[0].GetSamples(); len(s) != 2 || s[0].GetVersion() != "v8" {
+			t.Errorf("%v, want b's earlier one before a's", s)
+		}
+	})
+}
+
 // TestIncidentOfAGatewayThatEndedIsClosedByAnother.
 func TestIncidentOfAGatewayThatEndedIsClosedByAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -373,10 +393,10 @@ func TestOperatorWhoRollsBackNoticedFirst(t *testing.T) {
 }
 
 // failing is a shelf that is out of reach for a while, sometimes after it has done what it
-// was asked.
+// was asked, or that takes its time.
 type failing struct {
 	Shelf
-	down, late, hangs atomic.Bool
+	down, late, hangs, slow atomic.Bool
 }
 
 var errDown = errors.New("the store is out of reach")
@@ -392,6 +412,9 @@ func (f *failing) Get(ctx context.Context, key string) ([]byte, error) {
 	}
 	if f.down.Load() {
 		return nil, errDown
+	}
+	if f.slow.Load() {
+		time.Sleep(stuck / 2)
 	}
 	return f.Shelf.Get(ctx, key)
 }
@@ -435,29 +458,50 @@ func TestStoreOutOfReachDelaysAnIncidentAndLosesNothing(t *testing.T) {
 	})
 }
 
-// TestStoreThatHangsDoesNotBlind: while it does, the tracker looks at a hundred models nearly as often as before.
+// TestStoreThatHangsDoesNotBlind: while it does, or is slow, the tracker looks at a hundred models nearly as often as before;
+// also if it has to close the incidents of a gateway that has ended.
 func TestStoreThatHangsDoesNotBlind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		shelf := &failing{Shelf: memstore.New(memstore.Config{}).Shelf("incidents")}
-		g := startGateway(t, "a", shelf)
-		shelf.hangs.Store(true)
-		for i := range 100 {
-			tr := breakerOpens("v8")
-			tr.Model = fmt.Sprint("m", i)
-			g.Begin(tr)
-		}
-		time.Sleep(time.Minute)
-		before := g.looks.Load()
-		time.Sleep(time.Minute)
-		if n := g.looks.Load() - before; n < 10 {
-			t.Errorf("%d looks in a minute, want one each %v", n, interval)
-		}
-		shelf.hangs.Store(false)
-		settle()
-		if in := all(t, shelf); len(in) != 100 {
-			t.Errorf("%d incidents are written afterwards, want all 100", len(in))
-		}
-	})
+	for name, ended := range map[string]bool{"its own incidents": false, "those of a gateway that has ended": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shelf := &failing{Shelf: memstore.New(memstore.Config{}).Shelf("incidents")}
+				g, writes := startGateway(t, "a", shelf), startGateway(t, "b", shelf)
+				if !ended {
+					writes.stop()
+					writes = g
+				}
+				looksInAMinute := func() uint64 {
+					before := g.looks.Load()
+					time.Sleep(time.Minute)
+					return g.looks.Load() - before
+				}
+				shelf.hangs.Store(!ended)
+				for i := range 100 {
+					tr := breakerOpens("v8")
+					tr.Model = fmt.Sprint("m", i)
+					writes.Begin(tr)
+				}
+				settle()
+				if ended {
+					writes.stop()
+				}
+				for what, wrong := range []*atomic.Bool{&shelf.hangs, &shelf.slow} {
+					wrong.Store(true)
+					time.Sleep(stale + sweepEvery)
+					if n := looksInAMinute(); n < 5 {
+						t.Errorf("while the store %s: %d looks in a minute, want one each %v, or nearly", []string{"hangs", "is slow"}[what], n, interval)
+					}
+					wrong.Store(false)
+				}
+				time.Sleep(2 * sweepEvery)
+				synctest.Wait()
+				open := slices.DeleteFunc(all(t, shelf), func(in *adminv1.Incident) bool { return in.GetRecovered() != nil })
+				if want := map[bool]int{true: 0, false: 100}[ended]; len(open) != want || len(all(t, shelf)) != 100 {
+					t.Errorf("%d incidents afterwards, %d of them open, want 100 and %d", len(all(t, shelf)), len(open), want)
+				}
+			})
+		})
+	}
 }
 
 // TestTellingNeverBlocks, whoever does not listen.
@@ -520,7 +564,7 @@ func TestOldIncidentsAreForgottenButNotOpenOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, over, err := book.open(t.Context()); err != nil || over != maxIncidents+3 {
+	if _, over, err := book.open(t.Context(), time.Now()); err != nil || over != maxIncidents+3 {
 		t.Fatalf("%d incidents are over, %v", over, err)
 	}
 	if err := book.forget(t.Context(), hour(maxIncidents+4)); err != nil {
@@ -629,6 +673,29 @@ func TestSlowerOfTwoOpeningsIsNeverListed(t *testing.T) {
 	if in := all(t, shelf); len(in) != 1 {
 		t.Errorf("%d incidents are listed, want one: %v", len(in), in)
 	}
+	for age, want := range map[time.Duration]int{stale - 1: 3, stale: 2} {
+		copied := copyOf(t, shelf)
+		open, over, err := NewBook(copied).open(t.Context(), at.Add(age))
+		if values, _ := copied.All(t.Context()); err != nil || len(open) != 1 || over != 0 || len(values) != want {
+			t.Errorf("after %v: %d open, %d over, %d entries, %v; want the one, and %d entries", age, len(open), over, len(values), err, want)
+		}
+	}
+}
+
+// copyOf returns a shelf with the same entries.
+func copyOf(t *testing.T, shelf Shelf) Shelf {
+	t.Helper()
+	values, err := shelf.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := memstore.New(memstore.Config{}).Shelf("incidents")
+	for key, value := range values {
+		if _, err := copied.Swap(t.Context(), key, nil, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return copied
 }
 
 // overtaken is the shelf of a gateway that ends when another has opened an incident.

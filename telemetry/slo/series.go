@@ -61,6 +61,9 @@ func (s *Series) AddSince(now time.Time, cumulative Counts, firstBad time.Time) 
 // the objective.
 func (s *Series) Skip(cumulative Counts) { s.seen = cumulative }
 
+// Since returns the events by which cumulative counts have grown since the latest Add or Skip.
+func (s *Series) Since(cumulative Counts) Counts { return cumulative.since(s.seen) }
+
 // Seen returns what the cumulative counts were at the latest Add or Skip.
 func (s *Series) Seen() Counts { return s.seen }
 
