@@ -128,7 +128,7 @@ func (o *orderOptions) runLocally(cmd *cobra.Command, done string, args []string
 		return err
 	}
 	where := ""
-	a, err := ask(cmd.Context(), &o.client, func(ctx context.Context, c *client) (answer, error) {
+	a, err := askToDo(cmd.Context(), &o.client, func(ctx context.Context, c *client) (answer, error) {
 		where = c.where
 		return send(ctx, c, with(o.intent(cmd), func(in *adminv1.Intent) { in.DryRun = o.dryRun }))
 	})

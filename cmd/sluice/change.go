@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/user"
 	"strings"
@@ -70,11 +71,19 @@ func (o *changeOptions) run(cmd *cobra.Command, send send) error {
 	if o.output == asTable {
 		o.show(colours(cmd.OutOrStdout()), preview.GetOutcome())
 	}
-	if nothing || o.dryRun {
-		return o.output.write(cmd.OutOrStdout(), preview, func(out io.Writer) { o.concludeDry(out, nothing) })
+	if o.dryRun {
+		return o.output.write(cmd.OutOrStdout(), preview, func(out io.Writer) {
+			if nothing {
+				fmt.Fprintln(out, nothingToChange)
+				return
+			}
+			fmt.Fprintln(out, "dry run: nothing has been changed")
+		})
 	}
-	if err := o.confirm(cmd); err != nil {
-		return err
+	if !nothing { // else that is for the store to say, and a gateway may not have seen yet what it has
+		if err := o.confirm(cmd); err != nil {
+			return err
+		}
 	}
 	made, err := repeatedly(cmd.Context(), c, send, with(intent, func(in *adminv1.Intent) {
 		in.UnchangedSince, in.RevisionId = proto.Uint64(preview.GetOutcome().GetRevision()), preview.GetOutcome().GetRevisionId()
@@ -83,10 +92,20 @@ func (o *changeOptions) run(cmd *cobra.Command, send send) error {
 	if err != nil {
 		return err
 	}
-	return o.output.write(cmd.OutOrStdout(), made, func(out io.Writer) {
+	err = o.output.write(cmd.OutOrStdout(), made, func(out io.Writer) {
+		if made.GetOutcome().GetChange() == nil {
+			fmt.Fprintln(out, nothingToChange)
+			return
+		}
 		fmt.Fprintln(out, strong.Render(fmt.Sprintf("revision %d", made.GetOutcome().GetRevision())))
 	})
+	if err != nil {
+		return fmt.Errorf("the routes are now as of revision %d, but that cannot be shown: %w", made.GetOutcome().GetRevision(), err)
+	}
+	return nil
 }
+
+const nothingToChange = "nothing to change: the routes are so already"
 
 func (o *changeOptions) intent(cmd *cobra.Command) *adminv1.Intent {
 	in := &adminv1.Intent{Actor: o.actor, Reason: o.reason, Force: o.force}
@@ -105,14 +124,6 @@ func (o *changeOptions) show(out io.Writer, outcome *adminv1.Outcome) {
 	for _, w := range outcome.GetWarnings() {
 		fmt.Fprintln(out, alarm.Render("warning: ")+visible(w, 500))
 	}
-}
-
-func (o *changeOptions) concludeDry(out io.Writer, nothing bool) {
-	if nothing {
-		fmt.Fprintln(out, "nothing to change: the routes are so already")
-		return
-	}
-	fmt.Fprintln(out, "dry run: nothing has been changed")
 }
 
 // once asks for a change one time.
@@ -140,41 +151,84 @@ func repeatedly(ctx context.Context, c *client, send send, in *adminv1.Intent) (
 	for attempt := 1; ; attempt++ {
 		a, err := once(ctx, c, send, in)
 		switch {
+		case err == nil, isSettled(err), unknown == nil && !isUnknown(err) && !isDialing(err):
+			return a, err
 		case isUnknown(err):
 			unknown = err
-		case unknown == nil || !isOfOneAttempt(err):
-			return a, err
 		}
-		if attempt == changeAttempts {
-			return nil, unknown
+		if attempt < changeAttempts {
+			select {
+			case <-ctx.Done():
+			case <-time.After(changePause):
+				continue
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil, unknown
-		case <-time.After(changePause):
+		if unknown == nil {
+			return nil, err // nobody was ever reached
 		}
+		return nil, inDoubt(unknown, hints[admin.ReasonOutcomeUnknown])
 	}
 }
 
-// isUnknown reports whether a change may have been made all the same.
+// isUnknown reports whether what was asked for may have been done all the same: the gateway
+// says so, or something else has answered in its stead, or nothing has.
 func isUnknown(err error) bool {
 	var c *connect.Error
 	if !errors.As(err, &c) {
 		return false
 	}
-	reason := reasonOf(c)
-	return reason == admin.ReasonOutcomeUnknown || reason == "" && c.Code() == connect.CodeUnavailable
+	if reason := reasonOf(c); reason != "" {
+		return reason == admin.ReasonOutcomeUnknown
+	}
+	switch c.Code() {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled, connect.CodeUnknown, connect.CodeInternal:
+		return !isDialing(err)
+	}
+	return false
 }
 
-// isOfOneAttempt reports whether an error says that its own attempt has made nothing, and of
-// earlier ones nothing at all: the gateway could not ask its store about the request key.
-func isOfOneAttempt(err error) bool {
+// isDialing reports whether nothing was asked because nobody could be reached.
+func isDialing(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// isSettled reports whether a gateway has refused a change knowing that no earlier request
+// with the same key has made it. It does not know that with other reasons: it could not ask
+// its store, or did not because of the caller's token.
+func isSettled(err error) bool {
 	var c *connect.Error
 	if !errors.As(err, &c) {
 		return false
 	}
-	reason := reasonOf(c)
-	return reason == admin.ReasonStoreUnavailable || reason == admin.ReasonNoState
+	switch reasonOf(c) {
+	case admin.ReasonConflict, admin.ReasonInvalid, admin.ReasonModelNotFound, admin.ReasonNoHistory, admin.ReasonUnreachable:
+		return true
+	}
+	return false
+}
+
+// inDoubt says of something that may have been done that this is not known, and what to try.
+func inDoubt(err error, try string) error {
+	f := &failure{text: err.Error(), try: try, err: err}
+	var told *failure
+	if errors.As(err, &told) {
+		f.text = told.text
+	}
+	var c *connect.Error
+	if !errors.As(err, &c) || reasonOf(c) != admin.ReasonOutcomeUnknown { // which says so itself
+		f.text = "it is not known whether this was done: " + f.text
+	}
+	return f
+}
+
+// askToDo is ask for what may be asked for twice without harm.
+func askToDo[T any](ctx context.Context, o *clientOptions, question func(context.Context, *client) (T, error)) (T, error) {
+	answer, err := ask(ctx, o, question)
+	if isUnknown(err) {
+		err = inDoubt(err, "the command again, which does no harm")
+	}
+	return answer, err
 }
 
 func with(in *adminv1.Intent, alter func(*adminv1.Intent)) *adminv1.Intent {

@@ -85,7 +85,7 @@ func (o *referenceOptions) run(cmd *cobra.Command, key drift.Key) error {
 		}
 		req.Source = &adminv1.SetReferenceRequest_Reference{Reference: doc}
 	}
-	resp, err := ask(cmd.Context(), &o.client, func(ctx context.Context, c *client) (*adminv1.SetReferenceResponse, error) {
+	resp, err := askToDo(cmd.Context(), &o.client, func(ctx context.Context, c *client) (*adminv1.SetReferenceResponse, error) {
 		return c.SetReference(ctx, req)
 	})
 	if err != nil {

@@ -101,7 +101,7 @@ func (o *feedbackOptions) send(cmd *cobra.Command, name string, sum *feedbackSum
 		if len(batch) == 0 {
 			return nil
 		}
-		resp, err := ask(cmd.Context(), &o.client, func(ctx context.Context, c *client) (*feedbackv1.SendResponse, error) {
+		resp, err := askToDo(cmd.Context(), &o.client, func(ctx context.Context, c *client) (*feedbackv1.SendResponse, error) {
 			return c.Send(ctx, &feedbackv1.SendRequest{Labels: batch})
 		})
 		if err != nil {

@@ -34,7 +34,7 @@ what is to be done; with --done it is ticked off.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if req.AddAction != "" || req.CompleteAction != 0 {
 				req.Id, req.Actor = args[0], cmp.Or(req.Actor, whoAmI())
-				if _, err := ask(cmd.Context(), &o, func(ctx context.Context, c *client) (*adminv1.AnnotateIncidentResponse, error) {
+				if _, err := askToDo(cmd.Context(), &o, func(ctx context.Context, c *client) (*adminv1.AnnotateIncidentResponse, error) {
 					return c.AnnotateIncident(ctx, &req)
 				}); err != nil {
 					return err
@@ -43,7 +43,10 @@ what is to be done; with --done it is ticked off.`,
 			resp, err := ask(cmd.Context(), &o, func(ctx context.Context, c *client) (*adminv1.GetIncidentResponse, error) {
 				return c.GetIncident(ctx, &adminv1.GetIncidentRequest{Id: args[0]})
 			})
-			if err != nil {
+			switch {
+			case err != nil && req.Id != "":
+				return fmt.Errorf("it is noted, but the story cannot be told: %w", err)
+			case err != nil:
 				return err
 			}
 			return output.write(cmd.OutOrStdout(), resp, func(out io.Writer) {

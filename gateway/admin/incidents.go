@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -172,7 +173,11 @@ func annotate(in *adminv1.Incident, req *adminv1.AnnotateIncidentRequest) error 
 		}
 		in.Actions[n-1].Done = true
 	}
-	if text := req.GetAddAction(); text != "" {
+	// Who adds the same again repeats a request whose answer was lost.
+	same := func(a *adminv1.ActionItem) bool {
+		return a.GetText() == req.GetAddAction() && a.GetActor() == req.GetActor()
+	}
+	if text := req.GetAddAction(); text != "" && !slices.ContainsFunc(in.Actions, same) {
 		if len(in.Actions) == maxActions {
 			return &routing.FieldError{Field: "add_action", Got: "one more", Want: fmt.Sprintf("at most %d action items", maxActions)}
 		}

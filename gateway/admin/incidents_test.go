@@ -129,6 +129,7 @@ func TestActionsAreAddedAndTickedOff(t *testing.T) {
 	id := await(t, c, "one", func(all []*adminv1.Incident) bool { return len(all) == 1 })[0].GetId()
 	for _, req := range []*adminv1.AnnotateIncidentRequest{
 		{Actor: "anna", AddAction: "test v8 with empty tensors"}, {Actor: "ben", AddAction: "lower min_calls"}, {Actor: "ben", CompleteAction: 1},
+		{Actor: "ben", AddAction: "lower min_calls"}, // again, for the answer was lost
 	} {
 		req.Id = id[:12]
 		if _, err := c.AnnotateIncident(t.Context(), req); err != nil {

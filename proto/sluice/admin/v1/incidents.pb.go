@@ -1006,7 +1006,8 @@ type AnnotateIncidentRequest struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// actor is who adds it: 1 to 128 bytes.
 	Actor string `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
-	// add_action is a new action item: at most 500 bytes.
+	// add_action is a new action item: at most 500 bytes. One that the actor has added before is not added again,
+	// so that a request whose answer was lost may be repeated.
 	AddAction string `protobuf:"bytes,3,opt,name=add_action,json=addAction,proto3" json:"add_action,omitempty"`
 	// complete_action, if set, is the number of an action item that is done, from 1.
 	CompleteAction uint32 `protobuf:"varint,4,opt,name=complete_action,json=completeAction,proto3" json:"complete_action,omitempty"`
