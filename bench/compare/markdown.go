@@ -27,7 +27,7 @@ func (s scenario) short() string {
 // writeMarkdown prints a table for each figure, scenarios down and peers across.
 func (r *report) writeMarkdown(w io.Writer) error {
 	r.writeConditions(w, "- ")
-	fmt.Fprintf(w, "\nMedians over the rounds; in brackets the median of %s / peer, round by round, with its bounds.\n", r.Reference)
+	fmt.Fprintf(w, "\nMedians over the rounds; in brackets the median of %s / peer, round by round, with its bounds.\nThe %s.\nA cell is empty where nothing was measured; p99 and p99.9 also where %s.\n", r.Reference, aboutBounds, aboutQuantiles)
 	latency := func(of func(row) *stats.Summary, ratio func(row) *stats.Summary) func(row) string {
 		return func(x row) string { return figure(of(x), ratio(x), 0) }
 	}

@@ -41,7 +41,7 @@ type scenarioReport struct {
 }
 
 // row is one peer in one scenario. A summary is nil if there are no samples, or an invalid
-// one among them; CPU time also for direct. Ratios are reference / peer, round by round.
+// one among them; CPU time also for direct. Ratios are reference / peer, round by round; the reference itself has none.
 type row struct {
 	Peer    string `json:"peer"`
 	Invalid string `json:"invalid,omitempty"` // why there are no figures
@@ -157,6 +157,9 @@ func newRow(s *samples, sc scenario, peer, reference string) (row, bool) {
 	out.HalfCPU = summary(rest, cpuOf)
 	out.P50, out.P99, out.P999 = summary(rest, p50Of), summary(rest, p99Of), summary(rest, p999Of)
 
+	if peer == reference {
+		return out, true
+	}
 	fullReference, restReference := s.of(sc, saturated, reference), s.of(sc, half, reference)
 	out.CPURatio, out.RateRatio = ratios(fullReference, full, cpuOf), ratios(fullReference, full, rateOf)
 	out.HalfCPURatio = ratios(restReference, rest, cpuOf)

@@ -182,14 +182,16 @@ func TestTable(t *testing.T) {
   nghttpx: skipped, nghttpx: not installed
   one worker each, Go's programs by default; order of the peers drawn by seed 7
 medians (and their bounds) over the rounds; ratios are sluice / peer, round by round
+bounds enclose the true median with at least 95 % probability; of fewer than six rounds they are the range
+-: not measured; p99 and p99.9 also where fewer than ten calls of a measurement lie beyond them
 
 4 KiB requests, 4 connections x 8 streams
   all streams busy  CPU us/call       calls/s              CPU ratio         calls/s ratio     generator us      noisy
-  sluice            10.0 (10.0-20.0)  30000 (15000-30000)  1.00 (1.00-1.00)  1.00 (1.00-1.00)  2.5               1 of 3
+  sluice            10.0 (10.0-20.0)  30000 (15000-30000)  -                 -                 2.5               1 of 3
   nginx             20.0 (20.0-40.0)  10000 (5000-10000)   0.50 (0.50-0.50)  3.00 (3.00-3.00)  2.5               0 of 3
   direct            -                 60000 (30000-60000)  -                 0.50 (0.50-0.50)  2.5               0 of 3
   at 5000 calls/s   CPU us/call       p50 us               p99 us            p99.9 us          CPU ratio         p50 ratio         calls  waited  late us  generator us  noisy
-  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    1.00 (1.00-1.00)  1.00 (1.00-1.00)  10000  25 %    50       2.5           0 of 3
+  sluice            12.0 (12.0-24.0)  300 (300-600)        600 (600-1200)    900 (900-1800)    -                 -                 10000  25 %    50       2.5           0 of 3
   nginx             24.0 (24.0-48.0)  400 (400-800)        800 (800-1600)    1200 (1200-2400)  0.50 (0.50-0.50)  0.75 (0.75-0.75)  10000  25 %    50       2.5           0 of 3
   direct            -                 100 (100-200)        200 (200-400)     300 (300-600)     -                 3.00 (3.00-3.00)  10000  25 %    50       2.5           0 of 3
 
@@ -213,8 +215,10 @@ func TestMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
+		"The bounds enclose the true median with at least 95 % probability; of fewer than six rounds they are the range.\n",
+		"A cell is empty where nothing was measured; p99 and p99.9 also where fewer than ten calls of a measurement lie beyond them.\n",
 		"### CPU us per call, all streams busy\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n" +
-			"| 4 KiB, 4 x 8 | 10.0 (1.00, 1.00-1.00) | 20.0 (0.50, 0.50-0.50) |  |\n| 4 KiB, 10 x 100 | 10.0 (1.00, 1.00-1.00) |  |  |\n",
+			"| 4 KiB, 4 x 8 | 10.0 | 20.0 (0.50, 0.50-0.50) |  |\n| 4 KiB, 10 x 100 | 10.0 |  |  |\n",
 		"### p99.9 us at that rate\n\n| | sluice | nginx | direct |\n| --- | --- | --- | --- |\n| 4 KiB, 4 x 8 | 900 | 1200 | 300 |\n",
 		"| 4 KiB, 4 x 8 | 10000 | 10000 | 10000 |\n",
 		"| 4 KiB, 4 x 8 | 25 %, 50 | 25 %, 50 | 25 %, 50 |\n",

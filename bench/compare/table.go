@@ -29,7 +29,8 @@ func (r *report) write(w io.Writer, format string) error {
 // with their bounds behind them.
 func (r *report) writeTable(w io.Writer) error {
 	r.writeConditions(w, "  ")
-	fmt.Fprintf(w, "medians (and their bounds) over the rounds; ratios are %s / peer, round by round\n", r.Reference)
+	fmt.Fprintf(w, "medians (and their bounds) over the rounds; ratios are %s / peer, round by round\n%s\n-: not measured; p99 and p99.9 also where %s\n",
+		r.Reference, aboutBounds, aboutQuantiles)
 	for _, s := range r.Scenarios {
 		fmt.Fprintf(w, "\n%s\n", s.title())
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -92,6 +93,12 @@ func (r *report) writeConditions(w io.Writer, indent string) {
 		fmt.Fprintf(w, "%senvironment of sluice: %s\n", indent, strings.Join(r.Sessions[n-1].SluiceEnv, " "))
 	}
 }
+
+// What has to be known of figures stands in front of them, in every form of them that people read.
+const (
+	aboutBounds    = "bounds enclose the true median with at least 95 % probability; of fewer than six rounds they are the range"
+	aboutQuantiles = "fewer than ten calls of a measurement lie beyond them"
+)
 
 // noise says how many samples were noisy.
 func (b beside) noise() string { return fmt.Sprintf("%d of %d", b.Noisy, b.Samples) }

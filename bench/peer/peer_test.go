@@ -42,6 +42,7 @@ func TestEveryProxyIsToldItsWorkers(t *testing.T) {
 		{HAProxy{}, "nbthread 1\n", "nbthread 1\n", "nbthread 7\n"},
 		{HAProxy{TCP: true}, "nbthread 1\n", "nbthread 1\n", "nbthread 7\n"},
 		{Nginx{}, "worker_processes 1;", "worker_processes 1;", "worker_processes 7;"},
+		{Nginx{}, "8001 http2;", "8001 http2;", "8001 http2 reuseport;"},
 		{Envoy{}, "--concurrency 1 ", "--concurrency 1 ", "--concurrency 7 "},
 		{Envoy{}, "", "", "      connection_balance_config: {exact_balance: {}}\n      filter_chains:"},
 		{GRPCGo("/src", "/bin"), "/bin/grpc-go", "GOMAXPROCS=1 /bin/grpc-go", "GOMAXPROCS=7 /bin/grpc-go"},
