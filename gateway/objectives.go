@@ -171,15 +171,15 @@ func (j *judge) burning() (all []incident.Trouble) {
 	for model, of := range j.models {
 		for _, o := range of {
 			if o.verdict.Severity == slo.Page {
-				all = append(all, o.burning(model, j.telemetry.Tally(model).Read()))
+				all = append(all, o.burning(model, j.telemetry.Tally(model).Read(), j.looked))
 			}
 		}
 	}
 	return all
 }
 
-// burning is the trouble of an objective that pages, with the counts of now.
-func (o *objective) burning(model string, n telemetry.Tallied) incident.Trouble {
+// burning is the trouble of an objective that pages, with the counts of now and the time of the latest look.
+func (o *objective) burning(model string, n telemetry.Tallied, looked time.Time) incident.Trouble {
 	v := o.verdict
 	onset := o.series.Onset(o.target, v.Rule.Rate)
 	tr := incident.Trouble{
@@ -188,7 +188,7 @@ func (o *objective) burning(model string, n telemetry.Tallied) incident.Trouble 
 			o.name, slo.BurnRate(v.Long, o.target), v.Long.Total, window(v.Rule.Long), v.Long.Bad),
 	}
 	if !onset.IsZero() && o.name == "availability" {
-		before, news := o.series.Last(o.since.Sub(onset)+slo.Step), o.series.Since(o.counts(n))
+		before, news := o.series.Last(looked.Truncate(slo.Step).Sub(onset.Truncate(slo.Step))+slo.Step), o.series.Since(o.counts(n))
 		tr.Seen = incident.Effect{Calls: before.Total + news.Total, Failed: before.Bad + news.Bad}
 	}
 	return tr

@@ -337,7 +337,7 @@ func TestBurningBudgetIsAnIncident(t *testing.T) {
 			j.live(time.Hour, 0, codes.OK)
 			in = only(t, book)
 			// Up to a step of good calls is before the first of the 120 that failed, and up to another one after the last.
-			if e := in.GetGateways()["gw-1"].GetEffect(); e.GetFailed() != 120 || e.GetCalls() < 120 || e.GetCalls() > 120+2*uint64(slo.Step/time.Second)+5 {
+			if e := in.GetGateways()["gw-1"].GetEffect(); e.GetFailed() != 120 || e.GetCalls() < 120 || e.GetCalls() > 120+2*uint64((slo.Step+judgeEvery)/time.Second) {
 				t.Errorf("began %v into a step: effect %v, want all 120 calls that failed, and few others", begins, e)
 			}
 			if got := in.GetRecovered(); got == nil || got.AsTime().Before(over.Add(-slo.Step)) || got.AsTime().After(over.Add(slo.Step+judgeEvery)) {

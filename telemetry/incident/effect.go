@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// maxLooks bounds how far back it is remembered what had been counted when: at a look every five seconds, a little longer than
-// it takes to find that a budget has not been burning for half an hour.
+// maxLooks bounds how far back it is remembered what had been counted when: with one look for each interval, a little longer
+// than it takes to find that a budget has not been burning for half an hour.
 const maxLooks = 400
 
 // counted is what callers of one gateway have noticed of a model in the course of an incident.
@@ -32,6 +32,10 @@ func (c *counted) observe(counts Effect, now time.Time) {
 		c.sum = c.sum.plus(counts)
 	}
 	c.last = counts
+	if n := len(c.looks); n > 0 && c.looks[n-1].at.Truncate(interval).Equal(now.Truncate(interval)) {
+		c.looks[n-1] = look{now, c.sum}
+		return
+	}
 	if len(c.looks) == maxLooks {
 		c.looks = slices.Delete(c.looks, 0, 1)
 	}

@@ -111,3 +111,24 @@ func TestEffectOutlastsItsGateway(t *testing.T) {
 		})
 	}
 }
+
+// TestEffectEndsWithATroubleThatIsKnownToBeOverLate: half an hour later, when a budget no longer pages.
+func TestEffectEndsWithATroubleThatIsKnownToBeOverLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		g.Begin(breakerOpens("v8"))
+		settle()
+		over := time.Now()
+		for range int(31 * time.Minute / time.Second) {
+			time.Sleep(time.Second)
+			g.calls.Add(1)
+		}
+		g.End("fraud", "breaker v8", "was over for half an hour", over)
+		time.Sleep(calm + 2*interval)
+		synctest.Wait()
+		if e := effectOn(t, shelf, "a"); e.GetCalls() > 7+uint64(interval/time.Second)+1 {
+			t.Errorf("%v, want 7 calls, and those of the next five seconds", e)
+		}
+	})
+}
