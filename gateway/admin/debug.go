@@ -57,7 +57,8 @@ type debugVersion struct {
 
 type debugEndpoint struct {
 	gateway.EndpointStatus
-	Problem string
+	Problem string    // in the words of sluice status; empty if there is none
+	Since   time.Time // if that is known
 }
 
 // debugHandler serves a page for people and the profiles of the program. The command line is not among them: it
@@ -145,17 +146,13 @@ func (s *Service) debugRoute(route *routing.Route, now time.Time) (r debugRoute)
 		dv := debugVersion{Version: v, VersionStatus: guard.Status(now)}
 		dv.P95 = dv.P95.Round(10 * time.Microsecond)
 		dv.Closed = dv.State == breaker.Closed
-		open := make(map[string]bool)
-		for _, e := range dv.VersionStatus.Endpoints {
-			open[e.Name.Endpoint] = e.State != breaker.Closed
-		}
 		for _, e := range s.cfg.Gateway.Endpoints(v) {
 			de := debugEndpoint{EndpointStatus: e}
-			switch {
-			case e.Failing:
-				de.Problem = "cannot be reached"
-			case open[e.Addr]:
-				de.Problem = "breaker open"
+			if status := endpointStatus(e); !status.Healthy || e.Ejected {
+				de.Problem = status.GetProblem()
+				if status.Since != nil {
+					de.Since = status.GetSince().AsTime()
+				}
 			}
 			dv.Endpoints = append(dv.Endpoints, de)
 		}

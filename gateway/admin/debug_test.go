@@ -1,13 +1,16 @@
 package admin_test
 
 import (
+	"html"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/gateway"
 	"sluice/gateway/admin"
+	"sluice/gateway/health"
 	"sluice/telemetry"
 )
 
@@ -69,6 +72,27 @@ func TestDebugPage(t *testing.T) {
 	}
 	if code, _ := r.page("/debug/pprof/cmdline", ""); code != http.StatusNotFound {
 		t.Errorf("the command line, with whatever passwords are on it: got %d, want none", code)
+	}
+}
+
+// TestDebugPageSaysWhichEndpointsAreUnhealthy, and since when, as sluice status does: nobody has called them.
+func TestDebugPageSaysWhichEndpointsAreUnhealthy(t *testing.T) {
+	r := newRig(t)
+	route, _ := r.router.Current().Route("fraud")
+	v9, _ := route.Version("v9")
+	var is gateway.EndpointStatus
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if all := r.gateway.Endpoints(v9); len(all) == 1 && all[0].Health.State == health.Unhealthy {
+			is = all[0]
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v is not found unhealthy", r.gateway.Endpoints(v9))
+		}
+	}
+	want := html.EscapeString(is.Health.Why) + "</span> since " + is.Health.Since.UTC().Format(time.DateTime)
+	if _, page := r.page("/debug/", ""); !strings.Contains(page, want) {
+		t.Errorf("the page lacks %q:\n%s", want, page)
 	}
 }
 
