@@ -161,6 +161,54 @@ func labelsIn(expr string, documented map[string][]string) []string {
 	return all
 }
 
+var (
+	aggregated    = regexp.MustCompile(`^\(*(?:sum|max|min|avg|count)\(`)
+	aggregatedBy  = regexp.MustCompile(`\bby \(([^)]*)\)`)
+	mayBeNegative = regexp.MustCompile(`\bsluice_slo_budget_left\b`)
+	quotient      = regexp.MustCompile(`\) / (?:sum|max)`)
+	perSecond     = regexp.MustCompile(`\brate\((sluice|process)_[a-z0-9_]*?(_seconds|_bytes)?_(?:total|count)\b`)
+)
+
+// labelsLeft returns the labels that an expression's series can have: those that it is summed up by, if it is.
+func labelsLeft(expr string, documented map[string][]string) []string {
+	by := aggregatedBy.FindAllStringSubmatch(expr, -1)
+	if len(by) == 0 {
+		if aggregated.MatchString(expr) {
+			return nil
+		}
+		return labelsIn(expr, documented)
+	}
+	var left []string
+	for _, m := range by {
+		for l := range strings.SplitSeq(m[1], ",") {
+			left = append(left, strings.TrimSpace(l))
+		}
+	}
+	return left
+}
+
+// unitsOf returns the units of Grafana in which an expression can be shown; nil if its name does not say.
+func unitsOf(expr string) []string {
+	m := perSecond.FindStringSubmatch(expr)
+	switch {
+	case strings.HasPrefix(expr, "histogram_quantile("):
+		return []string{"s"}
+	case quotient.MatchString(expr):
+		return []string{"percentunit", "s", "bytes"}
+	case m == nil && regexp.MustCompile(`_seconds\{`).MatchString(expr):
+		return []string{"s"}
+	case m == nil && regexp.MustCompile(`_bytes\{`).MatchString(expr):
+		return []string{"bytes"}
+	case m == nil:
+		return nil
+	case m[2] == "_bytes":
+		return []string{"Bps"}
+	case m[2] == "_seconds" && strings.Contains(expr, "_seconds_total"):
+		return []string{"percentunit"} // seconds of each second
+	}
+	return []string{"reqps", "cps"}
+}
+
 // checkSyntax has promtool read expressions of dashboards, as rules, with what Grafana puts in.
 func checkSyntax(t *testing.T, where string, exprs []string) {
 	t.Helper()
@@ -209,8 +257,16 @@ func TestDashboardsAndRulesAskForWhatIsThere(t *testing.T) {
 				Title   string
 				GridPos struct{ X, Y, W, H int }
 				Targets []struct{ Expr, LegendFormat string }
+
+				FieldConfig struct {
+					Defaults struct {
+						Unit string
+						Min  *float64
+					}
+				}
 			}
-			Templating struct {
+			Annotations struct{ List []struct{ Name, Expr string } }
+			Templating  struct {
 				List []struct {
 					Name  string
 					Query any
@@ -228,6 +284,10 @@ func TestDashboardsAndRulesAskForWhatIsThere(t *testing.T) {
 			checkExpr(t, fmt.Sprintf("%s, variable %s", file, v.Name), fmt.Sprint(v.Query), documented)
 		}
 		var exprs []string
+		for _, a := range d.Annotations.List {
+			checkExpr(t, fmt.Sprintf("%s, annotation %s", file, a.Name), a.Expr, documented)
+			exprs = append(exprs, a.Expr)
+		}
 		taken := make(map[[2]int]string)
 		for _, p := range d.Panels {
 			for x := range p.GridPos.W {
@@ -244,9 +304,16 @@ func TestDashboardsAndRulesAskForWhatIsThere(t *testing.T) {
 				checkExpr(t, where, target.Expr, documented)
 				exprs = append(exprs, target.Expr)
 				for _, m := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
-					if !slices.Contains(labelsIn(target.Expr, documented), m[1]) {
-						t.Errorf("%s names its lines by %s, which none of its metrics has", where, m[1])
+					if !slices.Contains(labelsLeft(target.Expr, documented), m[1]) {
+						t.Errorf("%s names its lines by %s, which is not left of its metrics' labels", where, m[1])
 					}
+				}
+				shown := p.FieldConfig.Defaults
+				if want := unitsOf(target.Expr); want != nil && !slices.Contains(want, shown.Unit) {
+					t.Errorf("%s shows %s in %q, want one of %q", where, target.Expr, shown.Unit, want)
+				}
+				if shown.Min != nil && *shown.Min >= 0 && mayBeNegative.MatchString(target.Expr) {
+					t.Errorf("%s hides what is below %v, and an overspent budget is", where, *shown.Min)
 				}
 			}
 		}
