@@ -12,7 +12,7 @@ import (
 //
 // Shelves are safe for concurrent use, by several gateways if the store is shared.
 // They fail with [*UnavailableError], [*RefusedError] and [*FieldError] as stores do,
-// within 2 s. Values that are returned belong to the caller.
+// within 2 s; an [*UnavailableError] says whether the value may have been set. Values that are returned belong to the caller.
 type Shelf interface {
 	// Get returns the value of a key, nil if there is none.
 	Get(ctx context.Context, key string) ([]byte, error)

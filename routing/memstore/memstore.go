@@ -15,6 +15,7 @@ import (
 
 	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
+	"sluice/routing/statefile"
 )
 
 // Bounds of the history kept: enough to undo months of work by hand, little
@@ -30,7 +31,8 @@ const updateTimeout = 1500 * time.Millisecond
 // Disk keeps what a store does, and its shelves.
 type Disk interface {
 	// Append is called, one at a time, with everything a store does before anyone else
-	// sees it; if it fails, that has not been done. whole returns the state afterwards.
+	// sees it; if it fails, that has not been done, or with [statefile.ErrUncertain] it is not
+	// known. whole returns the state afterwards.
 	Append(entry *routingv1.JournalEntry, whole func() *routingv1.StoredState) error
 	Shelves
 }
@@ -201,7 +203,7 @@ func (s *Store) whole(short *routingv1.Change) *routingv1.Change {
 func (s *Store) save(entry *routingv1.JournalEntry) error {
 	err := s.disk.Append(entry, func() *routingv1.StoredState { return s.stateAfter(entry) })
 	if err != nil {
-		err = &routing.RefusedError{Store: s.name, Reason: "DISK", Err: err}
+		err = ofDisk(s.name, err)
 	}
 	s.mu.Lock()
 	s.health.WriteErr = err
@@ -210,6 +212,14 @@ func (s *Store) save(entry *routingv1.JournalEntry) error {
 		s.adopt(entry)
 	}
 	return err
+}
+
+// ofDisk is what a store says of an error of its disk.
+func ofDisk(store string, err error) error {
+	if errors.Is(err, statefile.ErrUncertain) {
+		return &routing.UnavailableError{Store: store, Unknown: true, Err: err}
+	}
+	return &routing.RefusedError{Store: store, Reason: "DISK", Err: err}
 }
 
 // stateAfter returns all that the store will hold after an entry.

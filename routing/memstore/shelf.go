@@ -136,7 +136,7 @@ func (sh *shelf) set(key string, value []byte) error {
 	}
 	if sh.disk != nil {
 		if err := sh.disk.WriteShelf(sh.name, &routingv1.StoredShelf{Values: next}); err != nil {
-			return &routing.RefusedError{Store: sh.store, Reason: "DISK", Err: err}
+			return ofDisk(sh.store, err)
 		}
 	}
 	sh.values, sh.bytes = next, size

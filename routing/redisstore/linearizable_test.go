@@ -115,7 +115,7 @@ func TestRequestKeyMakesRetriesHarmless(t *testing.T) {
 			Expected: uint64(i), Set: []*routingv1.Route{storetest.Route("m", fmt.Sprint("v", i))},
 			Actor: "x", RequestKey: fmt.Sprint("request-", i), RequestDigest: []byte{1},
 		}
-		proxy.swallow()
+		proxy.swallow("exec")
 		_, err := s.Update(t.Context(), u)
 		var unavailable *routing.UnavailableError
 		if !errors.As(err, &unavailable) || !unavailable.Unknown {
@@ -133,13 +133,84 @@ func TestRequestKeyMakesRetriesHarmless(t *testing.T) {
 	}
 }
 
-// swallower passes bytes on to Redis. Told so, it lets the next transaction reach Redis, keeps
-// the answer to it, and answers nothing more.
+// TestAnotherRedisDoesNotSayWhatTheFirstHasDone: a change was made, Redis breaks the connection
+// off, and whoever is asked what became of it is another Redis by then.
+func TestAnotherRedisDoesNotSayWhatTheFirstHasDone(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		changes int // of the other Redis
+		unknown bool
+	}{
+		"it has nothing yet":              {0, true},
+		"it has another past":             {1, true},
+		"it has gone on with another one": {3, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, other := storetest.StartRedis(t), storetest.StartRedis(t)
+			proxy := startSwallower(t, first.Addr)
+			s := open(t, "redis://"+proxy.addr)
+			storetest.Set(t, s, storetest.Route("m", "v1"))
+			for i := range test.changes {
+				storetest.Set(t, open(t, other.URL()), storetest.Route("m", fmt.Sprint("other", i)))
+			}
+			proxy.failOver(other.Addr)
+			_, err := s.Update(t.Context(), &routing.Update{Expected: 1, Set: []*routingv1.Route{storetest.Route("m", "v2")}, Actor: "x"})
+			var unavailable *routing.UnavailableError
+			var conflict *routing.ConflictError
+			if test.unknown && (!errors.As(err, &unavailable) || !unavailable.Unknown) || !test.unknown && !errors.As(err, &conflict) {
+				t.Errorf("Update = %v, want it to be unknown: %v, or else a conflict", err, test.unknown)
+			}
+			if at := storetest.Load(t, open(t, first.URL())); at.Revision != 2 {
+				t.Errorf("the first Redis is at revision %d: nothing was made there", at.Revision)
+			}
+		})
+	}
+}
+
+// TestWhatMayStandOnAShelfIsNotCalledUndone: the value was set, and the answer was lost.
+func TestWhatMayStandOnAShelfIsNotCalledUndone(t *testing.T) {
+	t.Parallel()
+	server := storetest.StartRedis(t)
+	for command, set := range map[string]func(routing.Shelf) error{
+		"hset": func(sh routing.Shelf) error { return sh.Put(t.Context(), "k", []byte("new")) },
+		"hdel": func(sh routing.Shelf) error { return sh.Put(t.Context(), "k", nil) },
+		"exec": func(sh routing.Shelf) error {
+			_, err := sh.Swap(t.Context(), "k", []byte("old"), []byte("new"))
+			return err
+		},
+	} {
+		proxy := startSwallower(t, server.Addr)
+		shelf, direct := open(t, "redis://"+proxy.addr).Shelf("s"), open(t, server.URL()).Shelf("s")
+		if err := direct.Put(t.Context(), "k", []byte("old")); err != nil {
+			t.Fatal(err)
+		}
+		proxy.swallow(command)
+		var unavailable *routing.UnavailableError
+		if err := set(shelf); !errors.As(err, &unavailable) || !unavailable.Unknown {
+			t.Errorf("%s: %v, want that nobody knows whether it was done", command, err)
+		}
+		storetest.Eventually(t, "it was done", func() bool {
+			value, err := direct.Get(t.Context(), "k")
+			return err == nil && string(value) != "old"
+		})
+	}
+	server.Kill()
+	var unavailable *routing.UnavailableError
+	if err := open(t, server.URL()).Shelf("s").Put(t.Context(), "k", nil); !errors.As(err, &unavailable) || unavailable.Unknown {
+		t.Errorf("without Redis: %v, want that nothing was done", err)
+	}
+}
+
+// swallower passes bytes on to Redis. Told so, it lets the next command of a name reach Redis,
+// keeps the answer to it, and answers nothing more; or it goes on with another Redis.
 type swallower struct {
 	addr string
 
 	mu        sync.Mutex
-	armed     bool // the next EXEC
+	redis     string
+	next      string // to go on with
+	armed     string // the command
 	swallowed bool
 	conns     []net.Conn
 }
@@ -150,7 +221,7 @@ func startSwallower(t *testing.T, redis string) *swallower {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &swallower{addr: ln.Addr().String()}
+	p := &swallower{addr: ln.Addr().String(), redis: redis}
 	var group sync.WaitGroup
 	group.Go(func() {
 		for {
@@ -158,14 +229,21 @@ func startSwallower(t *testing.T, redis string) *swallower {
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("tcp", redis)
+			server, err := net.Dial("tcp", p.target())
 			if err != nil {
 				_ = client.Close()
 				continue
 			}
 			p.keep(client, server)
 			group.Go(func() { p.pass(server, client, p.sees) })
-			group.Go(func() { p.pass(client, server, func([]byte) bool { return !p.isSilent() }) })
+			group.Go(func() {
+				p.pass(client, server, func([]byte) bool {
+					if p.hasFailedOver(server) {
+						_ = client.Close()
+					}
+					return !p.isSilent()
+				})
+			})
 		}
 	})
 	t.Cleanup(func() {
@@ -207,10 +285,27 @@ func (p *swallower) sees(data []byte) bool {
 	if p.swallowed {
 		return false
 	}
-	if p.armed && bytes.Contains(bytes.ToLower(data), []byte("\nexec\r")) {
-		p.armed, p.swallowed = false, true
+	if p.armed == "" || !bytes.Contains(bytes.ToLower(data), []byte("\n"+p.armed+"\r")) {
+		return true
+	}
+	p.armed = ""
+	if p.next != "" {
+		p.redis = p.next
+	} else {
+		p.swallowed = true
 	}
 	return true
+}
+
+func (p *swallower) target() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.redis
+}
+
+// hasFailedOver reports whether a connection leads to a Redis of before.
+func (p *swallower) hasFailedOver(server net.Conn) bool {
+	return server.RemoteAddr().String() != p.target()
 }
 
 func (p *swallower) isSilent() bool {
@@ -219,10 +314,18 @@ func (p *swallower) isSilent() bool {
 	return p.swallowed
 }
 
-func (p *swallower) swallow() {
+func (p *swallower) swallow(command string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.armed = true
+	p.armed = command
+}
+
+// failOver breaks the connections to Redis off when it has made the next change, and leads new
+// ones elsewhere.
+func (p *swallower) failOver(to string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed, p.next = "exec", to
 }
 
 // heal passes everything on again, over new connections.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/redis/go-redis/v9"
 
@@ -72,14 +73,14 @@ func (sh *shelf) Put(ctx context.Context, key string, value []byte) error {
 	defer cancel()
 	client := sh.store.client
 	if value == nil {
-		return sh.store.answered(client.HDel(ctx, sh.key, key).Err())
+		return sh.store.answered(sh.unlessDone(client.HDel(ctx, sh.key, key).Err()))
 	}
 	now, err := sh.get(ctx, client, key)
 	if err == nil && now == nil {
 		err = sh.checkRoom(ctx, client)
 	}
 	if err == nil {
-		err = client.HSet(ctx, sh.key, key, value).Err()
+		err = sh.unlessDone(client.HSet(ctx, sh.key, key, value).Err())
 	}
 	return sh.store.answered(err)
 }
@@ -122,7 +123,7 @@ func (sh *shelf) trySwap(ctx context.Context, key string, old, value []byte) (sw
 			return nil
 		})
 		if err != nil {
-			return reasonOf(cmds, err)
+			return sh.unlessDone(reasonOf(cmds, err))
 		}
 		swapped = true
 		return nil
@@ -131,6 +132,16 @@ func (sh *shelf) trySwap(ctx context.Context, key string, old, value []byte) (sw
 		return true, nil // what giving back the connection says does not matter
 	}
 	return false, err
+}
+
+// unlessDone returns the error of a command that changes the shelf. Unless Redis has said no,
+// or was never reached, it may have been done.
+func (sh *shelf) unlessDone(err error) error {
+	var op *net.OpError
+	if err == nil || isAnswer(err) || errors.As(err, &op) && op.Op == "dial" {
+		return err
+	}
+	return &routing.UnavailableError{Store: sh.store.name, Unknown: true, Err: err}
 }
 
 func (sh *shelf) checkRoom(ctx context.Context, c redis.Cmdable) error {

@@ -262,8 +262,10 @@ func (s *Store) resolve(ctx context.Context, sent *routingv1.Change, cause error
 	if h.ID == sent.GetId() {
 		return sent, nil
 	}
-	if h.Revision == sent.GetPredecessorRevision() && h.ID == sent.GetPredecessorId() {
-		return nil, unknown // it may still lie in a socket's buffer
+	if h.Revision <= sent.GetPredecessorRevision() {
+		// It may still lie in a socket's buffer; or, after a failover, this is another Redis, which
+		// knows less than the one that was asked.
+		return nil, unknown
 	}
 	found, err := s.entryOf(ctx, s.client, sent.GetRevision())
 	switch {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,9 +32,17 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Journal is a file to which entries are appended, so that a small change need not
 // write the whole state. It is for one goroutine at a time.
 type Journal struct {
-	f    *os.File
+	f    file
 	size int64 // of what is known to be whole
 	torn bool  // something may follow that
+}
+
+// file is an [os.File], but for tests.
+type file interface {
+	io.WriterAt
+	io.Closer
+	Truncate(size int64) error
+	Sync() error
 }
 
 // OpenJournal opens the journal, which is made if it is not there, and passes on its
@@ -141,14 +150,15 @@ func hasEmptySector(data []byte, offset int) bool {
 func (j *Journal) Size() int64 { return j.size }
 
 // Append adds an entry. Once it returns nil, the entry survives a loss of power; if it
-// fails, the entry is not there.
+// fails, the entry is not there. If the error wraps [ErrUncertain], it may be, or the one before
+// that failed so.
 func (j *Journal) Append(entry *routingv1.JournalEntry) error {
 	body, err := proto.Marshal(entry)
 	if err != nil {
 		return err
 	}
 	if err := j.mend(); err != nil {
-		return err
+		return fmt.Errorf("%w (%w)", err, ErrUncertain)
 	}
 	sum := sha256.Sum256(body)
 	data := binary.BigEndian.AppendUint32(make([]byte, 0, headLength+len(body)), uint32(len(body)))
@@ -160,7 +170,10 @@ func (j *Journal) Append(entry *routingv1.JournalEntry) error {
 		err = j.f.Sync()
 	}
 	if err != nil {
-		return errors.Join(err, j.mend())
+		if again := j.mend(); again != nil {
+			return fmt.Errorf("%w; %w (%w)", err, again, ErrUncertain)
+		}
+		return err
 	}
 	j.size, j.torn = j.size+int64(len(data)), false
 	return nil

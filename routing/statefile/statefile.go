@@ -34,10 +34,15 @@ const (
 // written.
 var ErrDamaged = errors.New("damaged")
 
+// ErrUncertain is wrapped in the error of what was not kept for sure but may be there after a
+// restart: the disk has failed once it had been written, and again when it was to be taken back.
+var ErrUncertain = errors.New("it may be there after a restart all the same")
+
 // Dir is a folder that this process has for itself.
 type Dir struct {
 	path string
 	lock *os.File
+	sync func(dir string) error // syncDir, but for tests
 }
 
 // Open makes the folder if need be and locks it until [Dir.Close] or the end of
@@ -57,7 +62,7 @@ func Open(path string) (*Dir, error) {
 		}
 		return nil, fmt.Errorf("%s: lock: %w", path, err)
 	}
-	d := &Dir{path, lock}
+	d := &Dir{path, lock, syncDir}
 	if err := d.tryWriting(); err != nil {
 		_ = lock.Close()
 		return nil, err
@@ -154,12 +159,15 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 	if err := renameio.WriteFile(filepath.Join(d.path, name), data, 0o600, renameio.WithTempDir(d.path)); err != nil {
 		return err
 	}
-	return d.syncDir()
+	if err := d.sync(d.path); err != nil {
+		return fmt.Errorf("%w (%w)", err, ErrUncertain) // the name leads to it already
+	}
+	return nil
 }
 
 // syncDir makes a rename durable, which the file's own fsync does not.
-func (d *Dir) syncDir() error {
-	f, err := os.Open(d.path)
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
