@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"sluice/breaker"
 	pb "sluice/proto/inference"
 )
 
@@ -104,32 +105,51 @@ func TestLateCallsAreAnsweredByAnotherEndpoint(t *testing.T) {
 	}
 }
 
-// Whichever of the two attempts fails, the other one may still answer.
+// Whichever of the two attempts fails, the other one may still answer. Nothing is left to how fast they are: the first is
+// not over before there is a second, and one is not over before the other is known to have failed.
 func TestFailedAttemptLeavesTheOther(t *testing.T) {
 	t.Parallel()
-	late := func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(150 * ms)
-		ok(w, r)
-	}
-	lateFailure := func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(100 * ms)
-		fails(codes.Internal, "out of memory")(w, r)
-	}
-	for name, p := range map[string]*pair{
-		"second fails": startPair(t, hedgeSoon, late, fails(codes.Internal, "out of memory")),
-		"first fails":  startPair(t, hedgeSoon, lateFailure, late),
+	for name, c := range map[string]struct {
+		first, second codes.Code // OK answers
+		secondIsLast  bool
+		want          codes.Code
+	}{
+		"second fails": {codes.OK, codes.Internal, false, codes.OK},
+		"first fails":  {codes.Internal, codes.OK, true, codes.OK},
+		"both fail":    {codes.Internal, codes.Unavailable, false, codes.Internal},
 	} {
-		if a := p.call(modelInfer, infer("fraud", "")); a.code != codes.OK || a.one("sluice-attempts") != "2" {
-			t.Errorf("%s: got %v %q, fields %v", name, a.code, a.message, a.header)
+		var p *pair
+		counts := func() breaker.Counts {
+			guard, _ := p.director.guardOf("fraud v7")
+			return guard.Status(time.Now()).Counts
 		}
-		guard, _ := p.director.guardOf("fraud v7")
-		if c := guard.Status(time.Now()).Counts; c.Failures != 1 || c.Calls != 2 {
-			t.Errorf("%s: the version: %+v, want a failure and a good call", name, c)
+		server := func(code codes.Code, last bool) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(ms) {
+					if p.begun.Load() == 2 && (!last || counts().Failures == 1) {
+						break
+					}
+				}
+				if code == codes.OK {
+					ok(w, r)
+					return
+				}
+				fails(code, "for the test")(w, r)
+			}
 		}
-	}
-	p := startPair(t, hedgeSoon, lateFailure, fails(codes.Unavailable, "busy"))
-	if a := p.call(modelInfer, infer("fraud", "")); a.code != codes.Internal || a.one("sluice-attempts") != "2" {
-		t.Errorf("both fail: got %v %q, fields %v; want the last failure", a.code, a.message, a.header)
+		p = startPair(t, hedgeSoon, nil, nil)
+		p.first, p.next = server(c.first, !c.secondIsLast), server(c.second, c.secondIsLast)
+		a := p.call(modelInfer, infer("fraud", ""))
+		if a.code != c.want || a.one("sluice-attempts") != "2" {
+			t.Errorf("%s: got %v %q, fields %v; want what the last one says", name, a.code, a.message, a.header)
+		}
+		failed := uint32(1)
+		if c.want != codes.OK {
+			failed = 2
+		}
+		if got := counts(); got.Failures != failed || got.Calls != 2 {
+			t.Errorf("%s: the version: %+v, want %d failed of 2", name, got, failed)
+		}
 	}
 }
 
@@ -147,10 +167,14 @@ func TestCallersFaultEndsTheRace(t *testing.T) {
 // is unknown nothing is hedged.
 func TestObservedLatencyDecidesWhenToHedge(t *testing.T) {
 	t.Parallel()
-	var slow atomic.Bool
+	var slow, hangs atomic.Bool
 	late := func(w http.ResponseWriter, r *http.Request) {
-		if slow.CompareAndSwap(true, false) {
+		switch {
+		case slow.CompareAndSwap(true, false):
 			time.Sleep(200 * ms)
+		case hangs.CompareAndSwap(true, false):
+			<-r.Context().Done()
+			return
 		}
 		ok(w, r)
 	}
@@ -162,7 +186,7 @@ func TestObservedLatencyDecidesWhenToHedge(t *testing.T) {
 	for range 100 {
 		p.call(modelInfer, infer("fraud", ""))
 	}
-	slow.Store(true)
+	hangs.Store(true)
 	if a := p.call(modelInfer, infer("fraud", "")); a.code != codes.OK || a.one("sluice-attempts") != "2" {
 		t.Errorf("got %v after %s attempts, want 2", a.code, a.one("sluice-attempts"))
 	}
@@ -206,7 +230,7 @@ func TestWhatIsNeverHedged(t *testing.T) {
 		}
 	}
 	// Other parameters do not keep a call from being hedged.
-	p := startPair(t, hedgeSoon, late, ok)
+	p := startPair(t, hedgeSoon, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ok)
 	other := &pb.ModelInferRequest{ModelName: "fraud", Parameters: map[string]*pb.InferParameter{"priority": {}}}
 	if a := p.call(modelInfer, message(other)); a.one("sluice-attempts") != "2" {
 		t.Errorf("with another parameter: %s attempts, want 2", a.one("sluice-attempts"))

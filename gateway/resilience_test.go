@@ -132,7 +132,8 @@ routes:
 
 func TestFailingCanaryIsAnsweredByFallback(t *testing.T) {
 	v1, v2 := startServer(t, "v1"), startServer(t, "v2")
-	client := startGateway(t, fmt.Sprintf(twoVersions, v1.addr, v2.addr))
+	// Open for long enough that a busy machine makes the calls below meanwhile.
+	client := startGateway(t, strings.ReplaceAll(fmt.Sprintf(twoVersions, v1.addr, v2.addr), "300ms", "3s"))
 	v2.turn(t, sample.Behaviour{ErrorRate: 1, ErrorCode: codes.Internal})
 
 	for i := range 5 {
@@ -152,10 +153,19 @@ func TestFailingCanaryIsAnsweredByFallback(t *testing.T) {
 	}
 	// It heals: after the open time one probe succeeds and traffic returns.
 	v2.turn(t, sample.Behaviour{})
-	time.Sleep(500 * time.Millisecond)
-	for i := range 20 { // the first one is the probe
-		if got, want := infer(client), (answer{codes.OK, "v2", "", "1"}); got != want {
-			t.Fatalf("call %d after healing = %+v, want %+v", i, got, want)
+	healed := answer{codes.OK, "v2", "", "1"}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got := infer(client)
+		if got == healed {
+			break // it was the probe
+		}
+		if want := (answer{codes.OK, "v1", "v2 BREAKER_OPEN", "1"}); got != want || time.Now().After(end) {
+			t.Fatalf("while it waits for its probe: %+v, want %+v", got, want)
+		}
+	}
+	for i := range 20 {
+		if got := infer(client); got != healed {
+			t.Fatalf("call %d after healing = %+v, want %+v", i, got, healed)
 		}
 	}
 }

@@ -218,7 +218,7 @@ func TestAnsweredStreamEndsTheProbe(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		ok(w, r)
 	})
-	r := start(t, routeTo("", s)+"    breaker: {consecutive: 2, open_for: 100ms, max_open_for: 100ms}\n")
+	r := start(t, routeTo("", s)+"    breaker: {consecutive: 2, open_for: 1s, max_open_for: 1s}\n")
 	for range 2 {
 		r.call(modelInfer, infer("fraud", ""))
 	}
@@ -226,7 +226,11 @@ func TestAnsweredStreamEndsTheProbe(t *testing.T) {
 		t.Fatalf("got %v %q, want the version to be cut off", a.code, a.message)
 	}
 	broken.Store(false)
-	time.Sleep(200 * ms)
+	guard, _ := r.director.guardOf("fraud v7")
+	r.until(t, "the next call to be the probe", func() bool {
+		now := time.Now()
+		return now.After(guard.Status(now).OpenUntil) && now.After(r.director.snapshot.Load().endpoints()[0].breaker.Status(now).OpenUntil)
+	})
 	body, w := io.Pipe()
 	ended := make(chan *answer, 1)
 	go func() {

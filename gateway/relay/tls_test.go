@@ -127,7 +127,7 @@ func TestInMemoryUpstream(t *testing.T) {
 	t.Cleanup(s.Stop)
 	g := newRigTo(t, Config{}, UpstreamConfig{Addr: "local",
 		Dial: func(ctx context.Context, _ string) (net.Conn, error) { return ln.DialContext(ctx) }}, nil)
-	interopOver(t, dial(t, g.addr))
+	interopOver(t, dialBoth(t, g.addr))
 	waitFor(t, "all calls to be over", func() bool { return g.Calls() == 0 })
 	g.windows()
 }
@@ -140,7 +140,7 @@ func TestUnbufferedUpstream(t *testing.T) {
 	go func() { _ = s.Serve(ln) }()
 	t.Cleanup(s.Stop)
 	g := newRigTo(t, Config{}, UpstreamConfig{Addr: "pipe", Dial: ln.dial}, nil)
-	interopOver(t, dial(t, g.addr))
+	interopOver(t, dialBoth(t, g.addr))
 }
 
 // pipeListener listens for net.Pipe connections.
