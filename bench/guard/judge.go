@@ -169,15 +169,18 @@ func growth(before, after string) (float64, error) {
 const sure = 0.95
 
 // judgeScenarios reads the bench's report. A scenario is slower if even the lower bound of the CPU ratio lies above the
-// margin, not slower if the upper bound does not, and undecided otherwise, or if it has no such bounds.
-func judgeScenarios(report []byte, margin float64) (all []comparison, err error) {
+// margin, not slower if the upper bound does not, and undecided otherwise, or if it has no such bounds. With a margin for latency,
+// the same holds of p50 at half load.
+func judgeScenarios(report []byte, margin, latency float64) (all []comparison, err error) {
 	var r struct {
 		Scenarios []struct {
 			Scenario string
 			Peers    []struct {
-				Peer   string
-				Ratio  *stats.Summary `json:"cpu_ratio"`
-				Beside struct{ Noisy, Samples int }
+				Peer       string
+				Ratio      *stats.Summary `json:"cpu_ratio"`
+				P50        *stats.Summary `json:"half_p50_ratio"`
+				Beside     struct{ Noisy, Samples int }
+				HalfBeside struct{ Noisy, Samples int } `json:"half_beside"`
 			}
 		}
 	}
@@ -185,30 +188,39 @@ func judgeScenarios(report []byte, margin float64) (all []comparison, err error)
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	for _, s := range r.Scenarios {
-		noisy, samples := 0, 0
-		var ratio *stats.Summary
+		var full, half struct{ noisy, samples int }
+		var cpu, p50 *stats.Summary
 		for _, p := range s.Peers {
-			noisy, samples = noisy+p.Beside.Noisy, samples+p.Beside.Samples
+			full.noisy, full.samples = full.noisy+p.Beside.Noisy, full.samples+p.Beside.Samples
+			half.noisy, half.samples = half.noisy+p.HalfBeside.Noisy, half.samples+p.HalfBeside.Samples
 			if p.Peer == "base" {
-				ratio = p.Ratio
+				cpu, p50 = p.Ratio, p.P50
 			}
 		}
-		c := comparison{what: s.Scenario, run: s.Scenario, verdict: undecided}
-		if ratio == nil {
-			c.line = s.Scenario + ": too little CPU time to compare"
-		} else {
-			c.line = fmt.Sprintf("%s: CPU per call %.3f of before (%.3f to %.3f), %d rounds", s.Scenario, ratio.Median, ratio.Low, ratio.High, ratio.N)
-			c.verdict = judgeRatio(*ratio, margin)
+		all = append(all, compareRatio(s.Scenario, "CPU per call", cpu, margin, full.noisy, full.samples))
+		if latency > 0 {
+			all = append(all, compareRatio(s.Scenario, "p50 at half load", p50, latency, half.noisy, half.samples))
 		}
-		if noisy > 0 {
-			c.line += fmt.Sprintf("; others used the machine in %d of %d measurements", noisy, samples)
-		}
-		all = append(all, c)
 	}
 	if len(all) == 0 {
 		return nil, errors.New("bench: the report has no scenarios")
 	}
 	return all, nil
+}
+
+// compareRatio judges the ratio of a scenario's figure; nil if there is none.
+func compareRatio(scenario, figure string, ratio *stats.Summary, margin float64, noisy, samples int) comparison {
+	c := comparison{what: scenario + " " + figure, run: scenario, verdict: undecided}
+	if ratio == nil {
+		c.line = fmt.Sprintf("%s: too little to compare %s", scenario, figure)
+	} else {
+		c.line = fmt.Sprintf("%s: %s %.3f of before (%.3f to %.3f), %d rounds", scenario, figure, ratio.Median, ratio.Low, ratio.High, ratio.N)
+		c.verdict = judgeRatio(*ratio, margin)
+	}
+	if noisy > 0 {
+		c.line += fmt.Sprintf("; others used the machine in %d of %d measurements", noisy, samples)
+	}
+	return c
 }
 
 // judgeRatio returns the verdict on a ratio with its bounds.

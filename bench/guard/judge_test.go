@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -131,7 +132,7 @@ func TestScenariosAreJudgedByTheirBounds(t *testing.T) {
 		{bounds("0.5", "0.9", "0.96"), fine},
 		{"", undecided}, // as if no CPU time had been seen
 	} {
-		got, err := judgeScenarios(report(test.ratio), 0.05)
+		got, err := judgeScenarios(report(test.ratio), 0.05, 0)
 		if err != nil || len(got) != 1 || got[0].verdict != test.want || got[0].run != "4KiB:4x8:tls" {
 			t.Fatalf("%q: %+v, %v, want verdict %d on what -scenarios takes", test.ratio, got, err, test.want)
 		}
@@ -139,11 +140,32 @@ func TestScenariosAreJudgedByTheirBounds(t *testing.T) {
 			t.Errorf("%q lacks %q", got[0].line, want)
 		}
 	}
-	if got, err := judgeScenarios([]byte(`{"scenarios": [{"scenario": "4KiB:4x8", "peers": []}]}`), 0.05); err != nil || got[0].verdict != undecided {
+	if got, err := judgeScenarios([]byte(`{"scenarios": [{"scenario": "4KiB:4x8", "peers": []}]}`), 0.05, 0); err != nil || got[0].verdict != undecided {
 		t.Errorf("without base: %+v, %v, want that nothing is decided", got, err)
 	}
-	if _, err := judgeScenarios([]byte(`{"scenarios": []}`), 0.05); err == nil {
+	if _, err := judgeScenarios([]byte(`{"scenarios": []}`), 0.05, 0); err == nil {
 		t.Error("a comparison of nothing succeeded")
+	}
+}
+
+// CPU and p50 are judged each by its own figure and margin, and p50 only if that is asked for.
+func TestMoreLatencyIsSlowerIfItIsLookedAt(t *testing.T) {
+	const report = `{"scenarios": [{"scenario": "4KiB:4x8", "peers": [{"peer": "tree", "half_beside": {"samples": 9}}, {"peer": "base",
+		"cpu_ratio": {"median": 1, "low": 0.9, "high": 1.02, "sure": 0.96}, "half_p50_ratio": {"median": 1.5, "low": %s, "high": 2, "sure": 0.96},
+		"half_beside": {"noisy": 2, "samples": 9}}]}]}`
+	for low, want := range map[string]verdict{"1.3": slower, "1.2": undecided} {
+		got, err := judgeScenarios(fmt.Appendf(nil, report, low), 0.05, 0.25)
+		if err != nil || len(got) != 2 || got[0].verdict != fine || got[1].verdict != want || got[0].what == got[1].what || got[1].run != "4KiB:4x8" ||
+			!strings.Contains(got[1].line, "p50 at half load 1.500 of before ("+low) || !strings.Contains(got[1].line, "in 2 of 18 measurements") {
+			t.Errorf("from %s: %+v, %v, want CPU fine, and p50 with verdict %d", low, got, err, want)
+		}
+	}
+	if got, err := judgeScenarios(fmt.Appendf(nil, report, "1.3"), 0.05, 0); err != nil || len(got) != 1 || got[0].verdict != fine {
+		t.Errorf("not looked at: %+v, %v, want CPU alone", got, err)
+	}
+	none := `{"scenarios": [{"scenario": "4KiB:4x8", "peers": [{"peer": "base", "cpu_ratio": {"median": 1, "low": 0.9, "high": 1.02, "sure": 0.96}}]}]}`
+	if got, err := judgeScenarios([]byte(none), 0.05, 0.25); err != nil || len(got) != 2 || got[1].verdict != undecided {
+		t.Errorf("without p50: %+v, %v, want that it is not decided", got, err)
 	}
 }
 
@@ -177,7 +199,7 @@ func TestBenchmarksAreRunAgainByTheirTopLevelNames(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, arguments := range []string{"-count 2", "-rounds 3", "-margin 2", "-margin NaN", "-count 34", "-seconds 0", "-bench (", "main"} {
+	for _, arguments := range []string{"-count 2", "-rounds 3", "-margin 2", "-latency-margin 2", "-margin NaN", "-count 34", "-seconds 0", "-bench (", "main"} {
 		var stderr strings.Builder
 		if _, err := parse(strings.Fields(arguments), &stderr); err == nil || !strings.Contains(stderr.String(), "got") && !strings.Contains(stderr.String(), "unexpected") {
 			t.Errorf("parse(%s) = %v, printed %q", arguments, err, &stderr)

@@ -20,9 +20,9 @@ import (
 func (o *options) compareMacro(ctx context.Context, root, base, scratch string, stdout, stderr io.Writer) (findings, error) {
 	builds := []struct{ name, root string }{{"base", base}, {"tree", root}}
 	m := &macro{
-		module: cmp.Or(o.module, root), scratch: scratch, scenarios: o.scenarios, step: o.rounds, rounds: make(map[pool]int), margin: o.margin,
+		module: cmp.Or(o.module, root), scratch: scratch, scenarios: o.scenarios, step: o.rounds, rounds: make(map[pool]int), margin: o.margin, latency: o.latency,
 		args: []string{
-			"-peers", "base,tree", "-reference", "tree", "-latency=false", "-seconds", fmt.Sprint(o.seconds),
+			"-peers", "base,tree", "-reference", "tree", "-latency=" + strconv.FormatBool(o.latency > 0), "-seconds", fmt.Sprint(o.seconds),
 			"-warm-up", fmt.Sprintf("%gs", max(0.1, 0.3*o.seconds)), "-o", "json",
 		},
 	}
@@ -52,6 +52,7 @@ type macro struct {
 	step      int // how many rounds more there are each time
 	rounds    map[pool]int
 	margin    float64
+	latency   float64 // as options have it
 }
 
 func (m *macro) binary() string { return filepath.Join(m.scratch, "compare") }
@@ -63,7 +64,7 @@ func (m *macro) measure(ctx context.Context, into pool, run []string, stderr io.
 	if err != nil {
 		return nil, "", err
 	}
-	all, err := judgeScenarios(report, m.margin)
+	all, err := judgeScenarios(report, m.margin, m.latency)
 	return all, strings.Join(lines(all), "\n"), err
 }
 
