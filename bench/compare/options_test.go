@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -77,6 +78,13 @@ func TestAnUnknownPeerIsNamedWithThoseThereAre(t *testing.T) {
 	_, _, _, err = o.choose(context.Background(), o.known("", ""))
 	if err == nil || !strings.Contains(err.Error(), `got "apache", want some of sluice,sluice-plain,sluice-quiet,sluice-shadow,sluice-drift,sluice-labels,sluice-labels-read,sluice-unsampled,sluice-sampled,sluice-10,sluice-10k,relay,datapath,nghttpx,haproxy,envoy,nginx,grpc-go,haproxy-tcp,direct`) {
 		t.Errorf("choose = %v, want the name and the choice there is", err)
+	}
+	if exitCode(err) != 2 || exitCode(errors.New("broken")) != 1 {
+		t.Errorf("exit code %d, want 2 as for other wrong usage, and 1 for what is none", exitCode(err))
+	}
+	o.peers, o.reference = nil, "apache"
+	if _, _, _, err := o.choose(context.Background(), o.known("", "")); exitCode(err) != 2 || !strings.Contains(err.Error(), `-reference: got "apache", want one of sluice,`) {
+		t.Errorf("choose with an unknown reference = %v, want the name and the choice there is", err)
 	}
 }
 

@@ -19,6 +19,9 @@ var groups = map[string][]string{
 	"gateway": {"sluice", "sluice-plain", "sluice-quiet", "sluice-shadow"},
 }
 
+// errUsage says that the command line is wrong, which only what it names tells.
+var errUsage = errors.New("usage")
+
 // bounds are peers that show what is possible at most, not an alternative.
 var bounds = []string{"haproxy-tcp", "direct"}
 
@@ -56,8 +59,11 @@ func (o *options) choose(ctx context.Context, all []peer.Peer) (chosen []peer.Pe
 	}
 	for _, name := range o.peers {
 		if !slices.Contains(names, name) {
-			return nil, nil, nil, fmt.Errorf("-peers: got %q, want some of %s", name, strings.Join(names, ","))
+			return nil, nil, nil, fmt.Errorf("%w: -peers: got %q, want some of %s", errUsage, name, strings.Join(names, ","))
 		}
+	}
+	if !slices.Contains(names, o.reference) {
+		return nil, nil, nil, fmt.Errorf("%w: -reference: got %q, want one of %s", errUsage, o.reference, strings.Join(names, ","))
 	}
 	for _, p := range all {
 		wanted := slices.Contains(o.peers, p.Name())

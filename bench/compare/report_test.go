@@ -281,8 +281,8 @@ func TestChartHasABarPerPeerAndScenario(t *testing.T) {
 			text += string(e)
 		}
 	}
-	if bars != 4 || !strings.Contains(text, "20.0 us (ratio 0.50)") || strings.Contains(text, "direct") {
-		t.Errorf("%d bars, want sluice and nginx, sluice, sluice; texts:\n%s", bars, text)
+	if bars != 4 || !strings.Contains(text, "20.0 us (ratio 0.50)") || strings.Contains(text, "direct") || strings.Count(text, "Shorter is better") != 2 {
+		t.Errorf("%d bars, want sluice and nginx, sluice, sluice, and what they are in the title and the picture; texts:\n%s", bars, text)
 	}
 }
 
