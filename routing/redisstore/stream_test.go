@@ -18,7 +18,7 @@ import (
 func TestHistoryIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	server := storetest.StartRedis(t)
-	const bound = 256 << 10
+	const bound = 64 << 10
 	s, err := redisstore.Open(redisstore.Config{URL: server.URL(), MaxBytes: bound})
 	if err != nil {
 		t.Fatal(err)
@@ -44,11 +44,11 @@ func TestHistoryIsBoundedInBytes(t *testing.T) {
 		return n
 	}
 	for range 5 {
-		change(20 << 10)
+		change(5 << 10)
 	}
 	few := length()
 	for range 20 {
-		change(20 << 10)
+		change(5 << 10)
 	}
 	memory, err := strconv.Atoi(server.Do("MEMORY", "USAGE", "{sluice}:changes"))
 	if err != nil {
