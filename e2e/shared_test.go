@@ -92,6 +92,16 @@ func (s *shared) setV1(weight uint32, alter ...func(*adminv1.Intent)) (*adminv1.
 	return resp.GetOutcome(), err
 }
 
+// undo rolls the sample model back.
+func (s *shared) undo(alter func(*adminv1.Intent)) (*adminv1.Outcome, error) {
+	in := &adminv1.Intent{Actor: "operator"}
+	alter(in)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	resp, err := s.client.Rollback(ctx, &adminv1.RollbackRequest{Intent: in, Model: model})
+	return resp.GetOutcome(), err
+}
+
 // serves returns the weight of v1 that the gateway serves, and its revision.
 func (s *shared) serves() (weight uint32, revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

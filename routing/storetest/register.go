@@ -12,10 +12,12 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Request is one operation on a store whose history is checked: a read, or an
-// update of the one route to a value that no other update uses.
+// Request is one operation on a store whose history is checked: a read, an
+// update of the one route to a value that no other update uses, or the undoing of the update
+// before.
 type Request struct {
 	Read     bool
+	Undo     bool
 	Expected uint64 // revision
 	Value    string
 }
@@ -33,6 +35,11 @@ type Outcome struct {
 type Register struct {
 	Revision uint64
 	Value    string
+	before   string // the value of the revision before, as far as the model knows
+}
+
+func (r Register) isLike(other Register) bool {
+	return r.Revision == other.Revision && r.Value == other.Value
 }
 
 // model is a store as its users may imagine it, from a state on: every operation
@@ -42,10 +49,13 @@ func (r Register) model() porcupine.Model {
 		Init: func() any { return r },
 		Step: func(state, input, output any) (bool, any) {
 			now, in, out := state.(Register), input.(Request), output.(Outcome)
-			next := Register{now.Revision + 1, in.Value}
+			next := Register{now.Revision + 1, in.Value, now.Value}
+			if in.Undo {
+				next.Value = now.before
+			}
 			switch {
 			case in.Read:
-				return out.At == now, now
+				return out.At.isLike(now), now
 			case out.NotMade:
 				return true, now
 			case out.Unknown:
@@ -58,7 +68,7 @@ func (r Register) model() porcupine.Model {
 			case out.Conflict:
 				return now.Revision != in.Expected, now
 			default:
-				return now.Revision == in.Expected && out.At == next, next
+				return now.Revision == in.Expected && out.At.isLike(next), next
 			}
 		},
 		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
