@@ -230,27 +230,32 @@ func (g *Gateway) watchObjectives() {
 func (g *Gateway) Incidents() *incident.Tracker { return g.incidents }
 
 // samplesOf returns calls of a model that have failed lately, the latest first, and then those that another version
-// than the chosen one has answered: while that goes well, no other call shows what is wrong.
+// than the chosen one has answered, and those that were late: while others go well, no other call shows what is wrong.
 func samplesOf(tel *telemetry.Telemetry, model string) []*adminv1.SampleCall {
 	var samples []*adminv1.SampleCall
-	for _, f := range slices.Concat(tel.Failures(), tel.Fallbacks()) {
-		if f.Model != model {
-			continue
+	add := func(f telemetry.Failure, reason string) {
+		if f.Model == model {
+			samples = append(samples, &adminv1.SampleCall{
+				Time: timestamppb.New(f.At), RequestId: f.RequestID, TraceId: f.TraceID, Version: f.Version, Code: f.Code, Reason: reason,
+			})
 		}
+	}
+	for _, f := range slices.Concat(tel.Failures(), tel.Fallbacks()) {
 		reason := f.Reason
 		if f.Fallback != "" {
 			reason = strings.TrimPrefix(fmt.Sprintf("%s, after %s: %s", reason, f.Primary, f.Fallback), ", ")
 		}
-		samples = append(samples, &adminv1.SampleCall{
-			Time: timestamppb.New(f.At), RequestId: f.RequestID, TraceId: f.TraceID, Version: f.Version, Code: f.Code, Reason: reason,
-		})
+		add(f, reason)
+	}
+	for _, f := range tel.Late() {
+		add(f, "late")
 	}
 	return samples
 }
 
 // effectOf returns how an incident counts a model's calls.
 func effectOf(n telemetry.Tallied) incident.Effect {
-	return incident.Effect{Calls: n.Calls, Failed: n.Failed, FellBack: n.FellBack}
+	return incident.Effect{Calls: n.Calls, Failed: n.Failed, FellBack: n.FellBack, Late: n.Late}
 }
 
 var (

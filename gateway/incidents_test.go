@@ -369,11 +369,13 @@ func TestSamplesAreTheModelsOwn(t *testing.T) {
 	record("another's", "rank", codes.Internal, "")
 	record("another's, too", "rank", codes.OK, "INTERNAL")
 	record("good", "fraud", codes.OK, "")
+	tel.Tally("fraud").SetLimit(time.Second)
+	tel.Record(&telemetry.Call{Series: tel.Series("fraud", "v7"), RequestID: "slow", Opened: now, Ended: now.Add(2 * time.Second), Unary: true})
 	var got []string
 	for _, s := range samplesOf(tel, "fraud") {
 		got = append(got, s.GetRequestId()+": "+s.GetReason())
 	}
-	if want := []string{"failed: ", "fell back: after v8: INTERNAL"}; !slices.Equal(got, want) {
+	if want := []string{"failed: ", "fell back: after v8: INTERNAL", "slow: late"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

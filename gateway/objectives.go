@@ -37,7 +37,7 @@ type judge struct {
 
 // objective is one objective of one route.
 type objective struct {
-	name    string // "availability" or "latency"
+	name    string // incident.Availability or Latency
 	target  float64
 	limit   time.Duration // of a good answer; 0 for availability
 	series  slo.Series
@@ -98,10 +98,10 @@ func (j *judge) look(now time.Time) {
 func (j *judge) objectives(r *routing.Route, n telemetry.Tallied, tally *telemetry.Tally) []*objective {
 	var want []*objective
 	if r.Objectives.Availability > 0 {
-		want = append(want, &objective{name: "availability", target: r.Objectives.Availability})
+		want = append(want, &objective{name: incident.Availability, target: r.Objectives.Availability})
 	}
 	if r.Objectives.Fast > 0 {
-		want = append(want, &objective{name: "latency", target: r.Objectives.Fast, limit: r.Objectives.Latency})
+		want = append(want, &objective{name: incident.Latency, target: r.Objectives.Fast, limit: r.Objectives.Latency})
 	}
 	have := j.models[r.Model]
 	for i, w := range want {
@@ -129,7 +129,7 @@ func (o *objective) add(now time.Time, n telemetry.Tallied, tally *telemetry.Tal
 
 // takeFirst returns when the first of the bad events was that nobody has asked about yet.
 func (o *objective) takeFirst(tally *telemetry.Tally) time.Time {
-	if o.name == "latency" {
+	if o.name == incident.Latency {
 		return tally.TakeFirstLate()
 	}
 	return tally.TakeFirstFailed()
@@ -137,7 +137,7 @@ func (o *objective) takeFirst(tally *telemetry.Tally) time.Time {
 
 // counts are the events that matter to the objective.
 func (o *objective) counts(n telemetry.Tallied) slo.Counts {
-	if o.name == "latency" {
+	if o.name == incident.Latency {
 		return slo.Counts{Total: n.Timed, Bad: n.Late}
 	}
 	return slo.Counts{Total: n.Calls, Bad: n.Failed}
@@ -187,9 +187,12 @@ func (o *objective) burning(model string, n telemetry.Tallied, looked time.Time)
 		Text: fmt.Sprintf("the error budget for %s burns %.1f times as fast as allowed: of %d calls of the last %s, %d were bad",
 			o.name, slo.BurnRate(v.Long, o.target), v.Long.Total, window(v.Rule.Long), v.Long.Bad),
 	}
-	if !onset.IsZero() && o.name == "availability" {
+	if !onset.IsZero() {
 		before, news := o.series.Last(looked.Truncate(slo.Step).Sub(onset.Truncate(slo.Step))+slo.Step), o.series.Since(o.counts(n))
 		tr.Seen = incident.Effect{Calls: before.Total + news.Total, Failed: before.Bad + news.Bad}
+		if o.name == incident.Latency { // of those that have been answered well
+			tr.Seen = incident.Effect{Calls: before.Total + news.Total, Late: before.Bad + news.Bad}
+		}
 	}
 	return tr
 }
@@ -223,12 +226,12 @@ func later(a, b time.Time) time.Time {
 
 func round(x float64) float64 { return math.Round(x*1000) / 1000 }
 
-// budget returns what is left of a model's error budget for availability.
-func (j *judge) budget(model string) (left float64, ok bool) {
+// budget returns what is left of a model's error budget for an objective.
+func (j *judge) budget(model, objective string) (left float64, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, o := range j.models[model] {
-		if o.name == "availability" {
+		if o.name == objective {
 			return slo.BudgetLeft(o.series.Last(slo.Period), o.target), true
 		}
 	}

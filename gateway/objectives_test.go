@@ -40,6 +40,7 @@ type judged struct {
 	*judge
 	now    time.Time
 	series *telemetry.Series
+	took   time.Duration // calls of live
 }
 
 func newJudged(t *testing.T, availability string) *judged {
@@ -134,14 +135,14 @@ func TestOutagePagesAndEnds(t *testing.T) {
 	if got := j.severity(t, "latency"); got != slo.Fine {
 		t.Errorf("latency of what was answered: %v, want it fine", got)
 	}
-	if left, ok := j.budget("fraud"); !ok || left > 0 {
+	if left, ok := j.budget("fraud", incident.Availability); !ok || left > 0 {
 		t.Errorf("budget left %v, %v; want it overspent: a minute of 7 h at 99.9 %%", left, ok)
 	}
 	j.run(31*time.Minute, good)
 	if got := j.severity(t, "availability"); got == slo.Page {
 		t.Errorf("half an hour later: %v", got)
 	}
-	if _, ok := j.budget("other"); ok {
+	if _, ok := j.budget("other", incident.Availability); ok {
 		t.Error("a model without an objective has a budget")
 	}
 }
@@ -235,7 +236,7 @@ func TestNewObjectiveBeginsAnew(t *testing.T) {
 	}
 	j.use(table(t, 2, fmt.Sprintf(objectiveRoute, "99.5")))
 	j.run(10*time.Second, lasting(time.Millisecond, codes.OK))
-	if left, _ := j.budget("fraud"); left != 1 || j.severity(t, "availability") != slo.Fine {
+	if left, _ := j.budget("fraud", incident.Availability); left != 1 || j.severity(t, "availability") != slo.Fine {
 		t.Errorf("the new objective has %v of its budget left", left)
 	}
 	if j.severity(t, "latency") != slo.Page {
@@ -300,7 +301,7 @@ func (j *judged) track(t *testing.T) *incident.Book {
 func (j *judged) live(d, part time.Duration, code codes.Code) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(part)
-		c := lasting(0, code)
+		c := lasting(j.took, code)
 		c.Series = j.series
 		j.telemetry.Record(&c)
 		time.Sleep(time.Second - part)
@@ -345,6 +346,28 @@ func TestBurningBudgetIsAnIncident(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLateAnswersAreNoticedByCallers: an incident by the budget for latency says how many there were, and what is left of that
+// budget.
+func TestLateAnswersAreNoticedByCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJudgedAt(t, "99.9", time.Now())
+		book := j.track(t)
+		j.live(10*time.Minute, 0, codes.OK)
+		j.took = 200 * time.Millisecond
+		j.live(40*time.Minute, 250*time.Millisecond, codes.OK)
+		j.took = 0
+		j.live(2*time.Hour, 0, codes.OK)
+		in := only(t, book)
+		e := in.GetGateways()["gw-1"].GetEffect()
+		if e.GetLate() != 40*60 || e.GetFailed() != 0 || e.GetCalls() < 40*60 || e.GetCalls() > 40*60+2*uint64((slo.Step+judgeEvery)/time.Second) || in.GetRecovered() == nil {
+			t.Errorf("%v, want 2400 late answers, no failure, and few other calls", in)
+		}
+		if e.GetLateBudgetBefore() <= e.GetLateBudgetAfter() || e.GetLateBudgetAfter() >= 0 || e.GetBudgetAfter() != 1 {
+			t.Errorf("budgets %v, want that for latency overspent, and that for availability whole", e)
+		}
+	})
 }
 
 // TestObjectiveThatIsReplacedEndsItsPage: the new one has no past, and nobody follows the old one.

@@ -51,8 +51,9 @@ type Call struct {
 	begun    int // attempts so far, those without room included
 	kept     int
 	refusals [maxRefusals]Refusal
-	refused  int // refusals so far, those without room included
-	slow     bool
+	refused  int  // refusals so far, those without room included
+	slow     bool // an attempt was
+	late     bool // by the model's objective
 	why      keep
 }
 

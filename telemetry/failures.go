@@ -21,11 +21,11 @@ const (
 	lineRoom = 256
 	// suppressedEvery is how often the number of those without a line is told.
 	suppressedEvery = 10 * time.Second
-	// lastCalls is how many failed calls of each kind are remembered, and how many that fell back.
+	// lastCalls is how many failed calls of each kind are remembered, and how many that fell back, or were late.
 	lastCalls = 100
 )
 
-// Failure is a call that failed, or that another version than the chosen one answered, for people. It holds nothing that a client or a model server wrote but
+// Failure is a call that failed, that another version than the chosen one answered, or that was answered late, for people. It holds nothing that a client or a model server wrote but
 // the ids by which the call can be found.
 type Failure struct {
 	At                  time.Time // when it was over
@@ -72,8 +72,8 @@ type failureLog struct {
 	// a version is cut off or full: each says the same, and the probe that fails meanwhile says why.
 	faults, refusals, mistakes failedCalls
 
-	fallbackLimit limiter
-	fellBack      latest
+	fallbackLimit, lateLimit limiter
+	fellBack, late           latest
 }
 
 // failedCalls are the calls of one kind that failed.
@@ -97,6 +97,7 @@ func newFailureLog(log *slog.Logger, m *metrics) *failureLog {
 		refusals:      failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
 		mistakes:      failedCalls{limit: limiter{every: time.Second / linesPerSecond, burst: lineBurst}},
 		fallbackLimit: limiter{every: time.Second / linesPerSecond, burst: lineBurst},
+		lateLimit:     limiter{every: time.Second / linesPerSecond, burst: lineBurst},
 	}
 }
 
@@ -134,6 +135,13 @@ func (l *failureLog) recent() []Failure {
 func (l *failureLog) noteFallback(c *Call) {
 	if l.fallbackLimit.allow(c.Ended) {
 		l.fellBack.remember(newFailure(c))
+	}
+}
+
+// noteLate remembers a call that was answered late, unless there were too many.
+func (l *failureLog) noteLate(c *Call) {
+	if l.lateLimit.allow(c.Ended) {
+		l.late.remember(newFailure(c))
 	}
 }
 

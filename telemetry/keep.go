@@ -41,7 +41,7 @@ func (c *Call) worthKeeping() keep {
 		return keptFailed
 	case c.FallbackReason != "":
 		return keptFallback
-	case c.Slow || c.slow:
+	case c.Slow || c.slow || c.late:
 		return keptSlow
 	case c.Forced:
 		return keptForced

@@ -127,6 +127,9 @@ func (c *children[K, V]) each(visit func(K, V)) {
 	}
 }
 
+// isLate reports whether a call is a good answer that took longer than the model's objective says.
+func (s *Series) isLate(c *Call) bool { return s != nil && s.tally.isLate(c) }
+
 // call counts a call that is over.
 func (s *Series) call(c *Call) {
 	if s == nil {

@@ -59,9 +59,16 @@ func TestTailIsKeptWithinARate(t *testing.T) {
 		record("", func(c *Call) {
 			c.EndAttempt(&Attempt{Series: s, Started: c.Opened, Ended: c.Ended, Outcome: outcomeSlow, Reason: "OK"})
 		})
+		tel.Tally("fraud").SetLimit(time.Second)
+		record("", func(c *Call) { c.RequestID, c.Unary, c.Opened = "late", true, c.Ended.Add(-time.Second-1) })
+		record("", func(c *Call) { c.Unary, c.Opened = true, c.Ended.Add(-time.Second) })
+		record("", func(c *Call) { c.Opened = c.Ended.Add(-time.Minute) }) // how long a stream lasts is for its caller to say
+		if late := tel.Late(); len(late) != 1 || late[0].RequestID != "late" || tel.Tally("fraud").Read().Late != 1 {
+			t.Errorf("late are %v, want the one that took longer than a second", late)
+		}
 		record("", func(c *Call) { c.Code, c.Canceled = 1, true })
 		const over = 300
-		for range tailBurst - 2 + over {
+		for range tailBurst - 3 + over {
 			record("", func(c *Call) { c.Code = 13 })
 		}
 		for range 5 {
@@ -75,8 +82,8 @@ func TestTailIsKeptWithinARate(t *testing.T) {
 		<-ended
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.why["slow"] != 2 || k.why["sampled"] != 5 || k.why["failed"] != tailBurst-2+tailPerSecond || len(k.why) != 3 {
-			t.Errorf("kept %v, want 2 slow, 5 sampled, and of those that failed %d", k.why, tailBurst-2+tailPerSecond)
+		if k.why["slow"] != 3 || k.why["sampled"] != 5 || k.why["failed"] != tailBurst-3+tailPerSecond || len(k.why) != 3 {
+			t.Errorf("kept %v, want 3 slow, 5 sampled, and of those that failed %d", k.why, tailBurst-3+tailPerSecond)
 		}
 		var dropped, counted float64
 		for name, f := range gathered(t, tel) {
@@ -94,7 +101,7 @@ func TestTailIsKeptWithinARate(t *testing.T) {
 		if want := 2. * (over + 50); dropped != want {
 			t.Errorf("%v spans were dropped for the rate, want %v: two of each call", dropped, want)
 		}
-		if want := 4. + tailBurst - 2 + over + 5 + tailPerSecond + 50; counted != want {
+		if want := 7. + tailBurst - 3 + over + 5 + tailPerSecond + 50; counted != want {
 			t.Errorf("%v calls were counted, want all %v", counted, want)
 		}
 	})

@@ -77,17 +77,22 @@ func (t *Tally) count(c *Call) {
 	case unanswered:
 		note(&t.firstFailed, c.Ended)
 		t.failed.Add(1)
-	case c.Code == uint32(codes.OK) && c.Unary:
-		limit := t.limit.Load()
-		if limit == 0 {
-			return
-		}
+	case c.Code == uint32(codes.OK) && c.Unary && t.limit.Load() != 0:
 		t.timed.Add(1)
-		if c.Ended.Sub(c.Opened) > time.Duration(limit) {
+		if c.late {
 			note(&t.firstLate, c.Ended)
 			t.late.Add(1)
 		}
 	}
+}
+
+// isLate reports whether a call is a good answer that took longer than the limit.
+func (t *Tally) isLate(c *Call) bool {
+	if t == nil || c.Canceled || c.Code != uint32(codes.OK) || !c.Unary {
+		return false
+	}
+	limit := time.Duration(t.limit.Load())
+	return limit != 0 && c.Ended.Sub(c.Opened) > limit
 }
 
 // mark remembers the counts as those at the beginning of a second. One of the calls that find a new second does so;

@@ -202,6 +202,7 @@ func (t *Telemetry) Record(c *Call) {
 		return
 	}
 	failed := c.failed()
+	c.late = c.Series.isLate(c)
 	c.why = c.worthKeeping()
 	tail := &t.tail
 	if failed && (!c.unanswered() || c.refusedAtOnce()) {
@@ -217,6 +218,8 @@ func (t *Telemetry) Record(c *Call) {
 		t.failures.offer(c)
 	case c.FallbackReason != "":
 		t.failures.noteFallback(c)
+	case c.late:
+		t.failures.noteLate(c)
 	}
 	if c.why != notKept {
 		kept := *c
@@ -239,6 +242,15 @@ func (t *Telemetry) Fallbacks() []Failure {
 		return nil
 	}
 	return t.failures.fellBack.recent()
+}
+
+// Late returns the calls that took longer than their model's objective for latency says last, the latest first; while many
+// do, some of them.
+func (t *Telemetry) Late() []Failure {
+	if t == nil {
+		return nil
+	}
+	return t.failures.late.recent()
 }
 
 // Run writes and delivers what is recorded, until ctx ends, and then what is left, within a few seconds. It

@@ -61,13 +61,14 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 	if len(resp.GetIncidents()) == 0 {
 		fmt.Fprintln(out, "no incidents")
 	} else {
-		t := newTable("INCIDENT", "MODEL", "ONSET", ">DETECTED", ">MITIGATED", ">RECOVERED", "BY", ">CALLS", ">FAILED", ">FELL BACK")
+		t := newTable("INCIDENT", "MODEL", "ONSET", ">DETECTED", ">MITIGATED", ">RECOVERED", "BY", ">CALLS", ">FAILED", ">LATE", ">FELL BACK")
 		for _, in := range resp.GetIncidents() {
 			var sum adminv1.Effect
 			for _, g := range in.GetGateways() {
 				sum.Calls += g.GetEffect().GetCalls()
 				sum.Failed += g.GetEffect().GetFailed()
 				sum.FellBack += g.GetEffect().GetFellBack()
+				sum.Late += g.GetEffect().GetLate()
 			}
 			onset := in.GetOnset().AsTime()
 			mitigated, recovered := "-", "open, "+short(now.Sub(onset))
@@ -78,7 +79,7 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 				recovered = "+" + short(r.AsTime().Sub(onset))
 			}
 			t.add(in.GetId(), in.GetModel(), moment(in.GetOnset()), "+"+short(in.GetDetected().AsTime().Sub(onset)), mitigated, recovered,
-				visible(in.GetTrigger(), 20), fmt.Sprint(sum.GetCalls()), fmt.Sprint(sum.GetFailed()), fmt.Sprint(sum.GetFellBack()))
+				visible(in.GetTrigger(), 20), fmt.Sprint(sum.GetCalls()), fmt.Sprint(sum.GetFailed()), fmt.Sprint(sum.GetLate()), fmt.Sprint(sum.GetFellBack()))
 		}
 		t.write(out)
 	}

@@ -41,7 +41,7 @@ func TestIncidentIsShownAndTold(t *testing.T) {
 	defer conn.Close()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "sluice-model", "fraud")
 	var row []string
-	shown := regexp.MustCompile(`(?m)^(\d{8}-\d{6}-[0-9a-f]{6}) +fraud +\d.* \+\S+ +\+\S+ +open, \S+ +breaker +\d+ +0 +\d+$`)
+	shown := regexp.MustCompile(`(?m)^(\d{8}-\d{6}-[0-9a-f]{6}) +fraud +\d.* \+\S+ +\+\S+ +open, \S+ +breaker +\d+ +0 +0 +\d+$`)
 	for end := time.Now().Add(20 * time.Second); row == nil; row = shown.FindStringSubmatch(gateway.must(t, "incidents", "fraud", "--open")) {
 		if time.Now().After(end) {
 			t.Fatalf("no incident that is mitigated in:\n%s", gateway.must(t, "incidents"))

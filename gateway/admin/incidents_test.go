@@ -22,7 +22,7 @@ func incidents(t *testing.T) (*rig, *incident.Tracker, adminv1connect.IncidentSe
 	tracker := incident.New(incident.Config{
 		Gateway: "gw-1", Shelf: memstore.New(memstore.Config{}).Shelf("incidents"), Logger: slog.New(slog.DiscardHandler),
 		Effect: func(string) incident.Effect { return incident.Effect{} },
-		Budget: func(string) (float64, bool) { return 0, false },
+		Budget: func(string, string) (float64, bool) { return 0, false },
 	})
 	background(t, tracker.Run)
 	r := newRig(t, func(c *admin.Config) { c.Incidents = tracker })

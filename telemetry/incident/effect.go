@@ -26,8 +26,8 @@ type look struct {
 // observe adds what the gateway's counts have grown by. Counts that are smaller than they were have begun
 // anew: the route was deleted in between.
 func (c *counted) observe(counts Effect, now time.Time) {
-	if last := c.last; counts.Calls >= last.Calls && counts.Failed >= last.Failed && counts.FellBack >= last.FellBack {
-		c.sum = c.sum.plus(Effect{counts.Calls - last.Calls, counts.Failed - last.Failed, counts.FellBack - last.FellBack})
+	if last := c.last; counts.Calls >= last.Calls && counts.Failed >= last.Failed && counts.FellBack >= last.FellBack && counts.Late >= last.Late {
+		c.sum = c.sum.plus(Effect{counts.Calls - last.Calls, counts.Failed - last.Failed, counts.FellBack - last.FellBack, counts.Late - last.Late})
 	} else {
 		c.sum = c.sum.plus(counts)
 	}
@@ -56,5 +56,5 @@ func (c *counted) until(at time.Time) Effect {
 }
 
 func (e Effect) plus(o Effect) Effect {
-	return Effect{e.Calls + o.Calls, e.Failed + o.Failed, e.FellBack + o.FellBack}
+	return Effect{e.Calls + o.Calls, e.Failed + o.Failed, e.FellBack + o.FellBack, e.Late + o.Late}
 }

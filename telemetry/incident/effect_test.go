@@ -94,6 +94,7 @@ func TestEffectOutlastsItsGateway(t *testing.T) {
 				settle()
 				a.calls.Store(5000)
 				a.failed.Store(5000)
+				a.late.Store(70)
 				a.budget.Store(50)
 				settle()
 				a = away(t, shelf, a)
@@ -103,9 +104,14 @@ func TestEffectOutlastsItsGateway(t *testing.T) {
 				shelf.late.Store(false)
 				settle()
 				a.calls.Add(10)
+				a.late.Add(3)
 				settle()
-				if e := effectOn(t, shelf, "a"); e.GetCalls() != 5024 || e.GetFailed() != 5010 || e.GetBudgetBefore() != 1 {
-					t.Errorf("%v, want 7+5000 and 7+10 calls, of which 5+5000 and 5 failed, and the whole budget before them", e)
+				e := effectOn(t, shelf, "a")
+				if e.GetCalls() != 5024 || e.GetFailed() != 5010 || e.GetLate() != 73 {
+					t.Errorf("%v, want 7+5000 and 7+10 calls, of which 5+5000 and 5 failed, and 70 and 3 were late", e)
+				}
+				if e.GetBudgetBefore() != 1 || e.GetLateBudgetBefore() != -1 || e.GetLateBudgetAfter() != e.GetBudgetAfter()-2 {
+					t.Errorf("%v, want the budgets of before the first of them, and of now", e)
 				}
 			})
 		})

@@ -29,21 +29,23 @@ type model struct {
 	events []*adminv1.IncidentEvent // to be written
 	lost   uint32                   // events there was no room for
 
-	budgetBefore *float64
-	dirty        bool
+	budgetBefore, lateBudgetBefore *float64
+
+	dirty bool
 }
 
 func newModel(tr Trouble, cfg Config, now time.Time) *model {
 	return &model{
 		trigger: tr.Trigger, onset: tr.Onset, detected: tr.At, joined: now,
 		troubles: make(map[string]bool), kinds: make(map[string]string),
-		help:   help{since: now, seen: tr.Seen},
-		effect: counted{sum: tr.Seen, last: cfg.Effect(tr.Model)}, budgetBefore: budget(cfg, tr.Model),
+		help:         help{since: now, seen: tr.Seen},
+		effect:       counted{sum: tr.Seen, last: cfg.Effect(tr.Model)},
+		budgetBefore: budget(cfg, tr.Model, Availability), lateBudgetBefore: budget(cfg, tr.Model, Latency),
 	}
 }
 
-func budget(cfg Config, model string) *float64 {
-	if left, ok := cfg.Budget(model); ok {
+func budget(cfg Config, model, objective string) *float64 {
+	if left, ok := cfg.Budget(model, objective); ok {
 		return &left
 	}
 	return nil
@@ -197,9 +199,12 @@ func (m *model) view(in *adminv1.Incident, cfg Config, now time.Time) *adminv1.G
 		m.effect.before = Effect{} // it is another incident
 	case m.id != in.GetId() && !old.GetJoined().AsTime().Equal(m.joined): // else the store has taken this without saying so
 		e := old.GetEffect()
-		m.effect.before = Effect{e.GetCalls(), e.GetFailed(), e.GetFellBack()}
+		m.effect.before = Effect{e.GetCalls(), e.GetFailed(), e.GetFellBack(), e.GetLate()}
 		if e.BudgetBefore != nil {
 			m.budgetBefore = e.BudgetBefore
+		}
+		if e.LateBudgetBefore != nil {
+			m.lateBudgetBefore = e.LateBudgetBefore
 		}
 	}
 	m.effect.observe(cfg.Effect(in.GetModel()), now)
@@ -210,8 +215,9 @@ func (m *model) view(in *adminv1.Incident, cfg Config, now time.Time) *adminv1.G
 	v := &adminv1.GatewayView{
 		Updated: stamp(now), Joined: stamp(m.joined), Troubles: slices.Sorted(maps.Keys(m.troubles)),
 		Effect: &adminv1.Effect{
-			Calls: e.Calls, Failed: e.Failed, FellBack: e.FellBack,
-			BudgetBefore: m.budgetBefore, BudgetAfter: budget(cfg, in.GetModel()),
+			Calls: e.Calls, Failed: e.Failed, FellBack: e.FellBack, Late: e.Late,
+			BudgetBefore: m.budgetBefore, BudgetAfter: budget(cfg, in.GetModel(), Availability),
+			LateBudgetBefore: m.lateBudgetBefore, LateBudgetAfter: budget(cfg, in.GetModel(), Latency),
 		},
 	}
 	if len(m.troubles) == 0 {

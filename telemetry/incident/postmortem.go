@@ -68,18 +68,25 @@ func effect(w func(string, ...any), in *adminv1.Incident) {
 		sum.Calls += e.GetCalls()
 		sum.Failed += e.GetFailed()
 		sum.FellBack += e.GetFellBack()
+		sum.Late += e.GetLate()
 	}
-	w("Of %d calls, %d failed%s and %d were answered by another version%s.\n",
-		sum.GetCalls(), sum.GetFailed(), share(sum.GetFailed(), sum.GetCalls()), sum.GetFellBack(), share(sum.GetFellBack(), sum.GetCalls()))
-	w("\n| gateway | calls | failed | fell back | error budget left |\n| --- | --- | --- | --- | --- |\n")
+	w("Of %d calls, %d failed%s, %d were answered late%s and %d were answered by another version%s.\n",
+		sum.GetCalls(), sum.GetFailed(), share(sum.GetFailed(), sum.GetCalls()), sum.GetLate(), share(sum.GetLate(), sum.GetCalls()),
+		sum.GetFellBack(), share(sum.GetFellBack(), sum.GetCalls()))
+	w("\n| gateway | calls | failed | late | fell back | budget left for availability | for latency |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, name := range names {
 		e := in.GetGateways()[name].GetEffect()
-		budget := "no objective"
-		if e.BudgetBefore != nil && e.BudgetAfter != nil {
-			budget = budgetLeft(e.GetBudgetBefore()) + " -> " + budgetLeft(e.GetBudgetAfter())
-		}
-		w("| %s | %d | %d | %d | %s |\n", text(name), e.GetCalls(), e.GetFailed(), e.GetFellBack(), budget)
+		w("| %s | %d | %d | %d | %d | %s | %s |\n", text(name), e.GetCalls(), e.GetFailed(), e.GetLate(), e.GetFellBack(),
+			budgetSpent(e.BudgetBefore, e.BudgetAfter), budgetSpent(e.LateBudgetBefore, e.LateBudgetAfter))
 	}
+}
+
+// budgetSpent says what is left of an error budget before and after, which are nil where there is no objective.
+func budgetSpent(before, after *float64) string {
+	if before == nil || after == nil {
+		return "no objective"
+	}
+	return budgetLeft(*before) + " -> " + budgetLeft(*after)
 }
 
 // budgetLeft says what is left of an error budget.
@@ -130,7 +137,7 @@ func timeline(w func(string, ...any), in *adminv1.Incident, changes []*adminv1.I
 
 func samples(w func(string, ...any), in *adminv1.Incident) {
 	if len(in.GetSamples()) == 0 {
-		w("None was seen to fail or to fall back.\n")
+		w("None was seen to fail, to fall back or to be late.\n")
 		return
 	}
 	w("| time | request | trace | version | status |\n| --- | --- | --- | --- | --- |\n")

@@ -113,7 +113,8 @@ func TestPostmortemTellsTheStory(t *testing.T) {
 	in.DroppedEvents = 3
 	in.Gateways = map[string]*adminv1.GatewayView{
 		"gw-2": {Effect: &adminv1.Effect{Calls: 100, Failed: 1, FellBack: 4}},
-		"gw-1": {Effect: &adminv1.Effect{Calls: 300, Failed: 5, FellBack: 16, BudgetBefore: proto.Float64(0.8), BudgetAfter: proto.Float64(0.625)}},
+		"gw-1": {Effect: &adminv1.Effect{Calls: 300, Failed: 5, FellBack: 16, Late: 24, BudgetBefore: proto.Float64(0.8), BudgetAfter: proto.Float64(0.625),
+			LateBudgetBefore: proto.Float64(1), LateBudgetAfter: proto.Float64(0.1)}},
 		"gw-3": {Effect: &adminv1.Effect{BudgetBefore: proto.Float64(0.5), BudgetAfter: proto.Float64(-999)}},
 	}
 	in.Samples = []*adminv1.SampleCall{{

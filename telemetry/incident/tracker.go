@@ -45,6 +45,12 @@ const (
 	Rollback = "rollback"
 )
 
+// The objectives that have error budgets.
+const (
+	Availability = "availability"
+	Latency      = "latency"
+)
+
 // Trouble is something wrong with a model.
 type Trouble struct {
 	Model string
@@ -71,6 +77,8 @@ type Trouble struct {
 // FellBack counts have been answered.
 type Effect struct {
 	Calls, Failed, FellBack uint64
+	// Late are good answers that took longer than the model's objective for latency says.
+	Late uint64
 }
 
 // Config says who tracks what. Gateway, Shelf, Effect and Budget have to be set.
@@ -81,9 +89,9 @@ type Config struct {
 	Shelf Shelf
 	// Effect returns counts of a model that only grow.
 	Effect func(model string) Effect
-	// Budget returns the share of a model's error budget for availability that is left; false if
+	// Budget returns the share of a model's error budget for an objective that is left; false if
 	// it has no such objective.
-	Budget func(model string) (left float64, ok bool)
+	Budget func(model, objective string) (left float64, ok bool)
 	// Troubles returns those that can be seen now, told of before or not; it is asked at every look. Default none.
 	Troubles func() []Trouble
 	// Over says that a trouble can no longer be seen, how and since when that is. It is asked at every look: ends that

@@ -21,6 +21,7 @@ import (
 type gateway struct {
 	*Tracker
 	calls, failed atomic.Uint64
+	late          atomic.Uint64
 	looks         atomic.Uint64
 	budget        atomic.Uint64 // percent left
 	samples       []*adminv1.SampleCall
@@ -42,8 +43,16 @@ func startGateway(t *testing.T, name string, shelf Shelf) *gateway {
 	g.sees.Store(new(sight))
 	g.Tracker = New(Config{
 		Gateway: name, Shelf: shelf, Logger: slog.New(slog.DiscardHandler),
-		Effect:   func(string) Effect { return Effect{Calls: g.calls.Load(), Failed: g.failed.Load()} },
-		Budget:   func(string) (float64, bool) { return float64(g.budget.Load()) / 100, true },
+		Effect: func(string) Effect {
+			return Effect{Calls: g.calls.Load(), Failed: g.failed.Load(), Late: g.late.Load()}
+		},
+		Budget: func(_, objective string) (float64, bool) {
+			left := float64(g.budget.Load()) / 100
+			if objective == Latency {
+				left -= 2
+			}
+			return left, true
+		},
 		Samples:  func(string) []*adminv1.SampleCall { return g.samples },
 		Troubles: func() []Trouble { g.looks.Add(1); return g.sees.Load().troubles },
 		Over: func(string, string) (string, time.Time, bool) {
@@ -506,7 +515,7 @@ func TestStoreThatHangsDoesNotBlind(t *testing.T) {
 
 // TestTellingNeverBlocks, whoever does not listen.
 func TestTellingNeverBlocks(t *testing.T) {
-	g := New(Config{Effect: func(string) Effect { return Effect{} }, Budget: func(string) (float64, bool) { return 0, false }})
+	g := New(Config{Effect: func(string) Effect { return Effect{} }, Budget: func(string, string) (float64, bool) { return 0, false }})
 	for range room + 10 {
 		g.Begin(breakerOpens("v8"))
 	}

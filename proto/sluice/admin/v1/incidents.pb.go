@@ -54,7 +54,7 @@ type Incident struct {
 	DroppedEvents uint32 `protobuf:"varint,10,opt,name=dropped_events,json=droppedEvents,proto3" json:"dropped_events,omitempty"`
 	// gateways are those that took part, by name.
 	Gateways map[string]*GatewayView `protobuf:"bytes,11,rep,name=gateways,proto3" json:"gateways,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// samples are calls that failed, at most 20.
+	// samples are calls that failed, fell back or were late, at most 20.
 	Samples []*SampleCall `protobuf:"bytes,12,rep,name=samples,proto3" json:"samples,omitempty"`
 	// actions are what people want to do about it.
 	Actions       []*ActionItem `protobuf:"bytes,13,rep,name=actions,proto3" json:"actions,omitempty"`
@@ -388,9 +388,15 @@ type Effect struct {
 	// are left now, from 1 downwards; unset without an objective.
 	BudgetBefore *float64 `protobuf:"fixed64,4,opt,name=budget_before,json=budgetBefore,proto3,oneof" json:"budget_before,omitempty"`
 	// See budget_before.
-	BudgetAfter   *float64 `protobuf:"fixed64,5,opt,name=budget_after,json=budgetAfter,proto3,oneof" json:"budget_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	BudgetAfter *float64 `protobuf:"fixed64,5,opt,name=budget_after,json=budgetAfter,proto3,oneof" json:"budget_after,omitempty"`
+	// late are good answers of unary calls that took longer than the route's objective for latency says.
+	Late uint64 `protobuf:"varint,6,opt,name=late,proto3" json:"late,omitempty"`
+	// late_budget_before and late_budget_after are the same as budget_before and budget_after for that objective.
+	LateBudgetBefore *float64 `protobuf:"fixed64,7,opt,name=late_budget_before,json=lateBudgetBefore,proto3,oneof" json:"late_budget_before,omitempty"`
+	// See late_budget_before.
+	LateBudgetAfter *float64 `protobuf:"fixed64,8,opt,name=late_budget_after,json=lateBudgetAfter,proto3,oneof" json:"late_budget_after,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Effect) Reset() {
@@ -458,7 +464,28 @@ func (x *Effect) GetBudgetAfter() float64 {
 	return 0
 }
 
-// A SampleCall is a call that failed.
+func (x *Effect) GetLate() uint64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *Effect) GetLateBudgetBefore() float64 {
+	if x != nil && x.LateBudgetBefore != nil {
+		return *x.LateBudgetBefore
+	}
+	return 0
+}
+
+func (x *Effect) GetLateBudgetAfter() float64 {
+	if x != nil && x.LateBudgetAfter != nil {
+		return *x.LateBudgetAfter
+	}
+	return 0
+}
+
+// A SampleCall is a call that failed, fell back or was late.
 type SampleCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// time is when it ended.
@@ -1161,15 +1188,20 @@ const file_sluice_admin_v1_incidents_proto_rawDesc = "" +
 	"\n" +
 	"mitigation\x18\x05 \x01(\tR\n" +
 	"mitigation\x122\n" +
-	"\x06joined\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\"\xc8\x01\n" +
+	"\x06joined\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\"\xed\x02\n" +
 	"\x06Effect\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x16\n" +
 	"\x06failed\x18\x02 \x01(\x04R\x06failed\x12\x1b\n" +
 	"\tfell_back\x18\x03 \x01(\x04R\bfellBack\x12(\n" +
 	"\rbudget_before\x18\x04 \x01(\x01H\x00R\fbudgetBefore\x88\x01\x01\x12&\n" +
-	"\fbudget_after\x18\x05 \x01(\x01H\x01R\vbudgetAfter\x88\x01\x01B\x10\n" +
+	"\fbudget_after\x18\x05 \x01(\x01H\x01R\vbudgetAfter\x88\x01\x01\x12\x12\n" +
+	"\x04late\x18\x06 \x01(\x04R\x04late\x121\n" +
+	"\x12late_budget_before\x18\a \x01(\x01H\x02R\x10lateBudgetBefore\x88\x01\x01\x12/\n" +
+	"\x11late_budget_after\x18\b \x01(\x01H\x03R\x0flateBudgetAfter\x88\x01\x01B\x10\n" +
 	"\x0e_budget_beforeB\x0f\n" +
-	"\r_budget_after\"\xbc\x01\n" +
+	"\r_budget_afterB\x15\n" +
+	"\x13_late_budget_beforeB\x14\n" +
+	"\x12_late_budget_after\"\xbc\x01\n" +
 	"\n" +
 	"SampleCall\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
