@@ -84,8 +84,11 @@ func breakerState(b *adminv1.Breaker) string {
 		notes = append(notes, "on all gateways")
 	case b.GetForced():
 		notes = append(notes, "on this gateway")
-	case b.GetOpenUntil() != nil:
+	case b.GetOpenUntil() == nil:
+	case b.GetOpenUntil().AsTime().After(time.Now()):
 		notes = append(notes, "until "+b.GetOpenUntil().AsTime().Local().Format(time.TimeOnly))
+	default:
+		notes = append(notes, "the next call is a probe")
 	}
 	if b.GetDryRun() {
 		notes = append(notes, "dry run")

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/routing/storetest"
 )
 
@@ -85,5 +88,15 @@ func TestWatchOfBreakersGoesOnWhenTheGatewayComesBack(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("the watch ended with %v", err)
+	}
+}
+
+// TestOpenTimeThatIsOverIsSaid: nobody has called since.
+func TestOpenTimeThatIsOverIsSaid(t *testing.T) {
+	for after, want := range map[time.Duration]string{time.Hour: "(until ", -time.Second: "(the next call is a probe)"} {
+		b := &adminv1.Breaker{State: "open", OpenUntil: timestamppb.New(time.Now().Add(after))}
+		if got := breakerState(b); !strings.Contains(got, want) {
+			t.Errorf("open until %v from now: %q, want %q", after, got, want)
+		}
 	}
 }
