@@ -33,6 +33,8 @@ type chunk struct {
 	b       []byte
 	of      *chunk       // whose memory b is, if it is not its own; never written to then
 	holders atomic.Int32 // its queue, and who else it has lent bytes to
+	slot    uint8        // which one of its region it is
+	home    *region      // nil for Go's memory
 }
 
 var (
@@ -43,6 +45,15 @@ var (
 
 func newChunk(pool *sync.Pool) *chunk {
 	c := pool.Get().(*chunk)
+	c.holders.Store(1)
+	return c
+}
+
+func newLargeChunk() *chunk {
+	c := largeMemory.get()
+	if c == nil {
+		return newChunk(&largeChunks)
+	}
 	c.holders.Store(1)
 	return c
 }
@@ -61,6 +72,8 @@ func (c *chunk) release() {
 		c.of.release()
 		c.of, c.b = nil, nil
 		borrowings.Put(c)
+	case c.home != nil:
+		c.home.put(c)
 	case len(c.b) == largeChunk:
 		largeChunks.Put(c)
 	default:
@@ -86,7 +99,7 @@ func (q *chunks) append(p []byte, b *budget) {
 			if (t == nil || t.of != nil) && len(p) <= smallChunk {
 				t = newChunk(&smallChunks)
 			} else {
-				t = newChunk(&largeChunks)
+				t = newLargeChunk()
 			}
 			q.push(t, b)
 		}

@@ -19,7 +19,14 @@ var readers = flag.Bool("readers", false, "give every connection a goroutine tha
 // changes of how connections are read, with and without -readers: go test -race ./gateway/relay -tls.
 var overTLS = flag.Bool("tls", false, "connect raw clients and raw servers with TLS")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain has -readers use Go's memory for large chunks, too, where the race detector looks.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *readers {
+		largeMemory.mapArea = func() []byte { return nil }
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // suiteTLS is what connections have by -tls, and withTLS has the addresses, of rigs and of raw servers, that take it.
 var (
