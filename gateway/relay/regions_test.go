@@ -144,6 +144,11 @@ func TestOnlyWhatIsNotNeededIsGivenBack(t *testing.T) {
 	if n := forgotten(); n != 0 {
 		t.Errorf("%d regions were given back though they were needed", n)
 	}
+	use(2)
+	r.giveBack()
+	if n := forgotten(); n != 2 {
+		t.Errorf("%d of 6 regions were given back at once, want 2", n)
+	}
 	for range 20 {
 		use(2)
 		r.giveBack()
@@ -160,6 +165,27 @@ func TestOnlyWhatIsNotNeededIsGivenBack(t *testing.T) {
 	use(8)
 	if r.spare != 8 {
 		t.Errorf("%d regions hold memory after all were used again, want 8", r.spare)
+	}
+}
+
+// TestNobodyGetsWhatIsBeingGivenBack, and everybody may have it afterwards.
+func TestNobodyGetsWhatIsBeingGivenBack(t *testing.T) {
+	t.Parallel()
+	r, _ := testRegions(1)
+	var meanwhile *chunk
+	r.forget = func([]byte) bool {
+		meanwhile = r.get()
+		return true
+	}
+	c := r.get()
+	c.home.put(c)
+	r.giveBack()
+	r.giveBack()
+	if meanwhile == nil || meanwhile.home.place != 1 {
+		t.Fatalf("a chunk %+v, want one of another region", meanwhile)
+	}
+	if c := r.get(); c.home.place != 0 {
+		t.Errorf("afterwards a chunk of region %d, want the lowest", c.home.place)
 	}
 }
 
