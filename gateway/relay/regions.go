@@ -5,10 +5,9 @@ import (
 	"sync"
 )
 
-// Large chunks come from regions of memory that the kernel is asked to map by huge pages, which
-// Go's own memory is not where that has to be asked for: requests that are kept for another
-// attempt are in no cache, and looking up their pages of 4 KiB took a tenth of the time that
-// a request of 1 MiB takes. docs/performance.md has the figures.
+// Large chunks come from regions of memory that the kernel is asked to map by huge pages, for which
+// most systems want to be asked and Go does not ask: what is kept of large requests is in no cache, and
+// looking up its pages of 4 KiB took a tenth of the time of a request of 1 MiB (docs/performance.md).
 
 // regionSize is that of a huge page on x86-64, and on arm64 with pages of 4 KiB (Linux,
 // Documentation/admin-guide/mm/transhuge.rst).
