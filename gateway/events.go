@@ -4,9 +4,13 @@ import (
 	"log/slog"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"sluice/breaker"
 	"sluice/gateway/health"
+	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/telemetry"
+	"sluice/telemetry/incident"
 )
 
 // eventRoom is how many changes of breakers may wait to be logged and counted.
@@ -49,13 +53,22 @@ func countEvent(e breaker.Event, tel *telemetry.Telemetry) {
 	tel.Known(model, version).Transition(scope, e.To.String(), e.Cause.String())
 }
 
-// logHealth writes a line when an endpoint of the version of that id is found unhealthy, or well again.
-func logHealth(log *telemetry.ChangeLog, id, addr string, was health.State, s health.Status) {
+// tellHealth tells the log, and incidents unless there are none, that an endpoint of the version of that id is found unhealthy,
+// or well again.
+func tellHealth(log *telemetry.ChangeLog, incidents *incident.Tracker, id, addr string, was health.State, s health.Status) {
 	model, version, _ := strings.Cut(id, " ")
+	text := version + " at " + addr
 	switch {
 	case s.State == health.Unhealthy:
 		log.Log(slog.LevelWarn, "endpoint unhealthy", "model", model, "version", version, "endpoint", addr, "reason", s.Why)
+		text += " is unhealthy: " + strings.ToValidUTF8(clip(s.Why), "?") // a server's words, in part
 	case was == health.Unhealthy:
 		log.Log(slog.LevelInfo, "endpoint healthy again", "model", model, "version", version, "endpoint", addr)
+		text += " is healthy again"
+	default:
+		return
+	}
+	if incidents != nil {
+		incidents.Note(model, &adminv1.IncidentEvent{Time: timestamppb.New(s.Since), Kind: incident.Health, Text: text})
 	}
 }

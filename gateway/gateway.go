@@ -202,7 +202,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.relay.Close()
 	lo := newLocal(g.cfg.Version, g.director.snapshot.Load, g.cfg.Labels)
 	g.director.local = g.relay.NewUpstream(lo.upstream())
-	tg := newTargets(helpers, g.relay, g.breakers, &g.cfg, g.background.Go)
+	tg := newTargets(helpers, g.relay, g.breakers, &g.cfg, g.incidents, g.background.Go)
 	g.shadows = &tg.shadows
 	defer g.shadows.close()
 	defer tg.tapes.close()

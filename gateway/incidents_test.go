@@ -131,6 +131,44 @@ func TestEndpointsThatStayAsTheyAreAreNoNews(t *testing.T) {
 	}
 }
 
+// TestUnhealthyEndpointIsPartOfTheStory: that it was found so shortly before the first bad call, in the server's own words, and
+// that it is well again; each once.
+func TestUnhealthyEndpointIsPartOfTheStory(t *testing.T) {
+	t.Parallel()
+	var loading atomic.Bool
+	loading.Store(true)
+	v7 := serve(t, func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		if loading.Load() {
+			fails(codes.Unavailable, "loading %FF"+strings.Repeat("x", 1000))(w, q)
+			return
+		}
+		ok(w, q)
+	})
+	r := start(t, fmt.Sprintf(`
+routes:
+  - model: fraud
+    versions: [{name: v7, endpoints: [%q]}]
+    weights: {v7: 1}
+    breaker: {open_for: 1h, max_open_for: 1h}
+    health: {interval: 100ms, timeout: 1m, fail_after: 1}
+`, v7.addr), keepsIncidents, func(c *Config) { c.askNobody = false })
+	r.until(t, "the endpoint is unhealthy", func() bool { return strings.Contains(r.log.String(), "endpoint unhealthy") })
+	trip(t, r, "fraud v7")
+	story := func(in *adminv1.Incident) string { return incident.Postmortem(in, nil, time.Now()) }
+	found := "| v7 at " + v7.addr + " is unhealthy: loading ?xxx"
+	in := r.incident("explained", func(in *adminv1.Incident) bool { return strings.Contains(story(in), found) })
+	if e := in.GetEvents()[0]; len(e.GetText()) > 300 || e.GetKind() != incident.Health || !e.GetTime().AsTime().Before(in.GetOnset().AsTime()) {
+		t.Errorf("the first event is %v, want the endpoint's, before the onset at %v", e, in.GetOnset().AsTime())
+	}
+	loading.Store(false)
+	again := "| v7 at " + v7.addr + " is healthy again |"
+	in = r.incident("explained to its end", func(in *adminv1.Incident) bool { return strings.Contains(story(in), again) })
+	if len(in.GetEvents()) != 3 {
+		t.Errorf("%d events, want the breaker's and two of the endpoint's:\n%s", len(in.GetEvents()), story(in))
+	}
+}
+
 // trip opens the breaker of a version, as failures do.
 func trip(t *testing.T, r *rig, id string) {
 	t.Helper()

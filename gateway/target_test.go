@@ -31,7 +31,7 @@ func watchRoutes(tb testing.TB, n int) *watchedTargets {
 	tb.Cleanup(started.Wait)
 	tb.Cleanup(cancel)
 	cfg := &Config{Logger: slog.New(slog.DiscardHandler)}
-	w := &watchedTargets{targets: newTargets(ctx, r, breaker.NewGroup(), cfg, started.Go)}
+	w := &watchedTargets{targets: newTargets(ctx, r, breaker.NewGroup(), cfg, nil, started.Go)}
 	doc := new(routingv1.Document)
 	for i := range n {
 		doc.Routes = append(doc.Routes, routeOf(i, 90))

@@ -15,6 +15,7 @@ import (
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
+	"sluice/telemetry/incident"
 	"sluice/telemetry/labels"
 )
 
@@ -29,6 +30,7 @@ type targets struct {
 	labels    *labels.Monitor // nil: no labels are taken
 	logger    *slog.Logger
 	changes   *telemetry.ChangeLog
+	incidents *incident.Tracker // nil: none are kept
 	lookup    lookup
 	checker   *health.Checker // nil: nobody is asked
 	ctx       context.Context // of everything it starts
@@ -45,9 +47,9 @@ type targets struct {
 	tables uint64 // how many there have been
 }
 
-func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, spawn func(func())) *targets {
+func newTargets(ctx context.Context, r *relay.Relay, b *breaker.Group, cfg *Config, incidents *incident.Tracker, spawn func(func())) *targets {
 	t := &targets{
-		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, labels: cfg.Labels, logger: cfg.Logger, changes: cfg.changes, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
+		relay: r, breakers: b, telemetry: cfg.Telemetry, drift: cfg.Drift, labels: cfg.Labels, logger: cfg.Logger, changes: cfg.changes, incidents: incidents, lookup: cfg.lookup, ctx: ctx, spawn: spawn,
 		last: &snapshot{table: new(routing.Table), targets: new(targetSet)}, shadowed: make(map[string]*routing.Route), groups: make(map[groupKey]*liveGroup),
 		data: make(map[drift.Key]*routing.Version), labelled: make(map[labels.Key]*routing.Version), shadows: newShadows(cfg.Telemetry), tapes: newTapes(cfg.CaptureDir, cfg.Logger),
 	}
@@ -225,14 +227,14 @@ func (t *targets) asker(v *routing.Version) asker {
 	if t.checker == nil {
 		return nil
 	}
-	settings, id, changes := v.TLS, v.ID, t.changes
+	settings, id, changes, incidents := v.TLS, v.ID, t.changes, t.incidents
 	return func(addr, host string, p probing, changed func(health.Status)) *health.Watch {
 		target := health.Target{
 			Server: health.Server{Addr: addr, Transport: transportOf(settings, host), Kind: p.kind}, Model: p.model,
 		}
 		was := health.Unknown
 		return t.checker.Watch(target, p.settings, func(s health.Status) {
-			logHealth(changes, id, addr, was, s)
+			tellHealth(changes, incidents, id, addr, was, s)
 			was = s.State
 			changed(s)
 		})

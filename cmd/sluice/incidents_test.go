@@ -69,6 +69,21 @@ func TestIncidentIsShownAndTold(t *testing.T) {
 	}
 }
 
+// TestIncidentsAreInUTC, wherever the operator is: their ids and postmortems are.
+func TestIncidentsAreInUTC(t *testing.T) {
+	here := time.Local
+	t.Cleanup(func() { time.Local = here })
+	time.Local = time.FixedZone("elsewhere", 2*60*60)
+	at := timestamppb.New(time.Date(2026, 5, 4, 12, 0, 4, 0, time.UTC))
+	var out strings.Builder
+	showIncidents(&out, &adminv1.ListIncidentsResponse{Incidents: []*adminv1.Incident{
+		{Id: "20260504-120004-c0ffee", Model: "fraud", Onset: at, Detected: at},
+	}}, at.AsTime())
+	if got := out.String(); !strings.Contains(got, "ONSET (UTC)") || !strings.Contains(got, "  2026-05-04 12:00:04  ") {
+		t.Errorf("shown is\n%s", got)
+	}
+}
+
 // TestHorizonThatIsCutIsSaid: where incidents are no longer kept, uptime is not that of 30 days.
 func TestHorizonThatIsCutIsSaid(t *testing.T) {
 	now := time.Date(2026, 5, 31, 12, 0, 0, 0, time.UTC)
@@ -77,7 +92,7 @@ func TestHorizonThatIsCutIsSaid(t *testing.T) {
 		{Model: "quiet", Incidents: 1, Uptime: 1, Since: timestamppb.New(now.Add(-incident.Horizon))},
 		{Model: "noisy", Incidents: 9, Uptime: 1, Since: timestamppb.New(now.Add(-24 * time.Hour))},
 	}}, now)
-	if got := out.String(); strings.Contains(got, "quiet: since") || !strings.HasSuffix(got, "\nnoisy: since 2026-05-30 12:00:00, incidents of before are no longer kept\n") {
+	if got := out.String(); strings.Contains(got, "quiet: since") || !strings.HasSuffix(got, "\nnoisy: since 2026-05-30 12:00:00 UTC, incidents of before are no longer kept\n") {
 		t.Errorf("shown is\n%s", got)
 	}
 }

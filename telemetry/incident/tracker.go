@@ -36,6 +36,9 @@ const (
 	// Of one model it is maxBeforeEach, so that one whose endpoints come and go takes nobody's place.
 	maxBefore     = 1000
 	maxBeforeEach = 10
+	// lead is how long before an incident's onset what happened is still part of it: health checks often find an endpoint
+	// down before the first call meets it.
+	lead = time.Minute
 )
 
 // What makes an incident.
@@ -44,6 +47,10 @@ const (
 	BurnRate = "burn rate"
 	Rollback = "rollback"
 )
+
+// Health is the kind of an event that makes no incident, but is often why there is one: an endpoint was found unhealthy, or well
+// again.
+const Health = "health"
 
 // The objectives that have error budgets.
 const (
@@ -186,7 +193,7 @@ func (t *Tracker) End(model, name, text string, at time.Time) {
 }
 
 // Note tells of something that happened to a model. It matters only in an incident, or if it turns out to have
-// happened since the onset of one.
+// happened since the onset of one, or less than a minute before.
 func (t *Tracker) Note(model string, e *adminv1.IncidentEvent) {
 	t.tell(func(t *Tracker) {
 		if m := t.models[model]; m != nil {
@@ -293,10 +300,10 @@ func (t *Tracker) begin(tr Trouble) {
 	}
 }
 
-// recall takes what happened to a model since its onset, before it was known to be in trouble.
+// recall takes what happened to a model since its onset, and shortly before, until it was known to be in trouble.
 func (t *Tracker) recall(name string, m *model) {
 	t.before = slices.DeleteFunc(t.before, func(n note) bool {
-		if n.model == name && !n.event.GetTime().AsTime().Before(m.onset) {
+		if n.model == name && !n.event.GetTime().AsTime().Before(m.onset.Add(-lead)) {
 			m.note(n.event)
 		}
 		return n.model == name

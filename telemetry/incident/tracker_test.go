@@ -743,7 +743,7 @@ func TestLastWordsAreWritten(t *testing.T) {
 	})
 }
 
-// TestWhatLedToAnIncidentIsInIt: of two things that were told before anybody knew of trouble, the one since the onset.
+// TestWhatLedToAnIncidentIsInIt: of what was told before anybody knew of trouble, that since shortly before the onset.
 func TestWhatLedToAnIncidentIsInIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
@@ -751,8 +751,10 @@ func TestWhatLedToAnIncidentIsInIt(t *testing.T) {
 		tell := func(model, text string) {
 			g.Note(model, &adminv1.IncidentEvent{Time: stamp(time.Now()), Kind: Breaker, Text: text})
 		}
-		tell("fraud", "an hour ago")
-		time.Sleep(time.Hour)
+		tell("fraud", "long before")
+		time.Sleep(lead)
+		tell("fraud", "shortly before")
+		time.Sleep(lead - 5*time.Second)
 		tell("fraud", "endpoint 1")
 		tell("other", "another model's")
 		time.Sleep(time.Second)
@@ -764,7 +766,7 @@ func TestWhatLedToAnIncidentIsInIt(t *testing.T) {
 		for _, e := range all(t, shelf)[0].GetEvents() {
 			got = append(got, e.GetText())
 		}
-		if want := []string{"endpoint 1", "breaker of v8 open: 5 failures in a row", "endpoint 2"}; !slices.Equal(got, want) {
+		if want := []string{"shortly before", "endpoint 1", "breaker of v8 open: 5 failures in a row", "endpoint 2"}; !slices.Equal(got, want) {
 			t.Errorf("the events are %q, want %q", got, want)
 		}
 		tell("quiet", "while another flaps")

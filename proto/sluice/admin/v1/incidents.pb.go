@@ -190,7 +190,7 @@ type IncidentEvent struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// gateway is who saw it.
 	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// kind is "breaker", "burn rate" or "change".
+	// kind is "breaker", "burn rate", "rollback", "change", or "health": an endpoint was found unhealthy, or well again.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// text says what happened.
 	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
