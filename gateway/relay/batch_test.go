@@ -178,3 +178,34 @@ func TestEndedConnectionLetsGoOfWhatItWasLent(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerToAnEndedConnection: what calls still have to say to a client that is gone, until they
+// learn of it, is not put behind what had been said to it, which is let go of.
+func TestAnswerToAnEndedConnection(t *testing.T) {
+	near, _ := socketPair(t)
+	transport, err := newTransport(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := New(Config{}, &recorder{})
+	defer r.Close()
+	c, w := newConn(r, transport, nil, "far"), r.newWorker()
+	s := &stream{conn: c, id: 1, sendWin: maxWindow}
+	c.sendWin = maxWindow
+	send := func(n int) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if got := c.writeData(w, s, make([]byte, n), false, nil); got != n {
+			t.Errorf("%d of %d bytes are taken", got, n)
+		}
+	}
+	send(3)
+	send(c.peerFrame) // begins a second frame
+	c.fail(net.ErrClosed)
+	send(5)
+	send(5)
+	want := append(appendFrameHeader(nil, 10, http2.FrameData, 0, 1), make([]byte, 10)...)
+	if !bytes.Equal(c.out.b, want) {
+		t.Errorf("%d bytes wait, want one frame of two pieces", len(c.out.b))
+	}
+}

@@ -419,6 +419,7 @@ func (c *conn) dropOut() {
 	if c.closed && !c.writing {
 		c.out.release()
 		c.out = nil
+		c.tail.stream = 0
 	}
 }
 
