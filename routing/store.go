@@ -139,6 +139,8 @@ type Update struct {
 	RequestDigest []byte
 	// Forced records that the actor overruled a guard.
 	Forced bool
+	// Rollback records that the update undoes earlier changes.
+	Rollback bool
 	// NewEpoch begins a new epoch; nil stays in the current one. Only a [Watcher]
 	// does that.
 	NewEpoch *NewEpoch

@@ -65,6 +65,7 @@ func (u *Update) Prepare(at *State, now time.Time) (*routingv1.Change, error) {
 		Actor:               u.Actor,
 		Reason:              u.Reason,
 		Forced:              u.Forced,
+		Rollback:            u.Rollback,
 		RequestKey:          u.RequestKey,
 		Routes:              routes,
 	}

@@ -67,6 +67,7 @@ type Watcher struct {
 	counts   StoreCounts
 	seedDiff []string
 	waiters  chan struct{} // closed and replaced when something is published
+	tell     []func(*routingv1.Change)
 }
 
 // NewWatcher returns a Watcher that has not read anything yet.
@@ -93,6 +94,14 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	}
 	w.mustLoad.Store(true)
 	return w
+}
+
+// Tell has f called with each change that is about to be published from now on, in order, one at a time. What is only found out
+// by loading the whole state anew is not told. f must not block, alter the change, nor call the watcher.
+func (w *Watcher) Tell(f func(*routingv1.Change)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tell = append(w.tell, f)
 }
 
 // Start publishes what there is: the store's state, or while the store does not

@@ -47,6 +47,9 @@ func (w *Watcher) apply(c *routingv1.Change) error {
 			delete(w.refused, r.GetModel())
 			delete(w.orphans, r.GetModel())
 		}
+		for _, f := range w.tell {
+			f(c)
+		}
 	}
 	w.recent.add(c)
 	w.storeAt, w.known = w.local.Position, true

@@ -283,3 +283,24 @@ func TestBadDocumentsAreRefusedWhole(t *testing.T) {
 			w.router.Current().Revision(), storetest.Load(t, w.store).Revision, w.Status().Err)
 	}
 }
+
+// TestChangesAreToldBeforeTheyAreServed, once each and in order, whoever made them.
+func TestChangesAreToldBeforeTheyAreServed(t *testing.T) {
+	store := memstore.New(memstore.Config{})
+	a, b := startWatcher(t, store, seed(storetest.Route("m", "v1"))), startWatcher(t, store)
+	var mu sync.Mutex
+	var told []string
+	b.Tell(func(c *routingv1.Change) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprintf("%d while %d is served, rollback %v", c.GetRevision(), b.router.Current().Revision(), c.GetRollback()))
+	})
+	a.update(t, &routing.Update{Set: []*routingv1.Route{storetest.Route("m", "v2")}})
+	a.update(t, &routing.Update{Set: []*routingv1.Route{storetest.Route("m", "v1")}, Rollback: true})
+	storetest.Eventually(t, "both changes are served", func() bool { return b.router.Current().Revision() == 3 })
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []string{"2 while 1 is served, rollback false", "3 while 2 is served, rollback true"}; !slices.Equal(told, want) {
+		t.Errorf("told is %q, want %q", told, want)
+	}
+}

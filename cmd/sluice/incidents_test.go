@@ -14,7 +14,9 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"sluice/loopback"
 	adminv1 "sluice/proto/sluice/admin/v1"
+	"sluice/routing/storetest"
 	"sluice/telemetry/incident"
 )
 
@@ -67,6 +69,65 @@ func TestIncidentIsShownAndTold(t *testing.T) {
 	if out, code := gateway.sluice("postmortem", "2027"); code != 1 || !strings.Contains(out, "no such incident") {
 		t.Errorf("an incident that is not there: exit code %d\n%s", code, out)
 	}
+}
+
+// TestRollbackHelpsTheCallersOfAllGateways, whichever was asked for it, and whatever it undoes: no version loses its weight here.
+func TestRollbackHelpsTheCallersOfAllGateways(t *testing.T) {
+	t.Chdir(t.TempDir())
+	redis := storetest.StartRedis(t)
+	routes := func(server string) string {
+		return write(t, "routes.yaml", fmt.Sprintf(`routes:
+  - model: fraud
+    versions: [{name: v7, endpoints: [%q]}]
+    weights: {v7: 1}
+    breaker: {dry_run: true}
+    health: {off: true}
+    slo: {availability: 99.9}
+`, server))
+	}
+	good := routes(startModelServer(t))
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "sluice-model", "fraud")
+	var gateways []*served
+	var conns []*grpc.ClientConn
+	for range 2 {
+		listen, err := loopback.FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := startServe(t, "--listen", listen, "--routes", good, "--store", redis.URL()) // its port is part of its name
+		conn, err := grpc.NewClient(g.data, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		gateways, conns = append(gateways, g), append(conns, conn)
+	}
+	gateways[0].must(t, "apply", "-f", routes(deadAddress(t)), "--force", "--yes")
+	story := func() string {
+		id := regexp.MustCompile(`(?m)^\d{8}-\d{6}-[0-9a-f]{6}`).FindString(gateways[0].must(t, "incidents"))
+		if id == "" {
+			return ""
+		}
+		return gateways[0].must(t, "postmortem", id)
+	}
+	until := func(what string, is func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not so within a minute:\n%s", what, story())
+			}
+		}
+	}
+	until("both gateways are in trouble", func() bool {
+		for _, conn := range conns {
+			callOnce(ctx, conn)
+		}
+		return strings.Count(story(), "the error budget for availability burns") == 2
+	})
+	gateways[0].must(t, "rollback", "fraud", "--reason", "the new server is dead")
+	until("both gateways know that it is mitigated", func() bool {
+		return regexp.MustCompile(`(?m)^\| mitigated \| .*: rolled back: the new server is dead \|$`).MatchString(story())
+	})
 }
 
 // TestIncidentsAreInUTC, wherever the operator is: their ids and postmortems are.

@@ -18,6 +18,7 @@ import (
 	"sluice/gateway"
 	"sluice/gateway/admin"
 	"sluice/gateway/relay"
+	routingv1 "sluice/proto/sluice/routing/v1"
 	"sluice/routing"
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
@@ -236,6 +237,7 @@ func newTelemetry(ctx context.Context, mode string, status func() routing.Status
 type routes interface {
 	admin.Watcher
 	Shelf(name string) routing.Shelf
+	Tell(f func(*routingv1.Change))
 }
 
 // newGateway makes the gateway and mounts the operators' service on it.
@@ -264,6 +266,9 @@ func newGateway(
 	}, router)
 	if err != nil {
 		return nil, err
+	}
+	if incidents := gw.Incidents(); incidents != nil {
+		state.Tell(incidents.Follow)
 	}
 	service, err := admin.New(admin.Config{
 		Watcher: state, Router: router, Gateway: gw, Drift: data, Labels: taken, Tokens: access.tokens, Version: version(), Logger: log,

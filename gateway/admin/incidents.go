@@ -185,22 +185,3 @@ func annotate(in *adminv1.Incident, req *adminv1.AnnotateIncidentRequest) error 
 	}
 	return nil
 }
-
-// tellOfRollback makes an incident of a rollback, or makes it part of one: somebody had a reason.
-func (s *Service) tellOfRollback(c *routingv1.Change) {
-	if s.cfg.Incidents == nil || c == nil {
-		return
-	}
-	at := c.GetTime().AsTime()
-	why := "rolled back"
-	if c.GetReason() != "" {
-		why += ": " + c.GetReason()
-	}
-	for _, r := range c.GetRoutes() {
-		s.cfg.Incidents.Begin(incident.Trouble{
-			Model: r.GetModel(), Name: fmt.Sprintf("rollback by revision %d", c.GetRevision()), Trigger: incident.Rollback,
-			At: at, Text: why, Actor: c.GetActor(), Revision: c.GetRevision(), Brief: true,
-		})
-		s.cfg.Incidents.Mitigate(r.GetModel(), why, at)
-	}
-}

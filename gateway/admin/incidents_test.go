@@ -26,6 +26,7 @@ func incidents(t *testing.T) (*rig, *incident.Tracker, adminv1connect.IncidentSe
 	})
 	background(t, tracker.Run)
 	r := newRig(t, func(c *admin.Config) { c.Incidents = tracker })
+	r.watcher.Tell(tracker.Follow)
 	return r, tracker, adminv1connect.NewIncidentServiceClient(r.http, r.url)
 }
 
@@ -69,8 +70,8 @@ func TestRollbackIsPartOfAnIncident(t *testing.T) {
 		for _, change := range resp.GetChanges() {
 			revisions = append(revisions, change.GetRevision())
 		}
-		if !slices.Equal(revisions, []uint64{3, 2, 1}) {
-			t.Errorf("changes %v, want those before and in it, the newest first", revisions)
+		if !slices.Equal(revisions, []uint64{3, 2, 1}) || !resp.GetChanges()[0].GetRollback() || resp.GetChanges()[1].GetRollback() {
+			t.Errorf("changes %v, want those before and in it, the newest first, a rollback", revisions)
 		}
 		e := resp.GetIncident().GetEvents()
 		if len(e) != 2 || e[0].GetText() != "breaker of v8 open" || e[1].GetActor() != "anna" || e[1].GetRevision() != 3 {

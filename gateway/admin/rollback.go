@@ -57,14 +57,15 @@ func (s *Service) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*
 		}
 		from = at.Position
 		u := undone.update(at)
+		u.Rollback = true
 		u.Reason = reasonOr(in, undone.note(req.ToRevision))
 		return u, nil
 	})
 	if err != nil {
 		return nil, failure(err, func(field string) string { return field })
 	}
-	if !in.GetDryRun() {
-		s.tellOfRollback(outcome.GetChange())
+	if s.cfg.Incidents != nil && !in.GetDryRun() {
+		s.cfg.Incidents.BeginRollback(outcome.GetChange())
 	}
 	resp := &adminv1.RollbackResponse{Outcome: outcome}
 	// Of a change that an earlier request with the same key has made, this is not known.

@@ -130,8 +130,9 @@ type Tracker struct {
 
 // note is something that happened to a model.
 type note struct {
-	model string
-	event *adminv1.IncidentEvent
+	model  string
+	event  *adminv1.IncidentEvent
+	remedy bool // which the event's text names; else it is told as it is
 }
 
 // Book returns the incidents that all gateways keep.
@@ -200,16 +201,15 @@ func (t *Tracker) Note(model string, e *adminv1.IncidentEvent) {
 			m.note(e)
 			return
 		}
-		t.makeRoom(model)
-		t.before = append(t.before, note{model, e})
+		t.keep(note{model, e, false})
 	})
 }
 
-// makeRoom forgets what there is no room for beside another note of a model.
-func (t *Tracker) makeRoom(model string) {
+// keep remembers what happened to a model that is not in trouble, and forgets what there is no room for beside it.
+func (t *Tracker) keep(latest note) {
 	of, oldest := 0, 0
 	for i, n := range slices.Backward(t.before) {
-		if n.model == model {
+		if n.model == latest.model {
 			of, oldest = of+1, i
 		}
 	}
@@ -219,6 +219,7 @@ func (t *Tracker) makeRoom(model string) {
 	case len(t.before) == maxBefore:
 		t.before = slices.Delete(t.before, 0, 1)
 	}
+	t.before = append(t.before, latest)
 }
 
 // Mitigate tells that something has been done that ought to help callers of a model, and what. Only the first such thing
@@ -303,10 +304,16 @@ func (t *Tracker) begin(tr Trouble) {
 // recall takes what happened to a model since its onset, and shortly before, until it was known to be in trouble.
 func (t *Tracker) recall(name string, m *model) {
 	t.before = slices.DeleteFunc(t.before, func(n note) bool {
-		if n.model == name && !n.event.GetTime().AsTime().Before(m.onset.Add(-lead)) {
+		at := n.event.GetTime().AsTime()
+		switch {
+		case n.model != name:
+			return false
+		case n.remedy && !at.Before(m.onset):
+			m.mitigate(n.event.GetText(), at)
+		case !n.remedy && !at.Before(m.onset.Add(-lead)):
 			m.note(n.event)
 		}
-		return n.model == name
+		return true
 	})
 }
 

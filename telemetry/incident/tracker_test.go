@@ -345,8 +345,8 @@ func TestRollbackIsAnIncidentOfItsOwn(t *testing.T) {
 		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
 		g := startGateway(t, "a", shelf)
 		at := time.Now()
-		g.Begin(Trouble{Model: "fraud", Name: "rollback 7", Trigger: "rollback", At: at, Text: "v8 is slow", Actor: "anna", Revision: 7, Brief: true})
-		g.Mitigate("fraud", "rolled back", at)
+		g.Follow(rollback(7))
+		g.BeginRollback(rollback(7))
 		time.Sleep(calm + 2*interval)
 		synctest.Wait()
 		in := all(t, shelf)
@@ -362,9 +362,11 @@ func TestRollbackWhileAllIsWellDetectsNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			shelf := memstore.New(memstore.Config{}).Shelf("incidents")
 			gateways := map[rune]*gateway{'a': startGateway(t, "a", shelf), 'b': startGateway(t, "b", shelf)}
-			at := time.Now()
-			gateways['a'].Begin(Trouble{Model: "fraud", Name: "rollback 7", Trigger: Rollback, At: at, Brief: true})
-			gateways['a'].Mitigate("fraud", "rolled back", at)
+			c := rollback(7)
+			gateways['a'].BeginRollback(c)
+			for _, g := range gateways {
+				g.Follow(c)
+			}
 			time.Sleep(10 * time.Second)
 			tr := breakerOpens("v7")
 			for _, name := range order {
@@ -387,8 +389,8 @@ func TestOperatorWhoRollsBackNoticedFirst(t *testing.T) {
 		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
 		g := startGateway(t, "a", shelf)
 		at := time.Now()
-		g.Begin(Trouble{Model: "fraud", Name: "rollback 7", Trigger: Rollback, At: at, Brief: true})
-		g.Mitigate("fraud", "rolled back", at)
+		g.Follow(rollback(7))
+		g.BeginRollback(rollback(7))
 		settle()
 		tr := breakerOpens("v8")
 		tr.Onset = at.Add(-time.Minute)

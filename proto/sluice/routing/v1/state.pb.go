@@ -56,7 +56,9 @@ type Change struct {
 	Routes []*RouteChange `protobuf:"bytes,11,rep,name=routes,proto3" json:"routes,omitempty"`
 	// lost names the changes that the store had acknowledged and then lost. Only changes by the actor
 	// "failover" have them.
-	Lost          []*LostChange `protobuf:"bytes,12,rep,name=lost,proto3" json:"lost,omitempty"`
+	Lost []*LostChange `protobuf:"bytes,12,rep,name=lost,proto3" json:"lost,omitempty"`
+	// rollback records that the actor undid earlier changes.
+	Rollback      bool `protobuf:"varint,13,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +175,13 @@ func (x *Change) GetLost() []*LostChange {
 		return x.Lost
 	}
 	return nil
+}
+
+func (x *Change) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
 }
 
 // A RouteChange says what one change did to one route.
@@ -682,7 +691,7 @@ var File_sluice_routing_v1_state_proto protoreflect.FileDescriptor
 
 const file_sluice_routing_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1dsluice/routing/v1/state.proto\x12\x11sluice.routing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/routing/v1/routing.proto\"\xa6\x03\n" +
+	"\x1dsluice/routing/v1/state.proto\x12\x11sluice.routing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/routing/v1/routing.proto\"\xc2\x03\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -697,7 +706,8 @@ const file_sluice_routing_v1_state_proto_rawDesc = "" +
 	" \x01(\tR\n" +
 	"requestKey\x126\n" +
 	"\x06routes\x18\v \x03(\v2\x1e.sluice.routing.v1.RouteChangeR\x06routes\x121\n" +
-	"\x04lost\x18\f \x03(\v2\x1d.sluice.routing.v1.LostChangeR\x04lost\"\x85\x01\n" +
+	"\x04lost\x18\f \x03(\v2\x1d.sluice.routing.v1.LostChangeR\x04lost\x12\x1a\n" +
+	"\brollback\x18\r \x01(\bR\brollback\"\x85\x01\n" +
 	"\vRouteChange\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x120\n" +
 	"\x06before\x18\x02 \x01(\v2\x18.sluice.routing.v1.RouteR\x06before\x12.\n" +
