@@ -289,10 +289,14 @@ func (p *polled) start(w *worker) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.added = true
+	events := uint32(watched)
 	if p.waits {
-		return p.loop.add(p, watched|unix.EPOLLOUT)
+		events |= unix.EPOLLOUT
 	}
-	return p.loop.add(p, watched)
+	if err := p.loop.add(p, events); err != unix.ENOENT {
+		return err
+	}
+	return nil // the loop, told of a reset unasked, has let go of it in between, and says why
 }
 
 // event is called by the loop; it returns how much was read.

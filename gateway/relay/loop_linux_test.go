@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -188,6 +189,35 @@ func TestLoopTellsWhoHasWaitedBefore(t *testing.T) {
 	<-ended
 	if err := <-wrote; err != nil {
 		t.Error(err)
+	}
+}
+
+// A connection that is reset as it comes may have ended, as its loop sees it, before the loop is
+// told what to look for there: the loop is told of resets unasked.
+func TestLoopHasLetGoBeforeItIsAsked(t *testing.T) {
+	r := New(Config{Loops: 1}, &recorder{})
+	defer r.Close()
+	near, _ := socketPair(t)
+	transport, err := r.plain(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := transport.(*polled)
+	c := newConn(r, transport, &downstreamSide{relay: r}, "far")
+	p.loop.remove(p)
+	p.ended <- unix.ECONNRESET
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c.readLoop(r.newWorker())
+	}()
+	select {
+	case <-served:
+	case <-time.After(patience):
+		t.Fatal("the connection has not ended")
+	}
+	if !errors.Is(c.err, unix.ECONNRESET) || p.fd >= 0 {
+		t.Errorf("ended for %v, descriptor %d, want %v and a closed one", c.err, p.fd, unix.ECONNRESET)
 	}
 }
 
