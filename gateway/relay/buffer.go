@@ -51,9 +51,6 @@ func newChunk(pool *sync.Pool) *chunk {
 
 func newLargeChunk() *chunk {
 	c := largeMemory.get()
-	if c == nil {
-		return newChunk(&largeChunks)
-	}
 	c.holders.Store(1)
 	return c
 }
@@ -72,10 +69,8 @@ func (c *chunk) release() {
 		c.of.release()
 		c.of, c.b = nil, nil
 		borrowings.Put(c)
-	case c.home != nil:
-		c.home.put(c)
 	case len(c.b) == largeChunk:
-		largeChunks.Put(c)
+		largeMemory.put(c)
 	default:
 		smallChunks.Put(c)
 	}

@@ -370,7 +370,7 @@ func (r *Relay) sweeper() {
 			for _, c := range r.snapshot() {
 				c.sweep(w)
 			}
-			largeMemory.giveBack()
+			largeMemory.tick()
 		}
 		w.flush()
 	}

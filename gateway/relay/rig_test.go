@@ -3,8 +3,11 @@ package relay
 import (
 	"crypto/tls"
 	"flag"
+	"fmt"
 	"math"
+	"math/bits"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -19,13 +22,24 @@ var readers = flag.Bool("readers", false, "give every connection a goroutine tha
 // changes of how connections are read, with and without -readers: go test -race ./gateway/relay -tls.
 var overTLS = flag.Bool("tls", false, "connect raw clients and raw servers with TLS")
 
-// TestMain has -readers use Go's memory for large chunks, too, where the race detector looks.
+// TestMain has large chunks in Go's memory, where the race detector looks, and sees in the end that
+// all were given back.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	if *readers {
-		largeMemory.mapArea = func() []byte { return nil }
-	}
-	goleak.VerifyTestMain(m)
+	largeMemory.mapArea = func() []byte { return make([]byte, areaSize) }
+	largeMemory.forget = func(m []byte) bool { clear(m); return true }
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		out := largeMemory.outside
+		for _, g := range largeMemory.all {
+			if g.held {
+				out += chunksPerRegion - bits.OnesCount64(g.free)
+			}
+		}
+		if out != 0 && code == 0 {
+			fmt.Printf("%d large chunks were not given back\n", out)
+			code = 1
+		}
+		os.Exit(code)
+	}))
 }
 
 // suiteTLS is what connections have by -tls, and withTLS has the addresses, of rigs and of raw servers, that take it.
