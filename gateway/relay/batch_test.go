@@ -176,6 +176,7 @@ func TestEndedConnectionLetsGoOfWhatItWasLent(t *testing.T) {
 		if n := lender.holders.Load(); n != 1 {
 			t.Errorf("writing %t: %d hold the chunk, want its owner alone", writing, n)
 		}
+		lender.release()
 	}
 }
 
