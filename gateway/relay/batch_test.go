@@ -163,7 +163,7 @@ func TestEndedConnectionLetsGoOfWhatItWasLent(t *testing.T) {
 		r := New(Config{}, &recorder{})
 		defer r.Close()
 		c := newConn(r, transport, nil, "far")
-		lender := newLargeChunk()
+		lender := newChunk(&largeChunks)
 		c.outBuf().lend(lender.b[:lendFrom], lender)
 		c.writing = writing
 		c.fail(net.ErrClosed)

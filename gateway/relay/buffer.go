@@ -33,8 +33,6 @@ type chunk struct {
 	b       []byte
 	of      *chunk       // whose memory b is, if it is not its own; never written to then
 	holders atomic.Int32 // its queue, and who else it has lent bytes to
-	slot    uint8        // which one of its region it is
-	home    *region      // nil for Go's memory
 }
 
 var (
@@ -45,12 +43,6 @@ var (
 
 func newChunk(pool *sync.Pool) *chunk {
 	c := pool.Get().(*chunk)
-	c.holders.Store(1)
-	return c
-}
-
-func newLargeChunk() *chunk {
-	c := largeMemory.get()
 	c.holders.Store(1)
 	return c
 }
@@ -70,7 +62,7 @@ func (c *chunk) release() {
 		c.of, c.b = nil, nil
 		borrowings.Put(c)
 	case len(c.b) == largeChunk:
-		largeMemory.put(c)
+		largeChunks.Put(c)
 	default:
 		smallChunks.Put(c)
 	}
@@ -94,7 +86,7 @@ func (q *chunks) append(p []byte, b *budget) {
 			if (t == nil || t.of != nil) && len(p) <= smallChunk {
 				t = newChunk(&smallChunks)
 			} else {
-				t = newLargeChunk()
+				t = newChunk(&largeChunks)
 			}
 			q.push(t, b)
 		}

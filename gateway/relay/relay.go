@@ -370,7 +370,6 @@ func (r *Relay) sweeper() {
 			for _, c := range r.snapshot() {
 				c.sweep(w)
 			}
-			largeMemory.tick()
 		}
 		w.flush()
 	}

@@ -3,11 +3,8 @@ package relay
 import (
 	"crypto/tls"
 	"flag"
-	"fmt"
 	"math"
-	"math/bits"
 	"net"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -22,25 +19,7 @@ var readers = flag.Bool("readers", false, "give every connection a goroutine tha
 // changes of how connections are read, with and without -readers: go test -race ./gateway/relay -tls.
 var overTLS = flag.Bool("tls", false, "connect raw clients and raw servers with TLS")
 
-// TestMain has large chunks in Go's memory, where the race detector looks, and sees in the end that
-// all were given back.
-func TestMain(m *testing.M) {
-	largeMemory.mapArea = func() []byte { return make([]byte, areaSize) }
-	largeMemory.forget = func(m []byte) bool { clear(m); return true }
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		out := largeMemory.outside
-		for _, g := range largeMemory.all {
-			if g.held {
-				out += chunksPerRegion - bits.OnesCount64(g.free)
-			}
-		}
-		if out != 0 && code == 0 {
-			fmt.Printf("%d large chunks were not given back\n", out)
-			code = 1
-		}
-		os.Exit(code)
-	}))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // suiteTLS is what connections have by -tls, and withTLS has the addresses, of rigs and of raw servers, that take it.
 var (
