@@ -17,7 +17,8 @@ build: ## Build bin/sluice, one static binary.
 	CGO_ENABLED=0 go build -trimpath -o bin/sluice ./cmd/sluice
 
 .PHONY: demo
-demo: build ## Two model versions, the gateway and real traffic, all here: make demo ARGS="--for 10s".
+demo: ARGS ?= --for 30s
+demo: build ## Two model versions, the gateway and real traffic, all here, for 30 s: make demo ARGS="--for 10s".
 	bin/sluice demo $(ARGS)
 
 .PHONY: test
