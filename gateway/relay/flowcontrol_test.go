@@ -236,6 +236,7 @@ func testNoCreditIsLost(t *testing.T, seed uint64) {
 		mu.Lock()
 		l := newLedger(p, seed*100+uint64(len(ledgers)))
 		ledgers = append(ledgers, l)
+		granting.Go(func() { l.keepGranting(stop) })
 		mu.Unlock()
 		p.onRecv = func(f frame) {
 			l.receive(f)
@@ -244,7 +245,6 @@ func testNoCreditIsLost(t *testing.T, seed uint64) {
 				calls.Go(func() { l.serveCall(f.id) })
 			}
 		}
-		granting.Go(func() { l.keepGranting(stop) })
 	})
 	g := newRig(t, Config{StreamWindow: initialWindow, ConnWindow: 200_000, MaxStreams: 12, MaxUpstreamConns: 2,
 		StreamsPerConn: 15, EarlyResets: 1 << 30}, up.addr, nil)
@@ -279,14 +279,17 @@ func testNoCreditIsLost(t *testing.T, seed uint64) {
 		}
 	}
 	opened.Wait()
-	waitFor(t, "all calls to end", func() bool { return g.Calls() == 0 })
+	g.settled()
+	mu.Lock()
+	defer mu.Unlock()
+	for _, l := range ledgers {
+		l.p.sync() // a server may not have read yet of a call that its client has broken off
+	}
 	calls.Wait()
 	close(stop)
 	granting.Wait()
 	g.settled()
 	g.windows()
-	mu.Lock()
-	defer mu.Unlock()
 	for _, l := range ledgers {
 		waitFor(t, "the relay's window to be whole", func() bool {
 			l.p.mu.Lock()
