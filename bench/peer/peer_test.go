@@ -3,8 +3,10 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,7 +39,9 @@ func TestEveryProxyIsToldItsWorkers(t *testing.T) {
 		peer                Peer
 		default_, one, many string // what is in its command or its files
 	}{
-		{&Sluice{Binary: "/bin/sluice"}, "/routes.yaml", "GOMAXPROCS=1 /bin/sluice serve --listen 127.0.0.1:8001 --admin 127.0.0.1:0 --routes /somewhere/routes.yaml --io-threads 1", "GOMAXPROCS=7 /bin/sluice"},
+		{&Sluice{Binary: "/bin/sluice"}, "/routes.yaml", "GOMAXPROCS=1 /bin/sluice serve", "GOMAXPROCS=7 /bin/sluice serve"},
+		{Bare("/src", "/bin"), "/bin/relay", "GOMAXPROCS=1 /bin/relay", "GOMAXPROCS=7 /bin/relay"},
+		{DataPath("/src", "/bin"), "/bin/datapath", "GOMAXPROCS=1 /bin/datapath", "GOMAXPROCS=7 /bin/datapath"},
 		{Nghttpx{}, "workers=1\n", "workers=1\n", "workers=7\n"},
 		{HAProxy{}, "nbthread 1\n", "nbthread 1\n", "nbthread 7\n"},
 		{HAProxy{TCP: true}, "nbthread 1\n", "nbthread 1\n", "nbthread 7\n"},
@@ -57,6 +61,30 @@ func TestEveryProxyIsToldItsWorkers(t *testing.T) {
 			}
 			if !strings.Contains(text, want) || workers == 0 && strings.Contains(text, "GOMAXPROCS") || strings.Contains(text, "%!") {
 				t.Errorf("%s with %d workers: want %q in\n%s", test.peer.Name(), workers, want, text)
+			}
+		}
+	}
+}
+
+// What is measured in parts reads by the same transport as the whole, and that one is the user's: whatever the number of
+// workers, GOMAXPROCS alone tells it, and the default number of threads that read follows from that.
+func TestSluiceAndItsPartsDifferInNothingBecauseOfWorkers(t *testing.T) {
+	parts := []Peer{&Sluice{Binary: "/bin/sluice"}, Bare("/src", "/bin"), DataPath("/src", "/bin")}
+	for _, v := range Variants() {
+		parts = append(parts, &Sluice{Binary: "/bin/sluice", Variant: v})
+	}
+	for _, p := range parts {
+		site := site
+		free := p.Launch(site).Command
+		for _, workers := range []int{1, 2, 7} {
+			site.Workers = workers
+			got := p.Launch(site).Command
+			if !slices.Equal(got.Args, free.Args) {
+				t.Errorf("%s with %d workers has the arguments %q, want %q as without a number", p.Name(), workers, got.Args, free.Args)
+			}
+			cores := fmt.Sprintf("GOMAXPROCS=%d", workers)
+			if rest := slices.DeleteFunc(slices.Clone(got.Env), func(v string) bool { return v == cores }); len(rest) != len(got.Env)-1 || !slices.Equal(rest, free.Env) {
+				t.Errorf("%s with %d workers has the environment %q, want %q and %s", p.Name(), workers, got.Env, free.Env, cores)
 			}
 		}
 	}

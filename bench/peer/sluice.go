@@ -96,10 +96,6 @@ func (s *Sluice) Launch(site Site) Launch {
 	if site.TLS != nil {
 		args = append(args, "--tls-cert", site.TLS.Cert, "--tls-key", site.TLS.Key)
 	}
-	if site.Workers == 1 {
-		// Of one core its default would give none to reading.
-		args = append(args, "--io-threads", "1")
-	}
 	routes := s.Variant.Routes
 	if routes == nil {
 		routes = AllPolicies

@@ -143,6 +143,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	if err != nil {
 		return &usageError{err, "sluice serve"}
 	}
+	warnOfThreads(log, o.ioThreads, runtime.GOMAXPROCS(0))
 	ballast := make([]byte, ballastSize)
 	defer runtime.KeepAlive(ballast)
 	// In a container, collect garbage before its memory limit is reached.
@@ -197,6 +198,15 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 		return gw.Run(serving)
 	})
 	return group.Wait()
+}
+
+// warnOfThreads tells of more threads that read connections than a machine has room for. A thread that waits for its
+// connections in a system call holds a core's place in Go's scheduler until the scheduler notices, and with no place left
+// beside those of such threads everything else waits for that.
+func warnOfThreads(log *slog.Logger, threads, cores int) {
+	if threads >= cores {
+		log.Warn("--io-threads leaves no core to the rest: calls will take more CPU; try the default, half of the cores", "io-threads", threads, "cores", cores)
+	}
 }
 
 // newPayloads makes what writes samples of calls down, nil if nobody has asked for that.

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -303,6 +304,30 @@ func TestServeRefusesBadFlags(t *testing.T) {
 		cancel()
 		if err == nil || exitCode(err) != test.code || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("serve %q = %v, want exit code %d and %q", test.args, err, test.code, test.want)
+		}
+	}
+}
+
+// As many threads that read as there are cores leave none to the rest, which is said and not refused.
+func TestServeWarnsOfThreadsThatTakeEveryCore(t *testing.T) {
+	cores := runtime.GOMAXPROCS(0)
+	for _, test := range []struct {
+		args []string
+		warn bool
+	}{
+		{nil, false},
+		{[]string{"--io-threads", "0"}, false},
+		{[]string{"--io-threads", fmt.Sprint(cores - 1)}, false},
+		{[]string{"--io-threads", fmt.Sprint(cores)}, true},
+		{[]string{"--io-threads", fmt.Sprint(cores + 1)}, true},
+	} {
+		var out bytes.Buffer
+		args := []string{"serve", "--listen", "127.0.0.1:0", "--state-dir", t.TempDir(), "--routes", "none.yaml"} // which ends it at once
+		if err := run(t.Context(), append(args, test.args...), &out, &out); err == nil {
+			t.Fatal("serve without its routes has not failed")
+		}
+		if got := strings.Contains(out.String(), `level=WARN msg="--io-threads leaves no core to the rest`); got != test.warn {
+			t.Errorf("serve %q of %d cores warns: %v, want %v:\n%s", test.args, cores, got, test.warn, &out)
 		}
 	}
 }
