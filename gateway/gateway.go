@@ -44,7 +44,8 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Version is what the gateway says of itself.
 	Version string
-	// Logger receives what operators should know. Default slog.Default().
+	// Logger receives what operators should know. It must not block, as that would hold up calls: see
+	// sluice/telemetry/logqueue. Default slog.Default().
 	Logger *slog.Logger
 	// Telemetry gets a record of every call, and is served at /metrics. Nil: nothing is
 	// recorded.

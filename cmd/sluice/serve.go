@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -23,6 +25,7 @@ import (
 	"sluice/telemetry"
 	"sluice/telemetry/drift"
 	"sluice/telemetry/labels"
+	"sluice/telemetry/logqueue"
 	"sluice/telemetry/payload"
 )
 
@@ -139,10 +142,14 @@ const ballastSize = 32 << 20
 
 // serve runs the gateway until ctx ends.
 func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
-	log, err := newLogger(stderr, o.logFormat, o.logLevel)
+	log, lines, err := openLog(stderr, o.logFormat, o.logLevel)
 	if err != nil {
 		return &usageError{err, "sluice serve"}
 	}
+	defer lines.Close(logPatience)
+	// A log whose reader has ended must not end the gateway; commands in a pipeline still do as others do.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 	warnOfThreads(log, o.ioThreads, runtime.GOMAXPROCS(0))
 	ballast := make([]byte, ballastSize)
 	defer runtime.KeepAlive(ballast)
@@ -164,6 +171,7 @@ func serve(ctx context.Context, o serveOptions, stderr io.Writer) error {
 	if err != nil {
 		return &usageError{err, "sluice serve"}
 	}
+	lines.OnDrop(func(why logqueue.Reason, n uint64) { tel.Dropped("logs", string(why), n) })
 	taken, err := newLabels(o.labelKeys, state.store, log)
 	if err != nil {
 		return &usageError{fmt.Errorf("--label-key-file: %w", err), "sluice serve"}
@@ -322,6 +330,22 @@ func sayUnits(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(a.Value.Duration().String())
 	}
 	return a
+}
+
+// logPatience is how long a gateway that ends waits for whoever reads its log.
+const logPatience = 2 * time.Second
+
+// openLog makes a log that never holds up who logs, and the queue of its lines, to be closed at the end.
+func openLog(w io.Writer, format, level string) (*slog.Logger, *logqueue.Queue, error) {
+	direct, err := newLogger(w, format, level)
+	if err != nil {
+		return nil, nil, err
+	}
+	lines := logqueue.New(w, func(n uint64) {
+		direct.Warn("log lines are missing: they came faster than they were read, or could not be written", "lines", n)
+	})
+	log, err := newLogger(lines, format, level)
+	return log, lines, err
 }
 
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {

@@ -11,7 +11,8 @@ import (
 type Config struct {
 	// TLS, if set, is used for every accepted connection; it must offer "h2".
 	TLS *tls.Config
-	// Logger receives what operators should know of connections. Default: discard.
+	// Logger receives what operators should know of connections. It must not block: it is called by the readers of
+	// connections. Default: discard.
 	Logger *slog.Logger
 
 	MaxStreams        uint32 // concurrent streams per downstream connection

@@ -388,11 +388,11 @@ func (u *Upstream) connectFailed(w *worker, err error) {
 	}
 	first := u.failures == 1
 	u.mu.Unlock()
-	if first {
-		u.relay.cfg.Logger.Warn("upstream unreachable", "upstream", u.cfg.Addr, "error", err)
-	}
 	for _, a := range failed {
 		a.call.unplaced(w, a, fmt.Errorf("no connection to %s: %w", u.cfg.Addr, err))
+	}
+	if first {
+		u.relay.cfg.Logger.Warn("upstream unreachable", "upstream", u.cfg.Addr, "error", err)
 	}
 }
 
