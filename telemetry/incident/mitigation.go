@@ -35,13 +35,14 @@ const (
 // calls show.
 type help struct {
 	remedy  string    // that is in place; empty for none
-	refuted string    // one that has been found to be none
+	refuted string    // one against which a budget burns all the same
 	from    time.Time // since when it helps; zero while it does not
 	how     string    // the remedy of from
 
 	seen    Effect    // as of the latest look
 	since   time.Time // that look
 	failing int       // looks in a row in which calls failed
+	bad     time.Time // the latest of the looks that found so
 }
 
 // mitigate tells of a remedy. The first one counts, for as long as it helps.
@@ -67,9 +68,20 @@ func (m *model) worsen(why string, at time.Time) {
 	m.note(&adminv1.IncidentEvent{Time: stamp(at), Kind: m.trigger, Text: why})
 }
 
-// withdraw takes a remedy for none, as new trouble shows.
+// withdraw takes a remedy for none, as a budget that has begun to burn shows.
 func (h *help) withdraw() {
+	if h.remedy == "" {
+		return // another budget has shown it already
+	}
 	h.remedy, h.refuted, h.from = "", h.remedy, time.Time{}
+}
+
+// restore believes in a remedy again that a budget had refuted, as of when that burnt last: nobody else tells of it a second time.
+func (h *help) restore(burnt time.Time) {
+	if h.refuted != "" && h.remedy == "" {
+		h.remedy, h.how, h.from = h.refuted, h.refuted, later(burnt, h.bad)
+	}
+	h.refuted = ""
 }
 
 // look compares the remedy with what callers have noticed so far, and says so in words if it turns out to help or not to.
@@ -80,7 +92,9 @@ func (h *help) look(noticed Effect, now time.Time) (text string) {
 	case calls == 0:
 		return "" // nobody has tried
 	case failed*failingShare >= calls:
-		h.failing++
+		if h.failing++; h.failing >= failingLooks {
+			h.bad = now
+		}
 	default:
 		h.failing = 0
 		if h.remedy != "" && h.from.IsZero() {

@@ -119,6 +119,121 @@ func TestBudgetThatGoesOnBurningRefutesARemedy(t *testing.T) {
 	})
 }
 
+// TestRefutedRemedyIsBelievedAgain once no budget burns any more, from when one burnt last, if by then calls did not fail, either.
+func TestRefutedRemedyIsBelievedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+		g := startGateway(t, "a", shelf)
+		began := time.Now()
+		expect := func(when string, want time.Duration) {
+			t.Helper()
+			if got := mitigation(t, shelf, began); got != want {
+				t.Errorf("%s: mitigated after %v, want %v (negative: it is not)", when, got, want)
+			}
+		}
+		run := func(looks int, failed uint64) {
+			for range looks {
+				g.calls.Add(1000)
+				g.failed.Add(failed)
+				settle()
+			}
+		}
+		burn := func(objective string, seen Effect) {
+			now := time.Now()
+			g.Begin(Trouble{Model: "fraud", Name: "budget for " + objective, Trigger: BurnRate, At: now, Onset: now.Add(-time.Second), Seen: seen})
+		}
+		g.Begin(breakerOpens("v8"))
+		g.Mitigate("fraud", "v8 has lost its weight", began) // which is told once
+		run(2, 0)
+		expect("all is well", 0)
+
+		burn("availability", Effect{Calls: 100, Failed: 1})
+		run(2, 0)
+		burn("latency", Effect{Calls: 100, Late: 90})
+		run(2, 0)
+		expect("two budgets burn", -1)
+		last := time.Now()
+		run(2, 0)
+		g.End("fraud", "budget for latency", "it burns no more", last)
+		run(2, 0)
+		expect("one of them burns", -1)
+		g.End("fraud", "budget for availability", "it burns no more", last.Add(-interval))
+		run(1, 0)
+		expect("neither burns", last.Sub(began))
+
+		burn("latency", Effect{Calls: 100, Late: 90})
+		run(2, 0)
+		last = time.Now()
+		run(3, 500)
+		failed := time.Now()
+		run(3, 0)
+		g.End("fraud", "budget for latency", "it burns no more", last)
+		run(1, 0)
+		if got, want := mitigation(t, shelf, began), failed.Sub(began); got < want-interval || got > want {
+			t.Errorf("calls failed for longer than the budget burnt: mitigated after %v, want %v at the latest look", got, want)
+		}
+
+		burn("latency", Effect{Calls: 100, Late: 90})
+		run(1, 0)
+		g.End("fraud", "breaker v8", "closed", time.Now())
+		run(2, 0)
+		g.End("fraud", "budget for latency", "it burns no more", time.Now())
+		run(2, 0)
+		expect("there is nothing left to be helped against", -1)
+	})
+}
+
+// TestPageAboutCallsThatFailedDoesNotOutlastThem: the looks have taken the remedy back and give it back, whether or not the budget's
+// windows still hold those calls. Late ones, they do not see.
+func TestPageAboutCallsThatFailedDoesNotOutlastThem(t *testing.T) {
+	for name, test := range map[string]struct {
+		objective string
+		seen      Effect
+		mitigated bool
+	}{
+		"failed": {Availability, Effect{Calls: 100, Failed: 20}, true},
+		"late":   {Latency, Effect{Calls: 100, Late: 20}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shelf := memstore.New(memstore.Config{}).Shelf("incidents")
+				g := startGateway(t, "a", shelf)
+				began := time.Now()
+				run := func(looks int, failed uint64) {
+					for range looks {
+						g.calls.Add(1000)
+						g.failed.Add(failed)
+						time.Sleep(interval)
+					}
+				}
+				g.sees.Store(&sight{help: Helped}) // for as long as v8 is cut off
+				g.Begin(breakerOpens("v8"))
+				time.Sleep(interval / 2) // between two looks
+				run(2, 0)
+				onset := time.Now()
+				run(12, 200)
+				g.Begin(Trouble{
+					Model: "fraud", Name: "budget for " + test.objective, Trigger: BurnRate, At: time.Now(), Onset: onset, Seen: test.seen,
+				})
+				over := time.Now()
+				run(3, 0)
+				if got := mitigation(t, shelf, began); got >= 0 != test.mitigated {
+					t.Errorf("while it pages: mitigated after %v, want it to be mitigated: %v", got, test.mitigated)
+				}
+				g.End("fraud", "budget for "+test.objective, "it burns no more", over)
+				run(12*60*3, 0) // v8 is cut off for three hours in which no call fails
+				if got, want := mitigation(t, shelf, began), over.Sub(began); got < want-interval || got > want+interval {
+					t.Errorf("at last: mitigated after %v, want about %v", got, want)
+				}
+				r := Reliability(all(t, shelf), nil, began.Add(-time.Hour), time.Now())[0]
+				if r.GetUptime() < 0.99 {
+					t.Errorf("uptime %v, want little more than a minute of more than four hours off", r.GetUptime())
+				}
+			})
+		})
+	}
+}
+
 // TestCallersOfAllGatewaysHaveToBeHelped; the last one counts, and one that is gone says nothing.
 func TestCallersOfAllGatewaysHaveToBeHelped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -22,6 +22,7 @@ type model struct {
 	troubles  map[string]bool   // that are not over
 	kinds     map[string]string // their triggers
 	calmSince time.Time         // when a trouble last began or ended
+	burnt     time.Time         // when the budget burnt last, of those that have ended
 
 	help   help
 	effect counted
@@ -68,7 +69,8 @@ func (m *model) begin(tr Trouble) (news bool) {
 	if m.troubles[tr.Name] {
 		return false
 	}
-	if tr.Trigger == BurnRate && tr.Onset.After(m.help.from) {
+	// What has not helped so far is none the less believed once calls no longer fail; of late ones, only the budget tells.
+	if tr.Trigger == BurnRate && tr.Onset.After(m.help.from) && (!m.help.from.IsZero() || tr.Seen.Failed == 0) {
 		m.help.withdraw() // that was no help against this
 	}
 	m.calmSince = later(m.calmSince, tr.At)
@@ -107,8 +109,21 @@ func (m *model) note(e *adminv1.IncidentEvent) {
 func (m *model) end(trouble, how string, at time.Time) {
 	m.note(&adminv1.IncidentEvent{Time: stamp(at), Kind: m.kinds[trouble], Text: how})
 	delete(m.troubles, trouble)
+	if m.kinds[trouble] == BurnRate {
+		m.burnt = later(m.burnt, at)
+	}
 	// One that is found to have been over for long does not make others end sooner.
 	m.calmSince = later(m.calmSince, at)
+}
+
+// burns reports whether a budget burns.
+func (m *model) burns() bool {
+	for trouble := range m.troubles {
+		if m.kinds[trouble] == BurnRate {
+			return true
+		}
+	}
+	return false
 }
 
 // look brings up to date what can be seen at any time: which troubles stand, what callers notice, and whether they are
@@ -118,6 +133,9 @@ func (m *model) look(name string, cfg Config, now time.Time) {
 		if how, at, over := cfg.Over(name, trouble); over {
 			m.end(trouble, how, at)
 		}
+	}
+	if len(m.troubles) > 0 && !m.burns() {
+		m.help.restore(m.burnt)
 	}
 	m.seek(name, cfg, now)
 	m.effect.observe(cfg.Effect(name), now)
