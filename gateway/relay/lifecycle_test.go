@@ -220,6 +220,39 @@ func TestCloseWhileConnectionsArrive(t *testing.T) {
 	}
 }
 
+// Close waits for whoever ends calls meanwhile: nothing is told of a call once it has returned.
+func TestCloseWaitsForARetirement(t *testing.T) {
+	ending, goOn := make(chan struct{}), make(chan struct{})
+	p := &recorder{captured: func(*Call) {
+		close(ending)
+		<-goOn
+	}}
+	hang := func(ctx context.Context, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	g := newRigTo(t, Config{}, UpstreamConfig{Addr: "192.0.2.1:1", Dial: hang}, p)
+	dialRaw(t, g.addr).request(1, false)
+	waitFor(t, "the call to wait for a connection", func() bool { return g.up.Waiting() == 1 })
+	go g.up.Retire()
+	<-ending
+	closed := make(chan struct{})
+	go func() {
+		g.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		t.Error("Close returned before the call's end was told")
+	case <-time.After(300 * time.Millisecond):
+	}
+	close(goOn)
+	<-closed
+	if n := len(p.outcomes()); n != 1 {
+		t.Errorf("%d calls were over when Close returned, want 1", n)
+	}
+}
+
 // Closing an upstream ends all calls on it, also on connections that were already
 // on their way out.
 func TestUpstreamCloseEndsItsCalls(t *testing.T) {

@@ -76,6 +76,18 @@ func (r *Relay) spawn(f func()) {
 	}()
 }
 
+// enter has Close wait for its caller, who is none of the relay's goroutines and may end calls: until
+// wg.Done. It reports false once Close has begun, which ends everything itself.
+func (r *Relay) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return false
+	}
+	r.wg.Add(1)
+	return true
+}
+
 // Calls returns how many calls are under way.
 func (r *Relay) Calls() int { return int(r.calls.Load()) }
 
@@ -285,13 +297,16 @@ func (r *Relay) Drain(ctx context.Context) error {
 	}
 	r.room.Broadcast()
 	r.mu.Unlock()
-	w := r.newWorker()
-	for _, c := range r.snapshot() {
-		if s, ok := c.side.(*downstreamSide); ok {
-			s.drain(w, c)
+	if r.enter() {
+		w := r.newWorker()
+		for _, c := range r.snapshot() {
+			if s, ok := c.side.(*downstreamSide); ok {
+				s.drain(w, c)
+			}
 		}
+		w.flush()
+		r.wg.Done()
 	}
-	w.flush()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !r.drained() {
@@ -343,7 +358,7 @@ func (r *Relay) Close() {
 	r.room.Broadcast()
 	r.mu.Unlock()
 	for _, u := range ups {
-		u.Close()
+		u.shut(true)
 	}
 	for _, c := range r.snapshot() {
 		c.fail(errServing)

@@ -115,12 +115,20 @@ func (u *Upstream) Waiting() int {
 }
 
 // Retire takes no more calls and closes connections as they become idle.
-func (u *Upstream) Retire() { u.shut(false) }
+func (u *Upstream) Retire() { u.leave(false) }
 
 // Close ends every connection, and with it the calls on it.
-func (u *Upstream) Close() { u.shut(true) }
+func (u *Upstream) Close() { u.leave(true) }
 
 var errRetired = errors.New("upstream is no longer in use")
+
+// leave is shut unless the relay closes, which shuts all upstreams.
+func (u *Upstream) leave(now bool) {
+	if u.relay.enter() {
+		defer u.relay.wg.Done()
+		u.shut(now)
+	}
+}
 
 func (u *Upstream) shut(now bool) {
 	u.mu.Lock()
@@ -397,13 +405,7 @@ func (u *Upstream) connectFailed(w *worker, err error) {
 }
 
 func (u *Upstream) redial() {
-	u.relay.mu.Lock()
-	stopping := u.relay.stopping
-	if !stopping {
-		u.relay.wg.Add(1) // before Close can begin to wait
-	}
-	u.relay.mu.Unlock()
-	if stopping {
+	if !u.relay.enter() {
 		return
 	}
 	defer u.relay.wg.Done()
