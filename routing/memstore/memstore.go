@@ -54,7 +54,7 @@ type Store struct {
 	disk Disk // nil: none
 
 	writing chan struct{} // has room for the one who makes a change
-	saving  sync.WaitGroup
+	closed  bool          // no more changes; belongs to who has the room in writing
 
 	mu       sync.Mutex // never held while the disk is written
 	state    *routing.State
@@ -107,9 +107,11 @@ func (s *Store) Replay(entry *routingv1.JournalEntry) error {
 // String returns the store's name.
 func (s *Store) String() string { return s.name }
 
-// Close waits until nothing is being written any more.
+// Close waits until nothing is being written any more. No change is made after it.
 func (s *Store) Close() error {
-	s.saving.Wait()
+	s.writing <- struct{}{}
+	s.closed = true
+	<-s.writing
 	return nil
 }
 
@@ -145,6 +147,10 @@ func (s *Store) Update(ctx context.Context, u *routing.Update) (*routingv1.Chang
 	case <-ctx.Done():
 		return nil, &routing.UnavailableError{Store: s.name, Err: errors.New("the change before is still being written")}
 	}
+	if s.closed {
+		<-s.writing
+		return nil, &routing.UnavailableError{Store: s.name, Err: errors.New("it is closed")}
+	}
 	entry, c, err := s.prepare(u)
 	switch {
 	case entry == nil:
@@ -156,10 +162,10 @@ func (s *Store) Update(ctx context.Context, u *routing.Update) (*routingv1.Chang
 		return c, err
 	}
 	saved := make(chan error, 1)
-	s.saving.Go(func() {
+	go func() {
 		defer func() { <-s.writing }()
 		saved <- s.save(entry)
-	})
+	}()
 	select {
 	case problem := <-saved:
 		if problem != nil {
