@@ -112,7 +112,8 @@ func TestTimeoutThatReachesTheServer(t *testing.T) {
 func hangs(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
 func TestDeadlineEndsAHungCall(t *testing.T) {
-	r := start(t, routeTo("", serve(t, hangs).addr)+"    timeout: {default: 100ms}\n")
+	t.Parallel()
+	r := start(t, routeTo("", serve(t, hangs).addr)+"    timeout: {default: 1s}\n")
 	a := r.call(modelInfer, infer("fraud", ""))
 	if a.code != codes.DeadlineExceeded || a.info().GetReason() != "DEADLINE" || a.one("sluice-version") != "v7" || a.one("sluice-attempts") != "1" {
 		t.Errorf("got %v %q, %v, fields %v", a.code, a.message, a.details, a.header)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,13 +20,15 @@ import (
 type pair struct {
 	*rig
 	addrs       [2]string
-	begun       atomic.Int64 // calls that have reached a server
+	begun       atomic.Int64  // attempts that have reached a server
+	reached     chan struct{} // closed when a first attempt has
 	first, next http.HandlerFunc
-	sent        [2]chan *seen
+	sent        [2]chan *seen // to the first server of a call and to the other one
 }
 
 // startPair starts it. The first server of a call does what first says, the other one
-// what next says; nil means OK.
+// what next says; nil means OK. The other one does it once the first one has the request,
+// however slow it is to read.
 func startPair(t *testing.T, more string, first, next http.HandlerFunc, change ...func(*Config)) *pair {
 	t.Helper()
 	if first == nil {
@@ -34,19 +37,25 @@ func startPair(t *testing.T, more string, first, next http.HandlerFunc, change .
 	if next == nil {
 		next = ok
 	}
-	p := &pair{first: first, next: next, sent: [2]chan *seen{make(chan *seen, 1000), make(chan *seen, 1000)}}
+	p := &pair{first: first, next: next, reached: make(chan struct{}), sent: [2]chan *seen{make(chan *seen, 1000), make(chan *seen, 1000)}}
+	reached := sync.OnceFunc(func() { close(p.reached) })
 	for i := range p.addrs {
 		p.addrs[i] = streams(t, func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				return
 			}
-			n := p.begun.Add(1)
-			p.sent[(n-1)%2] <- &seen{r.URL.Path, fieldsOf(r.Header), body}
-			if n%2 == 1 {
+			arrived := &seen{r.URL.Path, fieldsOf(r.Header), body}
+			if arrived.one("grpc-previous-rpc-attempts") == "" {
+				p.sent[0] <- arrived
+				p.begun.Add(1)
+				reached()
 				p.first(w, r)
 				return
 			}
+			<-p.reached
+			p.sent[1] <- arrived
+			p.begun.Add(1)
 			p.next(w, r)
 		})
 	}

@@ -227,13 +227,13 @@ routes:
     versions: [{name: v7, endpoints: [%[1]q]}, {name: v8, endpoints: [%[1]q]}, {name: v9, endpoints: [%[1]q]}]
     weights: {v7: 3, v8: 1}
 `, s.addr))
-	const n = 400
+	const n = 1000
 	got := map[string]int{}
 	for range n {
 		got[r.call(modelInfer, infer("fraud", "")).one("sluice-version")]++
 	}
-	// 4 sigma of a binomial with p = 1/4: 4*sqrt(400*3/16) < 35.
-	if got["v9"] != 0 || got["v8"] < n/4-35 || got["v8"] > n/4+35 {
+	// 6.2 sigma of a binomial with p = 1/4, sqrt(1000*3/16) each: one run in 1e9 is further off.
+	if got["v9"] != 0 || got["v8"] < n/4-85 || got["v8"] > n/4+85 {
 		t.Errorf("got %v of %d calls at weights 3 to 1 to 0", got, n)
 	}
 	if a := r.call(modelInfer, infer("fraud", ""), "sluice-version", "v9"); a.one("sluice-version") != "v9" {
