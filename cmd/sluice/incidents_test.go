@@ -145,6 +145,23 @@ func TestIncidentsAreInUTC(t *testing.T) {
 	}
 }
 
+// TestPostmortemDoesNotControlTerminals, whatever a model server or a person has written.
+func TestPostmortemDoesNotControlTerminals(t *testing.T) {
+	const told = "is \x1b]0;all is well\x07 unhealthy\r\u009b2J"
+	story := postmortem(&adminv1.GetIncidentResponse{Incident: &adminv1.Incident{
+		Id: "20260504-120004-c0ffee", Model: "fraud", Mitigation: told, Mitigated: timestamppb.Now(),
+		Events:  []*adminv1.IncidentEvent{{Text: told, Actor: told, RequestId: told}},
+		Samples: []*adminv1.SampleCall{{RequestId: told, TraceId: told, Version: told, Code: told}},
+		Actions: []*adminv1.ActionItem{{Text: told, Actor: told}},
+	}}, time.Now())
+	if at := strings.IndexAny(story, "\x1b\x07\r\u009b"); at >= 0 {
+		t.Errorf("the story has %q", story[at:min(at+40, len(story))])
+	}
+	if !strings.Contains(story, "all is well") || !strings.Contains(story, "\n## Timeline\n") {
+		t.Errorf("the story has lost its words or lines:\n%s", story)
+	}
+}
+
 // TestHorizonThatIsCutIsSaid: where incidents are no longer kept, uptime is not that of 30 days.
 func TestHorizonThatIsCutIsSaid(t *testing.T) {
 	now := time.Date(2026, 5, 31, 12, 0, 0, 0, time.UTC)

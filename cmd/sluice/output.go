@@ -167,12 +167,22 @@ func (t *table) write(out io.Writer) {
 
 // visible makes other people's words fit to be shown: without control characters,
 // and not longer than they should be.
-func visible(s string, most int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == utf8.RuneError || r >= 0x7f && r < 0xa0 {
-			return ' '
+func visible(s string, most int) string { return ansi.Truncate(strings.Map(shown, s), most, "...") }
+
+// visibleText is the same for a text of several lines that is to be shown whole.
+func visibleText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' {
+			return r
 		}
-		return r
+		return shown(r)
 	}, s)
-	return ansi.Truncate(s, most, "...")
+}
+
+// shown is a character, or a space in the place of one that might control a terminal.
+func shown(r rune) rune {
+	if r < ' ' || r == utf8.RuneError || r >= 0x7f && r < 0xa0 {
+		return ' '
+	}
+	return r
 }

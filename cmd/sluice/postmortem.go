@@ -69,7 +69,7 @@ func postmortem(resp *adminv1.GetIncidentResponse, now time.Time) string {
 	for _, c := range resp.GetChanges() {
 		changes = append(changes, changeEvent(c, resp.GetIncident().GetModel()))
 	}
-	return incident.Postmortem(resp.GetIncident(), changes, now)
+	return visibleText(incident.Postmortem(resp.GetIncident(), changes, now))
 }
 
 // changeEvent says what a change did to a model, and why.
