@@ -60,8 +60,9 @@ func tellHealth(log *telemetry.ChangeLog, incidents *incident.Tracker, id, addr 
 	text := version + " at " + addr
 	switch {
 	case s.State == health.Unhealthy:
-		log.Log(slog.LevelWarn, "endpoint unhealthy", "model", model, "version", version, "endpoint", addr, "reason", s.Why)
-		text += " is unhealthy: " + strings.ToValidUTF8(clip(s.Why), "?") // a server's words, in part
+		why := strings.ToValidUTF8(clip(s.Why), "?") // a server's words, in part
+		log.Log(slog.LevelWarn, "endpoint unhealthy", "model", model, "version", version, "endpoint", addr, "reason", why)
+		text += " is unhealthy: " + why
 	case was == health.Unhealthy:
 		log.Log(slog.LevelInfo, "endpoint healthy again", "model", model, "version", version, "endpoint", addr)
 		text += " is healthy again"

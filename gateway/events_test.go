@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
+
+	"sluice/gateway/health"
+	"sluice/telemetry"
 )
 
 // TestChangesOfBreakersHaveLines, with which version it is, why, and a call that shows it.
@@ -45,4 +49,14 @@ routes:
 		r.call(modelInfer, infer("fraud", ""))
 		return has(`level=INFO msg="breaker closed"`, " model=fraud version=v7 ", `cause="probe succeeded"`)()
 	})
+}
+
+// TestLinesHaveAServersWordsInPart: it may answer whatever it likes when it is asked for its health.
+func TestLinesHaveAServersWordsInPart(t *testing.T) {
+	var log strings.Builder
+	lines := telemetry.NewChangeLog(slog.New(slog.NewTextHandler(&log, nil)), nil, "endpoints")
+	tellHealth(lines, nil, "fraud v7", "10.0.0.8:8001", health.Unknown, health.Status{State: health.Unhealthy, Why: "not ready: " + strings.Repeat("x", 8000)})
+	if got := log.String(); !strings.Contains(got, "not ready: xxx") || len(got) > 500 {
+		t.Errorf("a line of %d bytes, want one with the beginning of what the server said: %.600s", len(got), got)
+	}
 }
