@@ -36,12 +36,13 @@ func startBackend(t testing.TB, version string, options ...grpc.ServerOption) *b
 	return startModel(t, m, options...)
 }
 
-// startModel runs a server of a model until the test ends.
+// startModel runs a server of a model until the test ends. Its address is nobody else's, also when it is shut down
+// before.
 func startModel(t testing.TB, m *sample.Model, options ...grpc.ServerOption) *backend {
 	t.Helper()
 	b := &backend{model: m, knobs: new(sample.Knobs)}
 	b.Server = sample.NewServer(m, b.knobs, options...)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := net.Listen("tcp", freeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}

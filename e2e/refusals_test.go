@@ -141,9 +141,7 @@ func TestRefusalsCarryTheGatewaysFields(t *testing.T) {
 }
 
 func TestUpstreamThatIsNotThere(t *testing.T) {
-	gone := startBackend(t, "v1")
-	addr := gone.addr
-	gone.Shutdown(context.Background())
+	addr := freeAddr(t)
 	cc := dial(t, startGateway(t, routeTo(addr)).addr)
 	started := time.Now()
 	a := infer(within(t, 10*time.Second), cc, sample.NewRequest(model, heldBack()[0].Measurements))

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"sluice/loopback"
 	pb "sluice/proto/inference"
 	"sluice/sample"
 )
@@ -26,7 +27,11 @@ func backendRole() error {
 	if err != nil {
 		return err
 	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := loopback.FreeAddr()
+	if err != nil {
+		return err
+	}
+	lis, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (s *shared) start() {
 	s.await(s.t, `sluice serves`)
 }
 
-// freeAddr returns an address on loopback that nobody listened on a moment ago.
+// freeAddr returns an address on loopback that nobody listens on but who asked for it.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	addr, err := loopback.FreeAddr()

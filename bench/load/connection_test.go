@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	"sluice/loopback"
 )
 
 // certificate makes one for 127.0.0.1, and the pool that trusts it.
@@ -59,12 +61,10 @@ func TestTLS(t *testing.T) {
 }
 
 func TestNobodyThereIsAnErrorThatSaysWhere(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := loopback.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	listener.Close()
 	config := configured(t, &server{address: address})
 	if _, err := Dial(t.Context(), config); err == nil || !strings.Contains(err.Error(), address) {
 		t.Errorf("Dial = %v, want an error that names %s", err, address)

@@ -74,16 +74,17 @@ func TestBreakersAreWatched(t *testing.T) {
 func TestWatchOfBreakersGoesOnWhenTheGatewayComesBack(t *testing.T) {
 	t.Chdir(t.TempDir())
 	routes := writeRoutes(t, "routes.yaml", startModelServer(t), deadAddress(t))
-	gateway := startServe(t, "--routes", routes)
+	admin := deadAddress(t)
+	gateway := startServe(t, "--routes", routes, "--admin", admin)
 	ctx, stop := context.WithCancel(t.Context())
 	out, ended := new(buffer), make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"breakers", "--watch", "--admin", gateway.admin}, out, out) }()
+	go func() { ended <- run(ctx, []string{"breakers", "--watch", "--admin", admin}, out, out) }()
 	out.await(t, `(?m)^fraud +v7 +all`)
 	if err := gateway.stop(); err != nil {
 		t.Fatal(err)
 	}
 	out.await(t, `problem: no gateway answers`)
-	startServe(t, "--routes", routes, "--admin", gateway.admin)
+	startServe(t, "--routes", routes, "--admin", admin)
 	out.await(t, `(?s)fraud +v7 +all.*problem: .*fraud +v7 +all`)
 	stop()
 	if err := <-ended; err != nil {

@@ -174,7 +174,7 @@ func TestDemoEndsWhenInterrupted(t *testing.T) {
 }
 
 func TestDemoRefusesATakenPort(t *testing.T) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := net.Listen("tcp", deadAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}

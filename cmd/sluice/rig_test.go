@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"sluice/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -119,15 +121,14 @@ func startModelServer(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// deadAddress is one that nobody listens on.
+// deadAddress is one that nobody listens on, unless this test does.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := loopback.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }
 
 // writeRoutes writes a file with the route of fraud, two of whose versions can be

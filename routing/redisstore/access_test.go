@@ -88,7 +88,8 @@ func TestPollingSufficesWhereStreamsAreForbidden(t *testing.T) {
 
 func TestClusterIsAStoreLikeAnyOther(t *testing.T) {
 	t.Parallel()
-	server := storetest.StartRedis(t, "--cluster-enabled", "yes")
+	_, bus, _ := net.SplitHostPort(storetest.FreeAddr(t)) // else its port plus 10000, which a connection may have
+	server := storetest.StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", bus)
 	server.Do("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
 	storetest.Eventually(t, "the cluster is up", func() bool {
 		return server.Do("CLUSTER", "INFO") == "cluster_state:ok"
@@ -120,14 +121,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cert, key := writeCertificate(t, dir)
-	tlsAddr := func() string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		return ln.Addr().String()
-	}()
+	tlsAddr := storetest.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(tlsAddr)
 	storetest.StartRedis(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
 

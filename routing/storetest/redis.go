@@ -32,7 +32,7 @@ type Redis struct {
 // this machine the test fails.
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
-	r := &Redis{Addr: freeAddr(t), Dir: t.TempDir(), t: t}
+	r := &Redis{Addr: FreeAddr(t), Dir: t.TempDir(), t: t}
 	_, port, _ := net.SplitHostPort(r.Addr)
 	r.args = append([]string{
 		"--port", port, "--bind", "127.0.0.1", "--dir", r.Dir, "--save", "", "--loglevel", "warning",
@@ -46,7 +46,7 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 // "primary" and fails over after half a second of silence.
 func StartSentinel(t testing.TB, primary *Redis) *Redis {
 	t.Helper()
-	r := &Redis{Addr: freeAddr(t), Dir: t.TempDir(), t: t}
+	r := &Redis{Addr: FreeAddr(t), Dir: t.TempDir(), t: t}
 	_, port, _ := net.SplitHostPort(r.Addr)
 	host, primaryPort, _ := net.SplitHostPort(primary.Addr)
 	conf := filepath.Join(r.Dir, "sentinel.conf")
@@ -159,8 +159,8 @@ func ask(addr string, args ...string) (string, error) {
 	}
 }
 
-// freeAddr returns an address on loopback that nobody listened on a moment ago.
-func freeAddr(t testing.TB) string {
+// FreeAddr returns an address on loopback that nobody listens on but who asked for it.
+func FreeAddr(t testing.TB) string {
 	t.Helper()
 	addr, err := loopback.FreeAddr()
 	if err != nil {
