@@ -2,6 +2,7 @@ package sample
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 )
 
@@ -21,12 +22,16 @@ func (c Counters) InFlight() uint64 {
 // counts is what [Counters] are read from.
 type counts struct{ begun, answered, failed, cancelled atomic.Uint64 }
 
+// errGone is why an answer could not be sent: the call was cancelled or its connection is lost. Who sends can
+// learn of that before the call's context is done.
+var errGone = errors.New("the caller is gone")
+
 // end counts the end of a call with err, once for every count of begun.
 func (c *counts) end(ctx context.Context, err error) {
 	switch {
 	case err == nil:
 		c.answered.Add(1)
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || errors.Is(err, errGone):
 		c.cancelled.Add(1)
 	default:
 		c.failed.Add(1)

@@ -83,10 +83,10 @@ func TestErrorRateIsTheShareOfFailures(t *testing.T) {
 	for _, test := range []struct {
 		behaviour Behaviour
 		code      codes.Code
-		min, max  int // 5 sigma around the mean
+		min, max  int // 6.4 sigma around the mean: missed in 1 of 8e9 runs
 	}{
 		{Behaviour{}, codes.OK, 0, 0},
-		{Behaviour{ErrorRate: 0.3}, codes.Unavailable, 227, 373},
+		{Behaviour{ErrorRate: 0.3}, codes.Unavailable, 208, 394},
 		{Behaviour{ErrorRate: 1, ErrorCode: codes.Internal}, codes.Internal, calls, calls},
 	} {
 		r.set(t, test.behaviour)
@@ -140,7 +140,8 @@ func TestHungCallsEndWithTheirDeadline(t *testing.T) {
 	})
 	calls.Wait()
 	waitFor(t, r.server, func(c Counters) bool { return c.InFlight() == 0 })
-	if c := r.server.Counters(); c.Cancelled != c.Begun {
+	// A call may still be about to begin, only to see that it is over.
+	if c := r.server.Counters(); c.Begun == 0 || c.Answered+c.Failed != 0 {
 		t.Errorf("counters = %+v, want every call cancelled", c)
 	}
 }

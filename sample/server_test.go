@@ -419,6 +419,33 @@ func TestServeAfterShutdownEndsAtOnce(t *testing.T) {
 	}
 }
 
+// hungUp is a stream whose caller has gone, which its context does not tell yet.
+type hungUp struct {
+	grpc.BidiStreamingServer[inference.ModelInferRequest, inference.ModelStreamInferResponse]
+}
+
+func (hungUp) Context() context.Context { return context.Background() }
+
+func (hungUp) Recv() (*inference.ModelInferRequest, error) {
+	return NewRequest(ModelName, Measurements{39.1, 18.7, 181, 3750}), nil
+}
+
+func (hungUp) Send(*inference.ModelStreamInferResponse) error {
+	return status.Error(codes.Unavailable, "transport is closing")
+}
+
+// TestStreamWhoseCallerIsGoneIsCancelled, though its answer fails before its context is done: it has not failed.
+func TestStreamWhoseCallerIsGoneIsCancelled(t *testing.T) {
+	counts := new(counts)
+	s := &service{model: load(t, "v1"), knobs: new(Knobs), counts: counts}
+	if err := s.ModelStreamInfer(hungUp{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("ModelStreamInfer() = %v, want the error of the stream", err)
+	}
+	if c := counts.snapshot(); c != (Counters{Begun: 1, Cancelled: 1}) {
+		t.Errorf("counters = %+v, want one call cancelled", c)
+	}
+}
+
 // waitFor polls the counters, which calls change from other goroutines.
 func waitFor(t *testing.T, s *Server, done func(Counters) bool) {
 	t.Helper()

@@ -3,6 +3,7 @@ package sample
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -99,7 +100,7 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.Mod
 			answer.InferResponse = &inference.ModelInferResponse{Id: req.GetId()}
 		}
 		if err := stream.Send(answer); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errGone, err)
 		}
 	}
 }
