@@ -56,6 +56,16 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 		if err := s.read(o.from); err != nil {
 			return err
 		}
+		if len(o.scenarios) > 0 {
+			if err := s.only(o.scenarios); err != nil {
+				return err
+			}
+		}
+		if o.referred {
+			if err := s.hasPeer(o.reference); err != nil {
+				return err
+			}
+		}
 		return o.report(s, stdout)
 	}
 	root, err := moduleRoot(ctx)
@@ -97,6 +107,7 @@ func (o *options) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	now := session{
 		Machine: thisMachine(generator), Peers: versions, Skipped: skipped,
 		Workers: o.workers, Seconds: o.seconds.Seconds(), Seed: o.seed, SluiceEnv: o.sluiceEnv, Routes: o.routes,
+		Scenarios: o.scenarios,
 	}
 	for _, s := range skipped {
 		fmt.Fprintf(stderr, "%s: skipped, %s\n", s.Name, s.Reason)

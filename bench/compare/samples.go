@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 )
 
 // sample is one measurement of one peer. A sample with Invalid set has no
@@ -76,7 +78,9 @@ type session struct {
 	Skipped   []skippedPeer `json:"skipped,omitempty"`
 	Workers   int           `json:"workers,omitempty"` // as -workers says; 0: one, and Go's default
 	Seconds   float64       `json:"seconds_per_measurement"`
-	Seed      uint64        `json:"order_seed,omitempty"` // the order of peers was drawn by it
+	Seed      uint64        `json:"order_seed,omitempty"` // the order of scenarios and peers was drawn by it
+	Scenarios []scenario    `json:"scenarios,omitempty"`  // what was asked for, in the order of the tables
+	fixed     bool          // scenarios came in one order in all rounds, as in older files, which do not name them
 	SluiceEnv []string      `json:"sluice_env,omitempty"`
 	Routes    string        `json:"sluice_routes,omitempty"` // the text of -sluice-routes
 }
@@ -120,7 +124,13 @@ func (s *samples) read(name string) error {
 		return err
 	}
 	defer file.Close()
-	decoder := json.NewDecoder(bufio.NewReader(file))
+	var text io.Reader = bufio.NewReader(file)
+	if strings.HasSuffix(name, ".gz") {
+		if text, err = gzip.NewReader(text); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	decoder := json.NewDecoder(text)
 	for {
 		var r record
 		err := decoder.Decode(&r)
@@ -139,7 +149,9 @@ func (s *samples) read(name string) error {
 
 func (s *samples) keep(r record) {
 	if r.Session != nil {
-		s.sessions = append(s.sessions, *r.Session)
+		now := *r.Session
+		now.fixed = len(now.Scenarios) == 0
+		s.sessions = append(s.sessions, now)
 	}
 	if r.Sample != nil {
 		s.all = append(s.all, *r.Sample)
@@ -247,14 +259,65 @@ func (s *samples) of(sc scenario, k kind, peer string) map[int]sample {
 	return out
 }
 
-// scenarios returns those there are samples of, in the order of the first ones.
+// scenarios returns those there are samples of, in the order in which sessions name them, and others in that of the first ones.
 func (s *samples) scenarios() (out []scenario) {
+	measured := make(map[scenario]bool)
 	for _, one := range s.all {
-		if !slices.Contains(out, one.Scenario) {
-			out = append(out, one.Scenario)
+		measured[one.Scenario] = true
+	}
+	add := func(sc scenario) {
+		if measured[sc] {
+			out = append(out, sc)
+			delete(measured, sc)
 		}
 	}
+	for _, session := range s.sessions {
+		for _, sc := range session.Scenarios {
+			add(sc)
+		}
+	}
+	for _, one := range s.all {
+		add(one.Scenario)
+	}
 	return out
+}
+
+// only leaves the samples of some scenarios, to be shown in their order.
+func (s *samples) only(wanted []scenario) error {
+	all := s.scenarios()
+	for _, sc := range wanted {
+		if !slices.Contains(all, sc) {
+			return fmt.Errorf("%w: -scenarios: got %v, which has no samples, want some of %s", errUsage, sc, list(all))
+		}
+	}
+	s.all = slices.DeleteFunc(s.all, func(one sample) bool { return !slices.Contains(wanted, one.Scenario) })
+	for i := range s.sessions {
+		s.sessions[i].Scenarios = wanted
+	}
+	return nil
+}
+
+// list writes scenarios as -scenarios takes them.
+func list(all []scenario) string {
+	var words []string
+	for _, one := range all {
+		words = append(words, one.String())
+	}
+	return strings.Join(words, ",")
+}
+
+// hasPeer returns an error if no sample is of a peer.
+func (s *samples) hasPeer(name string) error {
+	var measured []string
+	for _, p := range s.peers() {
+		if slices.ContainsFunc(s.all, func(one sample) bool { return one.Peer == p.Name }) && !slices.Contains(measured, p.Name) {
+			measured = append(measured, p.Name)
+		}
+	}
+	if !slices.Contains(measured, name) {
+		return fmt.Errorf("%w: -reference: got %q, which has no samples, want one of %s", errUsage, name, strings.Join(measured, ","))
+	}
+	return nil
 }
 
 // peers returns every peer of any session, in the order of the tables.

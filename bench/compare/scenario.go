@@ -69,16 +69,21 @@ func (s scenario) answerBytes() uint64 {
 	return payload.AnswerSize
 }
 
+// setNames are the names of sets, in the order in which people should read them.
+const setNames = "quick, standard, targets, tls, report, latencies, all, all-tls"
+
 // sets are names for lists of scenarios.
 var sets = map[string]string{
 	"quick":    "4KiB:4x8",
 	"standard": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8",
 	"targets":  "standard,1MiB:4x4,4KiB:1x1,4KiB:10x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:tls,1KiB:4x8:stream",
 	"tls":      "1KiB:4x8:tls,4KiB:4x8:tls,64KiB:4x8:tls,1MiB:4x8:tls,4KiB:1x1:tls,4KiB:100x4:tls,1KiB:4x8:tls:stream",
-	"report": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8,64KiB:4x32,64KiB:100x4,1MiB:4x8,1MiB:4x4,1KiB:4x8,4KiB:1x1," +
-		"4KiB:10x1,4KiB:10x100,4KiB:1000x1,4KiB:4x8:varied,1KiB:4x8:stream,tls",
-	"all":     matrix(""), // plaintext
-	"all-tls": matrix(":tls"),
+	"report": "4KiB:4x8,4KiB:4x32,4KiB:100x4,64KiB:4x8,64KiB:4x32,64KiB:100x4,1MiB:4x8,1KiB:4x8,4KiB:1x1,4KiB:10x1,4KiB:10x100,4KiB:1000x1," +
+		"4KiB:4x8:tls,4KiB:100x4:tls,64KiB:4x8:tls,1KiB:4x8:stream,4KiB:4x8:varied,4KiB:100x4:varied",
+	// Those of report whose latencies are measured, too.
+	"latencies": "4KiB:4x8,4KiB:100x4,64KiB:4x8,1MiB:4x8,4KiB:1x1,4KiB:1000x1,4KiB:4x8:tls,1KiB:4x8:stream",
+	"all":       matrix(""), // plaintext
+	"all-tls":   matrix(":tls"),
 }
 
 // matrix is every size in every shape, and streamed answers.
@@ -107,8 +112,8 @@ func parseScenarios(text string) ([]scenario, error) {
 		}
 		s, ok := parseScenario(word)
 		if !ok {
-			return nil, fmt.Errorf("-scenarios: got %q, want SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied] with %d to 1MiB and 1 to 1000 of both, as in 4KiB:4x32, or %s",
-				word, payload.MinSize, "quick, standard, targets, tls, report, all or all-tls")
+			return nil, fmt.Errorf("-scenarios: got %q, want SIZE:CONNECTIONSxSTREAMS[:tls][:stream][:varied] with %d to 1MiB and 1 to 1000 of both, as in 4KiB:4x32, or one of %s",
+				word, payload.MinSize, setNames)
 		}
 		out = append(out, s)
 	}

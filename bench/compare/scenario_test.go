@@ -10,7 +10,7 @@ import (
 )
 
 func TestScenariosReadAsTheyAreWritten(t *testing.T) {
-	for _, set := range []string{"quick", "standard", "targets", "tls", "report", "all", "all-tls"} {
+	for _, set := range strings.Split(setNames, ", ") {
 		scenarios, err := parseScenarios(set)
 		if err != nil || len(scenarios) == 0 {
 			t.Fatalf("%s: %v", set, err)
@@ -50,6 +50,25 @@ func TestEveryPeerComesAfterEveryOther(t *testing.T) {
 		if n < 20 {
 			t.Errorf("%s came %d times, want about 50", pair, n)
 		}
+	}
+}
+
+// What a scenario leaves behind, such as the heap of requests of 1 MiB, is not always the same one's burden.
+func TestScenariosComeInAnotherOrderEachRound(t *testing.T) {
+	all, err := parseScenarios("report")
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := rand.New(rand.NewPCG(1, 0))
+	before := make(map[scenario]bool) // what came right before that of 1 KiB
+	for range 100 {
+		round := shuffled(all, order)
+		if i := slices.IndexFunc(round, func(s scenario) bool { return s.Size == 1024 }); i > 0 {
+			before[round[i-1]] = true
+		}
+	}
+	if len(before) < len(all)/2 {
+		t.Errorf("1 KiB came after %d of %d others in 100 rounds, want after most", len(before), len(all))
 	}
 }
 

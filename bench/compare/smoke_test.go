@@ -93,7 +93,15 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 			t.Errorf("sample %d came as number %d of its round", i, s.Turn)
 		}
 	}
+	var wanted []scenario // kind by kind, each with one round
 	for i := 0; i < len(got.Samples); i += len(got.Peers) {
+		if len(wanted) == 0 {
+			wanted = shuffled(got.Sessions[0].Scenarios, order)
+		}
+		if s := got.Samples[i].Scenario; s != wanted[0] {
+			t.Errorf("sample %d is of %v, want %v by the seed", i, s, wanted[0])
+		}
+		wanted = wanted[1:]
 		var peers []peer.Peer
 		for _, p := range got.Peers {
 			peers = append(peers, known(p.Name))
@@ -122,6 +130,9 @@ func TestRunWithWhateverPeersAreThere(t *testing.T) {
 	_, stderr, err = runIn(t.Context(), t, arguments)
 	if err != nil || strings.Contains(stderr, "round ") {
 		t.Errorf("the same run again = %v:\n%s\nwant nothing measured", err, stderr)
+	}
+	if got.Scenarios[0].Name != "4KiB:2x4" || got.Scenarios[1].Name != "1KiB:2x2:tls:stream" {
+		t.Errorf("the report begins with %s, want the order of the command line whatever order was drawn", got.Scenarios[0].Name)
 	}
 	stdout, _, err = runIn(t.Context(), t, "-o markdown -from "+file)
 	if err != nil || !strings.Contains(stdout, "| 1 KiB, 2 x 2, TLS, streamed |") {

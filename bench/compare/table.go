@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -83,7 +84,11 @@ func (r *report) writeConditions(w io.Writer, indent string) {
 		fmt.Fprintf(w, "%s%s: skipped, %s\n", indent, s.Name, s.Reason)
 	}
 	if len(r.Sessions) > 0 {
-		fmt.Fprintf(w, "%s%s; order of the peers drawn by seed", indent, workersText(r.Sessions[0].Workers))
+		drawn := "scenarios and peers"
+		if slices.ContainsFunc(r.Sessions, func(s session) bool { return s.fixed }) {
+			drawn = "peers"
+		}
+		fmt.Fprintf(w, "%s%s; order of the %s drawn by seed", indent, workersText(r.Sessions[0].Workers), drawn)
 		for _, s := range r.Sessions {
 			fmt.Fprintf(w, " %d", s.Seed)
 		}
