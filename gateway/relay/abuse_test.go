@@ -150,7 +150,7 @@ func TestContinuationFlood(t *testing.T) {
 		c.toldOff(http2.ErrCodeEnhanceYourCalm)
 	})
 	t.Run("time", func(t *testing.T) {
-		g := newRig(t, Config{HandshakeTimeout: 500 * time.Millisecond}, up.addr, nil)
+		g := newRig(t, Config{HandshakeTimeout: time.Second}, up.addr, nil)
 		defer bystander(t, g.addr)()
 		c := dialRaw(t, g.addr)
 		begin(c)
@@ -169,8 +169,9 @@ func TestContinuationFlood(t *testing.T) {
 
 // A header block that lasts is not the fault of one that was complete before.
 func TestHeaderBlockIsTimedFromItsOwnBeginning(t *testing.T) {
+	t.Parallel()
 	up := listenRaw(t, answering)
-	g := newRig(t, Config{HandshakeTimeout: 400 * time.Millisecond}, up.addr, nil)
+	g := newRig(t, Config{HandshakeTimeout: 2 * time.Second}, up.addr, nil)
 	c := dialRaw(t, g.addr)
 	var last uint32
 	for id := uint32(1); id < 40; id += 2 {
@@ -183,7 +184,7 @@ func TestHeaderBlockIsTimedFromItsOwnBeginning(t *testing.T) {
 		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: b, EndStream: true})
 		c.raw(buf.Bytes())
 		last = id
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 	}
 	c.write(func(fr *http2.Framer) error { return fr.WriteContinuation(last, true, nil) })
 	c.next("the last answer", isTrailers(last))
@@ -484,7 +485,8 @@ func TestHandshakeTimeout(t *testing.T) {
 		{"part of SETTINGS", http2.ClientPreface + "\x00\x00\x06\x04\x00"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := newRig(t, Config{HandshakeTimeout: 200 * time.Millisecond}, up.addr, nil)
+			t.Parallel()
+			g := newRig(t, Config{HandshakeTimeout: time.Second}, up.addr, nil)
 			defer bystander(t, g.addr)()
 			p := dialRawQuiet(t, g.addr)
 			p.raw([]byte(c.send))
@@ -494,8 +496,9 @@ func TestHandshakeTimeout(t *testing.T) {
 }
 
 func TestSlowLorisFrames(t *testing.T) {
+	t.Parallel()
 	up := listenRaw(t, answering)
-	g := newRig(t, Config{HandshakeTimeout: 300 * time.Millisecond}, up.addr, nil)
+	g := newRig(t, Config{HandshakeTimeout: time.Second}, up.addr, nil)
 	defer bystander(t, g.addr)()
 	c := dialRaw(t, g.addr)
 	c.request(1, false)

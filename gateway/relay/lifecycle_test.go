@@ -114,7 +114,7 @@ func TestCallsEndOnceUnderAStorm(t *testing.T) {
 	}
 	p.mu.Unlock()
 	t.Logf("%d calls ended: %v", n, kinds)
-	if n < clients*calls/4 {
+	if n < clients*calls/2 {
 		t.Errorf("only %d calls were made", n)
 	}
 	for _, k := range []OutcomeKind{Answered, Canceled, DeadlineExceeded} {
@@ -130,6 +130,10 @@ func stormClient(t *testing.T, addr string, seed uint64, calls int) {
 	var c *rawPeer
 	id := uint32(0)
 	for range calls {
+		if c != nil && c.gone() { // or what follows would be no calls
+			c.close()
+			c = nil
+		}
 		if c == nil {
 			nc, err := dialRig(addr)
 			if err != nil {
@@ -150,6 +154,11 @@ func stormClient(t *testing.T, addr string, seed uint64, calls int) {
 		switch n := rnd.IntN(100); {
 		case n < 60:
 			c.data(id, nil, true)
+			if n < 6 { // and sees what comes of it, however busy the machine is
+				_, _ = c.await(func(f frame) bool {
+					return f.id == id && (f.end || f.typ == http2.FrameRSTStream)
+				})
+			}
 		case n < 85:
 			c.reset(id, http2.ErrCodeCancel)
 		case n < 90:

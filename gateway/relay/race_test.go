@@ -202,7 +202,7 @@ func TestEndOfTheCallEndsBothAttempts(t *testing.T) {
 			p := &recorder{}
 			if name == "deadline" {
 				p.opened = func(c *Call) Verdict {
-					c.SetDeadline(time.Now().Add(200 * time.Millisecond))
+					c.SetDeadline(time.Now().Add(2 * time.Second))
 					return To(&p.dispatch)
 				}
 			}
@@ -278,7 +278,7 @@ func TestAttemptEndsBeforeItsCall(t *testing.T) {
 	}
 	p.opened = func(c *Call) Verdict {
 		c.SetDeadline(c.Opened().Add(20 * time.Second))
-		p.dispatch.Unary, p.dispatch.Until = true, c.Opened().Add(100*time.Millisecond)
+		p.dispatch.Unary, p.dispatch.Until = true, c.Opened().Add(time.Second)
 		return To(&p.dispatch)
 	}
 	p.failed = func(*Call, Outcome) Verdict { return To(&other) }
@@ -286,12 +286,12 @@ func TestAttemptEndsBeforeItsCall(t *testing.T) {
 	c := dialRaw(t, g.addr)
 	c.request(1, true)
 	s := first.accept()
-	if d, ok := parseTimeout(s.next("the call", isHeaders(1)).field("grpc-timeout")); !ok || d > 100*time.Millisecond {
-		t.Errorf("the first server was given %v, want at most 100 ms", d)
+	if d, ok := parseTimeout(s.next("the call", isHeaders(1)).field("grpc-timeout")); !ok || d > time.Second {
+		t.Errorf("the first server was given %v, want at most 1 s", d)
 	}
 	s.next("the cancellation", isReset4(1))
 	s = second.accept()
-	if d, ok := parseTimeout(s.next("the call", isHeaders(1)).field("grpc-timeout")); !ok || d < time.Second {
+	if d, ok := parseTimeout(s.next("the call", isHeaders(1)).field("grpc-timeout")); !ok || d < 2*time.Second {
 		t.Errorf("the second server was given %v, want what is left of 20 s", d)
 	}
 	s.trailersOnly(1, "0")
@@ -307,7 +307,7 @@ func TestBegunAnswersOutliveTheirPart(t *testing.T) {
 	up := listenRaw(t, nil)
 	p := &recorder{}
 	p.opened = func(c *Call) Verdict {
-		p.dispatch.Unary, p.dispatch.Until = true, c.Opened().Add(50*time.Millisecond)
+		p.dispatch.Unary, p.dispatch.Until = true, c.Opened().Add(time.Second)
 		return To(&p.dispatch)
 	}
 	g := newRig(t, Config{}, up.addr, p)
@@ -318,7 +318,7 @@ func TestBegunAnswersOutliveTheirPart(t *testing.T) {
 	s.answerHead(1)
 	s.data(1, []byte("begun"), false)
 	c.next("the answer", isHeaders(1))
-	time.Sleep(120 * time.Millisecond)
+	time.Sleep(1100 * time.Millisecond)
 	s.trailers(1, "0")
 	if got := c.next("the end", isTrailers(1)).field("grpc-status"); got != "0" {
 		t.Errorf("status %s, want 0", got)
@@ -346,13 +346,13 @@ func TestKeptStatusIsHandedOutAsItCame(t *testing.T) {
 			c.request(1, true)
 			s := up.accept()
 			s.next("the call", isHeaders(1))
+			begun := time.Now()
 			if early {
 				s.answerHead(1)
 				s.trailers(1, "14", "grpc-retry-pushback-ms", "30", "x-detail", "kept")
 			} else {
 				s.trailersOnly(1, "14", "grpc-retry-pushback-ms", "30", "x-detail", "kept")
 			}
-			begun := time.Now()
 			f := c.next("the answer", isTrailers(1))
 			if f.field("grpc-status") != "14" || f.field("x-detail") != "kept" || f.field("grpc-retry-pushback-ms") != "30" {
 				t.Errorf("got %v", f.fields)

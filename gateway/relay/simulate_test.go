@@ -62,8 +62,9 @@ func TestPostponedAttemptEndsWithTheDeadline(t *testing.T) {
 }
 
 func TestPostponedAttemptEndsWithItsClient(t *testing.T) {
+	t.Parallel()
 	up := listenRaw(t, nil)
-	g := newRig(t, Config{}, up.addr, postponed(100*time.Millisecond))
+	g := newRig(t, Config{}, up.addr, postponed(time.Second))
 	c := dialRaw(t, g.addr)
 	c.request(1, false)
 	c.data(1, make([]byte, 1000), false)
