@@ -550,8 +550,8 @@ func TestQueueIsBounded(t *testing.T) {
 	var under, most atomic.Int32
 	release := make(chan struct{})
 	addr := serve(t, func(_ any, s grpc.ServerStream) error {
-		if n := under.Add(1); n > most.Load() {
-			most.Store(n)
+		n := under.Add(1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
 		defer under.Add(-1)
 		<-release
@@ -703,7 +703,7 @@ func TestServerThatStopsReading(t *testing.T) {
 		serving.Wait()
 	}()
 	const limit = 8 << 20
-	r := newRig(t, ln.Addr().String(), Limits{Bytes: limit, Deadline: 500 * time.Millisecond}, Settings{})
+	r := newRig(t, ln.Addr().String(), Limits{Bytes: limit, Deadline: 2 * time.Second}, Settings{})
 	r.offer(Copy{}, []byte("the first"), nil)
 	if s := r.idle(); s.Answered != 1 {
 		t.Fatalf("counts %+v", s.Counts)

@@ -19,6 +19,7 @@ import (
 
 	"sluice/gateway"
 	"sluice/gateway/admin"
+	"sluice/loopback"
 	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/proto/sluice/admin/v1/adminv1connect"
 	routingv1 "sluice/proto/sluice/routing/v1"
@@ -129,15 +130,14 @@ func startServer(t *testing.T, status healthpb.HealthCheckResponse_ServingStatus
 	return ln.Addr().String()
 }
 
-// deadAddress returns an address nobody listens on.
+// deadAddress returns an address nobody listens on, nor will.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := loopback.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }
 
 // by is an intent of an actor.

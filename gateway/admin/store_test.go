@@ -88,7 +88,7 @@ func TestFailuresOfTheStore(t *testing.T) {
 			if got.code != test.code || got.reason != test.reason || !strings.Contains(got.text, test.text) {
 				t.Errorf("got %+v, want %v, %s and %q", got, test.code, test.reason, test.text)
 			}
-			if took := time.Since(begun); took > 2*time.Second+500*time.Millisecond { // half a second for a busy machine
+			if took := time.Since(begun); took > 2*time.Second+3*time.Second { // some of it for a busy machine; a hung store takes an hour
 				t.Errorf("it took %v", took)
 			}
 			if r.split()["v7"] != 95 {

@@ -131,7 +131,7 @@ func TestGreetingOfAServerThatIsWell(t *testing.T) {
 func TestSilenceNeedsConfirmation(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, map[question]answer{check: {hang: true}})
-	settings := Settings{Interval: 100 * time.Millisecond, Timeout: 50 * time.Millisecond, FailAfter: 3}
+	settings := Settings{Interval: time.Second, Timeout: 900 * time.Millisecond, FailAfter: 3}
 	w := watch(startChecker(t), Target{Server: Server{Addr: s.addr}}, settings)
 	if got := w.next(t); got.State != Unhealthy {
 		t.Errorf("got %+v, want unhealthy", got)
