@@ -128,11 +128,13 @@ func TestClientsThatStopReadingDelayNobodyElse(t *testing.T) {
 func TestEvictionBoundsMemory(t *testing.T) {
 	const limit = 4 << 20
 	answer := make([]byte, 200_000)
+	answered := make(chan struct{}, 60)
 	up := listenRaw(t, func(p *rawPeer) {
 		p.onRecv = func(f frame) {
 			if f.typ == http2.FrameHeaders {
 				p.answerHead(f.id)
 				go func() {
+					defer func() { answered <- struct{}{} }()
 					for sent := 0; sent < len(answer) && p.allow(f.id, 10_000); sent += 10_000 {
 						p.data(f.id, answer[sent:sent+10_000], false)
 					}
@@ -147,7 +149,11 @@ func TestEvictionBoundsMemory(t *testing.T) {
 		c := dialRawWith(t, g.addr, func(p *rawPeer) { p.credit = false })
 		c.request(1, true)
 		clients = append(clients, c)
-		time.Sleep(5 * time.Millisecond)
+		select { // so that the next one is the younger
+		case <-answered:
+		case <-time.After(patience):
+			t.Fatal("an answer is neither taken nor given up")
+		}
 		most = max(most, g.Stats().BufferedBytes)
 	}
 	waitFor(t, "the limit to hold, with somebody evicted", func() bool {

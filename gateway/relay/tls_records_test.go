@@ -217,7 +217,7 @@ func (p *recordPeer) restless(seed uint64, asked *atomic.Int32) {
 		return 1 + rnd.IntN(16<<10)
 	}
 	p.before = func() (b []byte) {
-		if rnd.IntN(20) == 0 {
+		if rnd.IntN(5) == 0 { // of hundreds of records, some will
 			request := rnd.IntN(2) == 0
 			if request {
 				asked.Add(1)
