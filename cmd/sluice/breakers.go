@@ -86,7 +86,7 @@ func breakerState(b *adminv1.Breaker) string {
 		notes = append(notes, "on this gateway")
 	case b.GetOpenUntil() == nil:
 	case b.GetOpenUntil().AsTime().After(time.Now()):
-		notes = append(notes, "until "+b.GetOpenUntil().AsTime().Local().Format(time.TimeOnly))
+		notes = append(notes, "until "+clock(b.GetOpenUntil().AsTime()))
 	default:
 		notes = append(notes, "the next call is a probe")
 	}
@@ -133,7 +133,7 @@ func (v *breakerView) show(resp *adminv1.WatchBreakersResponse) error {
 		v.dropped = 0
 	}
 	for _, e := range resp.GetEvents() {
-		fmt.Fprintln(v.out, faint.Render(e.GetTime().AsTime().Local().Format(time.TimeOnly))+" "+eventLine(e))
+		fmt.Fprintln(v.out, faint.Render(clock(e.GetTime().AsTime()))+" "+eventLine(e))
 	}
 	if n := resp.GetDropped(); n > v.dropped {
 		fmt.Fprintf(v.out, "%s\n", alarm.Render(fmt.Sprintf("%d more changes came faster than they were read, and are not shown", n-v.dropped)))
@@ -143,7 +143,7 @@ func (v *breakerView) show(resp *adminv1.WatchBreakersResponse) error {
 }
 
 func (v *breakerView) lost(err error) {
-	fmt.Fprintln(v.out, faint.Render(time.Now().Format(time.TimeOnly))+" "+alarm.Render("problem: ")+visible(err.Error(), 500))
+	fmt.Fprintln(v.out, faint.Render(clock(time.Now()))+" "+alarm.Render("problem: ")+visible(err.Error(), 500))
 }
 
 // eventLine is a change of a breaker in one line.
@@ -160,7 +160,7 @@ func eventLine(e *adminv1.BreakerEvent) string {
 		line += ", request " + visible(e.GetRequestId(), 128)
 	}
 	if e.GetOpenUntil() != nil {
-		line += ", probe from " + e.GetOpenUntil().AsTime().Local().Format(time.TimeOnly)
+		line += ", probe from " + clock(e.GetOpenUntil().AsTime())
 	}
 	if e.GetDryRun() {
 		line += " [dry run: nothing is cut off]"

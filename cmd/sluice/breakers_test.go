@@ -47,7 +47,7 @@ func TestBreakersAreWatched(t *testing.T) {
 	for _, test := range []struct {
 		format, begins, opened string
 	}{
-		{"table", `(?m)^fraud +v7 +all +closed`, `(?m)^\d\d:\d\d:\d\d fraud v8 closed -> open: forced open \(0 calls, 0 failed, 0 overloaded, 0 slow, 0 failures in a row\)$`},
+		{"table", `(?m)^fraud +v7 +all +closed`, `(?m)^\d\d:\d\d:\d\d UTC fraud v8 closed -> open: forced open \(0 calls, 0 failed, 0 overloaded, 0 slow, 0 failures in a row\)$`},
 		{"json", `(?m)^\{"standing":\{"versions":`, `(?m)^\{"events":\[.*"to":"open","cause":"forced open".*$`},
 	} {
 		ctx, stop := context.WithCancel(t.Context())
@@ -94,7 +94,7 @@ func TestWatchOfBreakersGoesOnWhenTheGatewayComesBack(t *testing.T) {
 
 // TestOpenTimeThatIsOverIsSaid: nobody has called since.
 func TestOpenTimeThatIsOverIsSaid(t *testing.T) {
-	for after, want := range map[time.Duration]string{time.Hour: "(until ", -time.Second: "(the next call is a probe)"} {
+	for after, want := range map[time.Duration]string{time.Hour: " UTC)", -time.Second: "(the next call is a probe)"} {
 		b := &adminv1.Breaker{State: "open", OpenUntil: timestamppb.New(time.Now().Add(after))}
 		if got := breakerState(b); !strings.Contains(got, want) {
 			t.Errorf("open until %v from now: %q, want %q", after, got, want)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "sluice/proto/sluice/admin/v1"
 	"sluice/telemetry/incident"
@@ -33,7 +32,7 @@ An outage lasts until it is mitigated, that is, until callers were helped for go
 the version off and another one answers, it lost its weight, or somebody rolled back. Whether that
 helps is for the calls to show: while 1 of 100 or more fail all the same, nothing is mitigated.
 
-The onset is in UTC, as in ids and postmortems. Times are means and medians. MTTD is from the first bad call to detection, MTTR from it to
+Times of models are means and medians. MTTD is from the first bad call to detection, MTTR from it to
 recovery; between lie the times from detection to mitigation and from there to recovery (to heal).
 Rollbacks while nothing was wrong are counted apart and have no part in the times.`,
 		Example: `  sluice incidents
@@ -62,7 +61,7 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 	if len(resp.GetIncidents()) == 0 {
 		fmt.Fprintln(out, "no incidents")
 	} else {
-		t := newTable("INCIDENT", "MODEL", "ONSET (UTC)", ">DETECTED", ">MITIGATED", ">RECOVERED", "BY", ">CALLS", ">FAILED", ">LATE", ">FELL BACK")
+		t := newTable("INCIDENT", "MODEL", "ONSET", ">DETECTED", ">MITIGATED", ">RECOVERED", "BY", ">CALLS", ">FAILED", ">LATE", ">FELL BACK")
 		for _, in := range resp.GetIncidents() {
 			var sum adminv1.Effect
 			for _, g := range in.GetGateways() {
@@ -79,7 +78,7 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 			if r := in.GetRecovered(); r != nil {
 				recovered = "+" + short(r.AsTime().Sub(onset))
 			}
-			t.add(in.GetId(), in.GetModel(), inUTC(in.GetOnset()), "+"+short(in.GetDetected().AsTime().Sub(onset)), mitigated, recovered,
+			t.add(in.GetId(), in.GetModel(), moment(in.GetOnset()), "+"+short(in.GetDetected().AsTime().Sub(onset)), mitigated, recovered,
 				visible(in.GetTrigger(), 20), fmt.Sprint(sum.GetCalls()), fmt.Sprint(sum.GetFailed()), fmt.Sprint(sum.GetLate()), fmt.Sprint(sum.GetFellBack()))
 		}
 		t.write(out)
@@ -109,13 +108,10 @@ func showIncidents(out io.Writer, resp *adminv1.ListIncidentsResponse, now time.
 	for _, r := range resp.GetReliability() {
 		// What is left of 30 days after a moment's travel is 30 days.
 		if since := r.GetSince(); now.Sub(since.AsTime()) < incident.Horizon-time.Minute {
-			fmt.Fprintf(out, "%s: since %s UTC, incidents of before are no longer kept\n", r.GetModel(), inUTC(since))
+			fmt.Fprintf(out, "%s: since %s, incidents of before are no longer kept\n", r.GetModel(), moment(since))
 		}
 	}
 }
-
-// inUTC is a time as ids and postmortems of incidents have it: people of several zones read them.
-func inUTC(t *timestamppb.Timestamp) string { return t.AsTime().Format(time.DateTime) }
 
 // short says a duration in two units at most.
 func short(d time.Duration) string {

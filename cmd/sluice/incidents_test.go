@@ -130,8 +130,8 @@ func TestRollbackHelpsTheCallersOfAllGateways(t *testing.T) {
 	})
 }
 
-// TestIncidentsAreInUTC, wherever the operator is: their ids and postmortems are.
-func TestIncidentsAreInUTC(t *testing.T) {
+// TestTimesAreInUTC, and say so, wherever the operator is: logs, ids and postmortems of incidents are.
+func TestTimesAreInUTC(t *testing.T) {
 	here := time.Local
 	t.Cleanup(func() { time.Local = here })
 	time.Local = time.FixedZone("elsewhere", 2*60*60)
@@ -140,8 +140,11 @@ func TestIncidentsAreInUTC(t *testing.T) {
 	showIncidents(&out, &adminv1.ListIncidentsResponse{Incidents: []*adminv1.Incident{
 		{Id: "20260504-120004-c0ffee", Model: "fraud", Onset: at, Detected: at},
 	}}, at.AsTime())
-	if got := out.String(); !strings.Contains(got, "ONSET (UTC)") || !strings.Contains(got, "  2026-05-04 12:00:04  ") {
-		t.Errorf("shown is\n%s", got)
+	if got := out.String(); !strings.Contains(got, "  2026-05-04 12:00:04 UTC  ") {
+		t.Errorf("incidents are shown as\n%s", got)
+	}
+	if got, want := eventLine(&adminv1.BreakerEvent{To: "open", OpenUntil: at}), ", probe from 12:00:04 UTC"; !strings.HasSuffix(got, want) {
+		t.Errorf("a breaker's event is %q, want %q at its end", got, want)
 	}
 }
 

@@ -380,7 +380,7 @@ func TestWatchInLines(t *testing.T) {
 	out.await(t, `revision 1, 1 model`)
 	lines.await(t, `(?m)^\{"revision":"1","changes":.*\}$`)
 	gateway.must(t, "weights", "fraud", "v7=1", "--actor", "anna", "--reason", "all")
-	out.await(t, `(?m)^\d\d:\d\d:\d\d revision 2  anna  fraud v7 95->1, v8 5->0  all$`)
+	out.await(t, `(?m)^\d\d:\d\d:\d\d UTC revision 2  anna  fraud v7 95->1, v8 5->0  all$`)
 	lines.await(t, `(?m)^\{"revision":"2",.*"actor":"anna".*\}$`)
 	redis.Hang()
 	out.await(t, `problem: redis://`)

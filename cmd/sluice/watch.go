@@ -204,7 +204,7 @@ func (v *lineView) lost(err error) {
 }
 
 func (v *lineView) line(text string) {
-	fmt.Fprintln(v.out, faint.Render(time.Now().Format(time.TimeOnly))+" "+text)
+	fmt.Fprintln(v.out, faint.Render(clock(time.Now()))+" "+text)
 }
 
 // changeLine is a change in one line.

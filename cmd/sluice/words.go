@@ -173,13 +173,17 @@ func share(r *routingv1.Route, version string) string {
 	return fmt.Sprintf("%.1f %%", 100*float64(w)/total)
 }
 
-// moment is a time in the operator's zone, in the form that sorts; "-" for none.
+// moment is a time in UTC, in the form that sorts; "-" for none. Postmortems and /debug/ are in UTC, too, and what one
+// person has copied, another one reads in another zone.
 func moment(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "-"
 	}
-	return t.AsTime().Local().Format(time.DateTime)
+	return t.AsTime().Format(time.DateTime + " UTC")
 }
+
+// clock is a time of this day, in UTC as well.
+func clock(t time.Time) string { return t.UTC().Format(time.TimeOnly + " UTC") }
 
 // plural is a number of things.
 func plural(n int, thing string) string {

@@ -23,7 +23,7 @@ var debugTemplate = template.Must(template.New("debug").Funcs(template.FuncMap{
 		if t.IsZero() {
 			return "-"
 		}
-		return t.UTC().Format("2006-01-02 15:04:05")
+		return t.UTC().Format(time.DateTime + " UTC")
 	},
 }).Parse(debugPage))
 

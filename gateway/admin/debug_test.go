@@ -90,7 +90,7 @@ func TestDebugPageSaysWhichEndpointsAreUnhealthy(t *testing.T) {
 			t.Fatalf("%v is not found unhealthy", r.gateway.Endpoints(v9))
 		}
 	}
-	want := html.EscapeString(is.Health.Why) + "</span> since " + is.Health.Since.UTC().Format(time.DateTime)
+	want := html.EscapeString(is.Health.Why) + "</span> since " + is.Health.Since.UTC().Format(time.DateTime) + " UTC"
 	if _, page := r.page("/debug/", ""); !strings.Contains(page, want) {
 		t.Errorf("the page lacks %q:\n%s", want, page)
 	}
