@@ -20,7 +20,7 @@ import (
 const patience = 10 * time.Second
 
 // quick are settings for tests: what takes seconds takes moments.
-var quick = Settings{Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond, FailAfter: 2}
+var quick = Settings{Interval: 20 * time.Millisecond, Timeout: time.Second, FailAfter: 2}
 
 // answer is what a server says to one question; the zero value is an empty message.
 type answer struct {
