@@ -2,6 +2,8 @@ package relay
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -408,5 +410,64 @@ func TestPoolGrowsWithLoad(t *testing.T) {
 	})
 	if n := g.up.Conns(); n != 3 {
 		t.Errorf("%d connections, the limit is 3", n)
+	}
+}
+
+// What a peak has opened is left to idle once fewer connections will do, and used again by the next.
+func TestPoolUsesNoMoreConnectionsThanCallsNeed(t *testing.T) {
+	const perConn, peak = 10, 35
+	var mu sync.Mutex
+	got := make(map[*rawPeer][]uint32) // calls that wait for an answer
+	up := listenRaw(t, func(p *rawPeer) {
+		p.onRecv = func(f frame) {
+			if f.typ == http2.FrameHeaders {
+				mu.Lock()
+				got[p] = append(got[p], f.id)
+				mu.Unlock()
+			}
+		}
+	})
+	g := newRig(t, Config{StreamsPerConn: perConn, MaxUpstreamConns: 4}, up.addr, nil)
+	c := dialRaw(t, g.addr)
+	id := uint32(1)
+	// calls sends n at once and returns how many came over each connection that got any; all are answered then.
+	calls := func(n int) []int {
+		for range n {
+			c.request(id, true)
+			id += 2
+		}
+		var shares []int
+		waitFor(t, "the calls to arrive", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			shares = shares[:0]
+			sum := 0
+			for _, ids := range got {
+				if len(ids) > 0 {
+					shares, sum = append(shares, len(ids)), sum+len(ids)
+				}
+			}
+			return sum == n
+		})
+		mu.Lock()
+		answer := maps.Clone(got)
+		clear(got)
+		mu.Unlock()
+		for p, ids := range answer {
+			for _, id := range ids {
+				p.trailersOnly(id, "0")
+			}
+		}
+		g.settled()
+		return shares
+	}
+	for g.up.Conns() < 4 { // connections are opened one at a time
+		calls(peak)
+	}
+	for _, test := range []struct{ calls, conns int }{{1, 1}, {perConn, 1}, {perConn + 1, 2}, {2 * perConn, 2}, {peak, 4}, {1, 1}} {
+		shares := calls(test.calls)
+		if len(shares) != test.conns || slices.Max(shares) > perConn {
+			t.Errorf("%d calls at once came as %v, want them over %d connections with at most %d on each", test.calls, shares, test.conns, perConn)
+		}
 	}
 }

@@ -171,7 +171,7 @@ func (u *Upstream) acquire(_ *worker, a *attempt) (*conn, error) {
 	if u.retired {
 		return nil, errRetired
 	}
-	best := u.leastBusy()
+	best := u.choose()
 	if best == nil || best.active >= u.relay.cfg.StreamsPerConn {
 		u.grow()
 	}
@@ -198,11 +198,20 @@ func (u *Upstream) acquire(_ *worker, a *attempt) (*conn, error) {
 	return nil, nil
 }
 
-// leastBusy returns the connection with the fewest calls that has a slot; u.mu is
-// held.
-func (u *Upstream) leastBusy() *upstreamSide {
+// choose returns the connection with the fewest calls that has a slot, of as many connections as calls need. Those that a
+// peak has opened beyond are left alone until they are idle for long enough to be closed: frames of calls that share a
+// connection leave and come by one system call. u.mu is held.
+func (u *Upstream) choose() *upstreamSide {
+	need := 1
+	for _, s := range u.conns {
+		need += s.active
+	}
 	var best *upstreamSide
 	for _, s := range u.conns {
+		if best != nil && need <= 0 {
+			break
+		}
+		need -= min(s.max, u.relay.cfg.StreamsPerConn)
 		if s.active < s.max && (best == nil || s.active < best.active) {
 			best = s
 		}
@@ -287,7 +296,7 @@ func (u *Upstream) release(w *worker, c *conn) {
 // worker once it holds no lock. u.mu is held.
 func (u *Upstream) serveWaiting(w *worker) {
 	for u.head != nil {
-		s := u.leastBusy()
+		s := u.choose()
 		if s == nil {
 			u.grow()
 			return
