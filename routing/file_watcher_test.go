@@ -30,7 +30,7 @@ func TestFileIsAnActorLikeOthers(t *testing.T) {
 	})
 	followed{source, w}.run(t)
 
-	write(t, path, routesFile("v2", "m", "o"))
+	replace(t, path, routesFile("v2", "m", "o"))
 	storetest.Eventually(t, "the new file served", func() bool { return slices.Equal(w.models(), []string{"m", "o"}) })
 	c := storetest.History(t, w.store, routing.HistoryQuery{Limit: 1})[0]
 	if c.GetRevision() != 2 || c.GetActor() != routing.ActorFile || !strings.Contains(c.GetReason(), path) || len(c.GetRoutes()) != 3 {
@@ -42,19 +42,19 @@ func TestFileIsAnActorLikeOthers(t *testing.T) {
 
 	// An operator's change stays while the file says nothing new.
 	w.update(t, &routing.Update{Set: []*routingv1.Route{storetest.Route("m", "v3")}})
-	write(t, path, "# another comment\n"+routesFile("v2", "m", "o"))
+	replace(t, path, "# another comment\n"+routesFile("v2", "m", "o"))
 	source.Reload()
 	storetest.Eventually(t, "the file read", func() bool { return w.log.count("routes are as published") == 1 })
 	if r, _ := w.router.Current().Route("m"); r.Versions[0].Name != "v3" {
 		t.Errorf("serving %s, want the operator's v3", r.Versions[0].Name)
 	}
 
-	write(t, path, routesFile("v 4", "m"))
+	replace(t, path, routesFile("v 4", "m"))
 	storetest.Eventually(t, "the bad file refused", func() bool { return source.Status().Err != nil })
 	if w.router.Current().Revision() != 3 {
 		t.Errorf("at revision %d, want 3", w.router.Current().Revision())
 	}
-	write(t, path, routesFile("v4", "m"))
+	replace(t, path, routesFile("v4", "m"))
 	storetest.Eventually(t, "the good file served", func() bool { return slices.Equal(w.models(), []string{"m"}) })
 	storetest.Eventually(t, "the file well", func() bool { return source.Status().Err == nil && source.Status().Revision == 4 })
 }

@@ -87,14 +87,16 @@ func TestAgeCountsFromTheLastAnswer(t *testing.T) {
 	t.Parallel()
 	const quiet = 4 * time.Second
 	server := storetest.StartRedis(t, durable...)
-	cache, crashed := filepath.Join(t.TempDir(), "cache"), filepath.Join(t.TempDir(), "crashed")
+	cache := filepath.Join(t.TempDir(), "cache")
 	often := func(cfg *routing.WatcherConfig) { cfg.ConfirmEvery = 50 * time.Millisecond }
 	a := startReplicaWith(t, server.URL(), cache, often, func(cfg *redisstore.Config) { cfg.Block = 50 * time.Millisecond })
 	a.mustSet(storetest.Route("m", "v1"))
 	time.Sleep(quiet)
-	if err := os.CopyFS(crashed, os.DirFS(cache)); err != nil {
-		t.Fatal(err)
-	}
+	var crashed string
+	storetest.Eventually(t, "a copy", func() bool { // a file that is there for a moment alone may be listed, and gone
+		crashed = t.TempDir()
+		return os.CopyFS(crashed, os.DirFS(cache)) == nil
+	})
 	gone := time.Now()
 	server.Kill()
 	storetest.Eventually(t, "the store is missed", func() bool { return !a.Status().Following })
