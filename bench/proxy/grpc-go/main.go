@@ -1,6 +1,6 @@
 // Command grpc-go is a gRPC proxy as one usually writes it in Go: a grpc-go server whose
 // handler of unknown services makes the same call with a grpc-go client, messages staying
-// bytes. It is written to be as fast as that way allows: messages are passed on in the
+// bytes. It is written to be fast: messages are passed on in the
 // buffers they came in.
 package main
 
