@@ -61,6 +61,15 @@ func TestRollbackIsPartOfAnIncident(t *testing.T) {
 	if in.GetMitigation() != "rolled back: undo of revision 2" || in.GetTrigger() != incident.Breaker {
 		t.Errorf("mitigated by %q, found by %q", in.GetMitigation(), in.GetTrigger())
 	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // its event is written down after its help
+		resp, err := c.GetIncident(t.Context(), &adminv1.GetIncidentRequest{Id: in.GetId()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(resp.GetIncident().GetEvents()) > 1 || time.Now().After(end) {
+			break
+		}
+	}
 	for _, id := range []string{in.GetId(), in.GetId()[:12]} {
 		resp, err := c.GetIncident(t.Context(), &adminv1.GetIncidentRequest{Id: id})
 		if err != nil {
